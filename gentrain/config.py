@@ -1,0 +1,295 @@
+"""The study file: one validated YAML schema, whose defaults are the paper's.
+
+Unknown keys are refused with the nearest valid ones; `--set a.b=value` edits the file's mapping before it is validated.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from gentrain.errors import ConfigError
+
+Source = Literal["digits", "cifar10", "cifar100", "fashion_mnist", "imagefolder"]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False)
+
+
+class DatasetConfig(_Settings):
+    """Which images, and which part of them."""
+
+    source: Source = Field("cifar100", description="`digits` is embedded; the others are read from `path`.")
+    path: str | None = Field(
+        None, description="Folder of the source: Parquet (Hugging Face layout), torchvision's files, or a class tree."
+    )
+    classes: tuple[str, ...] | None = Field(None, description="Keep only these classes (names), in this order.")
+    groups: tuple[str, ...] | None = Field(None, description="Keep only the classes of these groups (CIFAR-100's 20).")
+    limit: int | None = Field(None, ge=1, description="At most this many training, and as many test, images a class.")
+    validation: Fraction = Field(0.0, description="Stratified part of the training set that is held out.")
+    image_size: int | None = Field(
+        None, ge=4, description="Side in pixels, `imagefolder` only: shorter side resized, centre cropped (default 32)."
+    )
+    skip_broken: bool = Field(False, description="Skip and list broken pictures instead of refusing them.")
+
+    @model_validator(mode="after")
+    def _one_filter(self) -> Self:
+        if self.classes is not None and self.groups is not None:
+            raise ValueError("give `classes` or `groups`, not both")
+        if self.groups is not None and self.source != "cifar100":
+            raise ValueError(f"`groups` needs a source with groups (cifar100), not {self.source}")
+        if self.image_size is not None and self.source != "imagefolder":
+            raise ValueError(f"`image_size` is for source imagefolder; {self.source} has a size of its own")
+        return self
+
+
+class NetworkConfig(_Settings):
+    """The network of every generation."""
+
+    name: str = Field("resnet20", description="A registered network, such as resnet20 or resnet110.")
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        from gentrain.models import check_model_name
+
+        check_model_name(name)
+        return name
+
+
+class RecipeConfig(_Settings):
+    """How one generation is optimised (METHOD.md's CIFAR ResNet recipe by default)."""
+
+    epochs: int = Field(164, ge=1, description="Passes over the training set.")
+    batch_size: int = Field(128, ge=2, description="Global batch, split among the workers.")
+    learning_rate: float = Field(0.1, gt=0, description="Base learning rate of SGD.")
+    milestones: tuple[int, ...] = Field((82, 123), description="Epochs after which the learning rate falls.")
+    decay: float = Field(0.1, gt=0, le=1, description="Factor of the learning rate at each milestone.")
+    warmup_epochs: int = Field(0, ge=0, description="Epochs of linear warm-up, step by step, from 0.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD.")
+    nesterov: bool = Field(True, description="Nesterov momentum.")
+    weight_decay: float = Field(1e-4, ge=0, description="L2 weight decay on every parameter.")
+    pad: int = Field(4, ge=0, description="Zero padding on each side before the random crop.")
+    flip: bool = Field(True, description="Mirror each training image with probability 1/2.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if list(self.milestones) != sorted(set(self.milestones)) or any(m < 1 for m in self.milestones):
+            raise ValueError(f"`milestones` must be rising epochs from 1, not {list(self.milestones)}")
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(f"`warmup_epochs` ({self.warmup_epochs}) must be fewer than `epochs` ({self.epochs})")
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("`nesterov: true` needs `momentum` above 0; set `nesterov: false`")
+        return self
+
+
+class ProcessConfig(_Settings):
+    """D(f_a1, λ): how tolerant the patriarch is, and how much of it the students keep."""
+
+    f_a1: float = Field(0.6, description="Aim of the patriarch's primary score, in (1/K, 1]; 1.0 is cross-entropy.")
+    lam: float = Field(0.6, ge=0, le=1, alias="lambda", description="Weight of the teacher in a student's loss.")
+    k: int = Field(5, ge=2, description="K: the primary class and its K-1 secondary classes.")
+    temperature: float = Field(1.0, gt=0, description="Softening of both softmaxes in the KL term (the paper: 1).")
+
+    @model_validator(mode="after")
+    def _in_range(self) -> Self:
+        from gentrain.process import eta_for_primary
+
+        eta_for_primary(self.f_a1, k=self.k)
+        return self
+
+
+class Study(_Settings):
+    """Everything that one study says."""
+
+    name: str = Field("study", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Folder of the study's results.")
+    description: str = Field("", description="What the study reproduces, what it costs, how to run it.")
+    dataset: DatasetConfig = Field(default_factory=DatasetConfig)
+    network: NetworkConfig = Field(default_factory=NetworkConfig)
+    recipe: RecipeConfig = Field(default_factory=RecipeConfig)
+    process: ProcessConfig = Field(default_factory=ProcessConfig)
+    generations: int = Field(5, ge=0, description="Students after the patriarch.")
+    seed: int = Field(0, ge=0, lt=2**31, description="Seed of initial weights, order and augmentation.")
+    precision: Literal["bf16", "fp32"] = Field("bf16", description="Autocast of the convolutions; losses are fp32.")
+    sync_batchnorm: bool = Field(False, description="One BatchNorm statistic over all workers (GPU only).")
+    workers: int = Field(1, ge=1, description="Data-parallel processes of a generation.")
+    cpus_per_worker: int | None = Field(None, ge=1, description="CPU threads a worker; default: an equal share.")
+    gpus_per_worker: float | None = Field(
+        None, ge=0, description="GPUs a worker; 0.25 packs four workers on one. Default: 1 on GPU, 0 on CPU."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA where there is one.")
+    evaluate_every: int = Field(1, ge=1, description="Epochs between evaluations of the test split; the last always.")
+
+    @model_validator(mode="after")
+    def _divides(self) -> Self:
+        if self.recipe.batch_size % self.workers:
+            raise ValueError(
+                f"`recipe.batch_size` ({self.recipe.batch_size}) must be a multiple of `workers` ({self.workers})"
+            )
+        if self.device == "cpu" and self.gpus_per_worker:
+            raise ValueError(f"`gpus_per_worker` ({self.gpus_per_worker}) needs `device: auto` or `cuda`, not cpu")
+        if self.gpus_per_worker and self.gpus_per_worker > 1:
+            raise ValueError(f"`gpus_per_worker` ({self.gpus_per_worker}) is at most 1: raise `workers` instead")
+        return self
+
+    @property
+    def students(self) -> int:
+        """Students that this study trains: none where λ = 0, which has no use for a teacher."""
+        return 0 if self.process.lam == 0 else self.generations
+
+    def dump(self) -> dict[str, Any]:
+        """Return the study as plain YAML types, with the file's own key names."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+def load_study(path: Path | None = None, *, overrides: Iterable[str] = (), **settings: Any) -> Study:
+    """Read a study file, apply `a.b=value` overrides in order, then dotted keyword settings that are not None.
+
+    Raises:
+        ConfigError: naming the file, key, value and remedy.
+    """
+    where = str(path) if path else "default study"
+    mapping = _read_yaml(path) if path else {}
+    for override in overrides:
+        key, sign, text = override.partition("=")
+        if not sign or not key.strip():
+            raise ConfigError(f"--set {override}: expected key=value, such as --set recipe.epochs=10")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            value = text
+        _assign(mapping, key.strip(), value, where=f"--set {override}")
+    for key, value in settings.items():
+        if value is not None:
+            _assign(mapping, key.replace("__", "."), value, where=where)
+    return parse_study(mapping, where=where)
+
+
+def parse_study(mapping: Mapping[str, Any], *, where: str) -> Study:
+    """Validate a mapping as a study; `where` names it in errors."""
+    try:
+        return Study.model_validate(mapping)
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"{where}: {_explain(e)}" for e in error.errors())) from None
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a key given twice, which YAML would silently take the last of."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        loaded = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)  # noqa: S506  (a SafeLoader)
+    except FileNotFoundError:
+        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.y*ml")], n=1)
+        hint = f"; did you mean {path.parent / near[0]}?" if near else ""
+        raise ConfigError(f"{path}: no such study file{hint}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: can't be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{path}: expected a mapping of settings, found {type(loaded).__name__}")
+    return loaded
+
+
+def _assign(mapping: dict[str, Any], dotted: str, value: Any, *, where: str) -> None:
+    *parents, last = dotted.split(".")
+    for parent in parents:
+        inner = mapping.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"{where}: {parent!r} is a value, not a section")
+        mapping = inner
+    mapping[last] = value
+
+
+def _explain(error: Any) -> str:
+    location = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return f"{location}: unknown key; {_nearest(error['loc'])}"
+    message = error["msg"].removeprefix("Value error, ")
+    value = error.get("input")
+    shown = "" if isinstance(value, (dict, BaseModel)) else f" (got {value!r})"
+    return f"{location + ': ' if location else ''}{message[:1].lower() + message[1:]}{shown}"
+
+
+def _nearest(location: tuple[Any, ...]) -> str:
+    model: type[BaseModel] = Study
+    for part in location[:-1]:
+        annotation = next(f.annotation for n, f in model.model_fields.items() if part in (n, f.alias))
+        model = next(a for a in (annotation, *get_args(annotation)) if isinstance(a, type) and issubclass(a, BaseModel))
+    valid = [field.alias or name for name, field in model.model_fields.items()]
+    everywhere = {leaf: path for path, leaf in _leaves(Study)}
+    if near := difflib.get_close_matches(str(location[-1]), valid, n=2, cutoff=0.5):
+        return "did you mean " + " or ".join(near) + "?"
+    if path := everywhere.get(str(location[-1])):
+        return f"did you mean {path}?"
+    return "valid keys here: " + ", ".join(valid)
+
+
+def _leaves(model: type[BaseModel], prefix: str = "") -> Iterable[tuple[str, str]]:
+    for name, field in model.model_fields.items():
+        key = field.alias or name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _leaves(field.annotation, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", key
+
+
+def schema_reference() -> str:
+    """Return the Markdown reference of the study file, generated from the schema itself."""
+    lines = [
+        "# Study files",
+        "",
+        "Generated by `make docs` from `gentrain/config.py`; a test keeps it true.",
+        "",
+        "| key | type | default | meaning |",
+        "|---|---|---|---|",
+    ]
+    lines += [f"| `{key}` | {kind} | {default} | {text} |" for key, kind, default, text in _rows(Study)]
+    return "\n".join(lines) + "\n"
+
+
+def _rows(model: type[BaseModel], prefix: str = "") -> Iterable[tuple[str, str, str, str]]:
+    properties = model.model_json_schema(by_alias=True)["properties"]
+    for name, field in model.model_fields.items():
+        key = field.alias or name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _rows(field.annotation, f"{prefix}{key}.")
+            continue
+        default = yaml.safe_dump(field.default, default_flow_style=True).splitlines()[0]
+        shown = list(field.default) if isinstance(field.default, tuple) else default
+        yield f"{prefix}{key}", _kind(properties[key]), f"`{shown}`", field.description or ""
+
+
+def _kind(schema: Mapping[str, Any]) -> str:
+    if "anyOf" in schema:
+        return " or ".join(_kind(part) for part in schema["anyOf"])
+    if "enum" in schema:
+        return ", ".join(f"`{choice}`" for choice in schema["enum"])
+    if schema.get("type") == "array":
+        return f"list of {_kind(schema.get('items', {'type': 'value'}))}"
+    limits = {"minimum": "≥ {}", "exclusiveMinimum": "> {}", "maximum": "≤ {}", "exclusiveMaximum": "< {}"}
+    found = [text.format(_number(schema[name])) for name, text in limits.items() if name in schema]
+    return " ".join([str(schema.get("type", "value")), ", ".join(found)]).strip()
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if math.isfinite(value) and value == int(value) else str(value)

@@ -1,0 +1,72 @@
+"""What happens during a chain, as plain values; the views show them, nothing depends on how."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Note:
+    """One line for the user."""
+
+    text: str
+    level: Literal["info", "warning"] = "info"
+
+
+@dataclass(frozen=True)
+class ChainStarted:
+    """A chain begins; `targets` are the predicted primary scores by generation."""
+
+    chain: str
+    epochs: int
+    targets: tuple[float, ...]
+    keys: tuple[str, ...]
+    runs: str
+
+
+@dataclass(frozen=True)
+class GenerationStarted:
+    """Training of a generation begins (or goes on after `epoch` finished epochs)."""
+
+    generation: int
+    key: str
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Within an epoch: means since its first step, of rank 0's share; images are counted over all workers."""
+
+    generation: int
+    epoch: int
+    images: int
+    total_images: int
+    images_per_second: float
+    loss: float
+    hard: float
+    soft: float
+    primary: float
+    train_error: float
+
+
+@dataclass(frozen=True)
+class EpochDone:
+    """An epoch's row of epochs.parquet."""
+
+    generation: int
+    row: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class GenerationDone:
+    """A generation's row of results.parquet; `reused` when it was found finished in the store."""
+
+    generation: int
+    row: Mapping[str, Any]
+    reused: bool
+
+
+Event = Note | ChainStarted | GenerationStarted | Progress | EpochDone | GenerationDone
+Observer = Callable[[Event], None]
