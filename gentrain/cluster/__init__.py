@@ -1,0 +1,1 @@
+"""The only place that imports Ray: sessions, workers, trainers and what they tell the driver."""

@@ -1,0 +1,136 @@
+"""Connecting to Ray: a private local instance, or the cluster at an address; quiet, authenticated, checked."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from gentrain.config import Study
+from gentrain.errors import ResourceError
+
+_ENVIRONMENT = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # without it the dashboard's Train page is empty
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # paces every report; the default of 2 s makes short epochs wait
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a study's worker group takes of the cluster."""
+
+    workers: int
+    cpus: int
+    gpus: float
+
+    @property
+    def cuda(self) -> bool:
+        """Whether workers compute on GPUs."""
+        return self.gpus > 0
+
+
+@contextlib.contextmanager
+def ray_session(*, address: str | None, log: Path, cpus: int | None = None) -> Iterator[None]:
+    """Connect to Ray for the block; what Ray says goes to the file `log`.
+
+    Args:
+        address: a running cluster ("auto" finds the one on this machine), or None for a private local instance.
+        log: the file for the chatter of Ray's own loggers.
+        cpus: CPUs of the private instance; default: those this process may use.
+
+    Raises:
+        ResourceError: when there is no cluster at `address`.
+    """
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    log.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(log)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    try:
+        with _output_to(log):
+            if address:
+                ray.init(address=address, log_to_driver=False, configure_logging=False)
+            else:
+                cores = cpus or len(os.sched_getaffinity(0))
+                ray.init(
+                    address="local",
+                    num_cpus=cores,
+                    log_to_driver=False,
+                    configure_logging=False,
+                    dashboard_host="127.0.0.1",
+                )
+            _redirect_loggers(handler)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        where = f"--address {address}" if address else "a local Ray instance"
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ResourceError(f"{where}: can't connect: {first} (details in {log})") from error
+    try:
+        yield
+    finally:
+        with _output_to(log):
+            ray.shutdown()
+        handler.close()
+
+
+def fit_resources(study: Study) -> Resources:
+    """Return what the study's workers take of the connected cluster.
+
+    Raises:
+        ResourceError: at once, when the cluster could never hold them.
+    """
+    import ray
+
+    available = ray.cluster_resources()
+    cpus, gpus = int(available.get("CPU", 0)), float(available.get("GPU", 0))
+    if study.device == "cuda" and not gpus:
+        raise ResourceError("device: cuda: the cluster has no GPU; set device: auto or cpu")
+    wanted_gpus = 0.0
+    if study.device != "cpu" and (gpus or study.gpus_per_worker):
+        wanted_gpus = 1.0 if study.gpus_per_worker is None else study.gpus_per_worker
+    wanted_cpus = study.cpus_per_worker or max(1, cpus // study.workers if not wanted_gpus else min(8, cpus // study.workers))
+    if study.workers * wanted_cpus > cpus:
+        raise ResourceError(
+            f"workers: {study.workers} × {wanted_cpus} CPUs are more than the {cpus} CPUs there are; "
+            f"lower workers or cpus_per_worker"
+        )
+    if study.workers * wanted_gpus > gpus:
+        raise ResourceError(
+            f"workers: {study.workers} × {wanted_gpus:g} GPUs are more than the {gpus:g} GPUs there are; "
+            f"lower workers or gpus_per_worker (0.25 packs four workers on one GPU), or set device: cpu"
+        )
+    return Resources(workers=study.workers, cpus=wanted_cpus, gpus=wanted_gpus)
+
+
+def _redirect_loggers(handler: logging.Handler) -> None:
+    for name in ("ray", "ray.train", "ray.tune", "ray.data"):
+        logger = logging.getLogger(name)
+        logger.handlers = [handler] if name == "ray" else []
+        logger.propagate = name != "ray"
+
+
+@contextlib.contextmanager
+def _output_to(log: Path) -> Iterator[None]:
+    """Send what is printed on this process's stdout and stderr to `log` while Ray starts or stops.
+
+    Ray prints from C++ too, so the file descriptors themselves are moved; views write to a copy taken before.
+    """
+    saved = os.dup(1), os.dup(2)
+    target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        os.dup2(target, 1)
+        os.dup2(target, 2)
+        yield
+    finally:
+        os.dup2(saved[0], 1)
+        os.dup2(saved[1], 2)
+        for descriptor in (*saved, target):
+            os.close(descriptor)

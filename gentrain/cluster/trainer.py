@@ -1,0 +1,84 @@
+"""Ray Train runs every generation: n data-parallel workers, restarted by Ray when one of them dies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ray
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from gentrain.cluster.progress import Listener, ProgressBoard
+from gentrain.cluster.session import Resources, fit_resources
+from gentrain.cluster.worker import train_worker
+from gentrain.config import Study
+from gentrain.engine import Job
+from gentrain.errors import TrainingError
+from gentrain.events import Observer
+from gentrain.lineage import GenerationSpec
+from gentrain.store import RunStore
+
+MAX_FAILURES = 3
+"""Restarts of a worker group before a generation is given up; every restart goes on from the newest checkpoint."""
+
+
+class RayRunner:
+    """Trains generations with Ray Train on the connected cluster (see `session.ray_session`).
+
+    Checkpoints are gentrain's own, in the generation's folder, verified by checksum; Ray is given a fresh run name at
+    every attempt and told of no checkpoint, so it can neither resume by name nor trip over one that is gone.
+    """
+
+    def __init__(self, study: Study, *, store: RunStore, data: Path, chain: str, observe: Observer) -> None:
+        self.study, self.store, self.data, self.chain, self.observe = study, store, data, chain, observe
+        self.resources: Resources = fit_resources(study)
+
+    def run_generation(self, spec: GenerationSpec, *, weights_done: bool = False) -> None:
+        """Train `spec` to its DONE."""
+        folder = self.store.generation(spec.key)
+        token = folder.claim()
+        job = Job(
+            spec=spec,
+            store=self.store,
+            data=self.data,
+            token=token,
+            evaluate_every=self.study.evaluate_every,
+            weights_done=weights_done,
+        )
+        board = ProgressBoard.remote()
+        resources = self.resources
+        trainer = TorchTrainer(
+            train_worker,
+            train_loop_config={"job": job, "board": board, "threads": resources.cpus, "cuda": resources.cuda},
+            torch_config=TorchConfig(backend=self._backend()),
+            scaling_config=ScalingConfig(
+                num_workers=resources.workers,
+                use_gpu=resources.cuda,
+                resources_per_worker={"CPU": resources.cpus, **({"GPU": resources.gpus} if resources.cuda else {})},
+            ),
+            run_config=RunConfig(
+                name=f"{self.chain}-g{spec.generation}-{spec.key}-{token[:6]}",
+                storage_path=str(Path(self.data).parent.parent / "ray"),
+                failure_config=FailureConfig(max_failures=MAX_FAILURES),
+            ),
+        )
+        failure: Exception | None = None
+        try:
+            with Listener(board, self.observe) as listener:
+                try:
+                    trainer.fit()
+                except ray.train.TrainingFailedError as error:
+                    failure = error
+        finally:
+            ray.kill(board)
+        if listener.error is not None:
+            raise listener.error
+        if failure is not None:
+            raise TrainingError(
+                f"generation {spec.generation} ({spec.key}): its workers failed {MAX_FAILURES + 1} times: "
+                f"{str(failure).strip().splitlines()[-1]}; the newest checkpoint stays, run the same command again"
+            ) from failure
+
+    def _backend(self) -> str:
+        """NCCL refuses two ranks on one GPU, so workers that share one talk through gloo."""
+        return "nccl" if self.resources.cuda and self.resources.gpus == 1 else "gloo"

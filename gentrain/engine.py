@@ -1,0 +1,482 @@
+"""Train one generation: the one loop. Tasks own their losses; no Ray in here.
+
+The same code runs in a Ray Train worker and in the debug runner. Everything random is a function of (seed, generation,
+epoch, sample), so a run that was killed and goes on from its last checkpoint ends in the same bits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from gentrain import __version__
+from gentrain.checkpoint import encode_training_state, encode_weights, load_training_state, load_weights
+from gentrain.data.augment import augment, normalise
+from gentrain.data.loader import Batch, Loader
+from gentrain.data.manifest import Manifest
+from gentrain.data.prepare import load_prepared
+from gentrain.errors import GentrainError, TrainingError
+from gentrain.events import EpochDone, Event, GenerationStarted, Note, Progress
+from gentrain.lineage import GenerationSpec, PatriarchSpec
+from gentrain.losses import LossTerms
+from gentrain.metrics import score
+from gentrain.models import build_model
+from gentrain.predictions import encode_predictions
+from gentrain.schedule import learning_rate
+from gentrain.store import (
+    EPOCHS,
+    MODEL,
+    PREDICTIONS,
+    VALIDATION_PREDICTIONS,
+    GenerationFolder,
+    RunStore,
+    encode_table,
+)
+from gentrain.tasks import PatriarchTask, StudentTask, Task
+
+CHECK_STEPS = 50
+"""Steps between two looks at the losses: all workers look at the same step, so all stop together."""
+PROGRESS_SECONDS = 0.5
+
+Post = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class Worker:
+    """This process's place among the data-parallel workers."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+    threads: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker is told: everything else it reads from the store."""
+
+    spec: GenerationSpec
+    store: RunStore
+    data: Path
+    token: str
+    evaluate_every: int
+    weights_done: bool = False
+    """The weights are finished and sound; only predictions have to be made again."""
+
+
+def train_generation(job: Job, worker: Worker, post: Post) -> None:
+    """Train `job.spec` to the end and write it to the store; go on from the newest sound checkpoint.
+
+    Called by every worker of the group; rank 0 alone writes and posts. The process group is set up by the caller.
+
+    Raises:
+        TrainingError: on a non-finite loss, on every rank, at the same step.
+        GentrainError: when the store can't be written or was taken over.
+    """
+    _configure(worker)
+    _Generation(job, worker, post).run()
+
+
+class _Generation:
+    """One generation's state on one worker."""
+
+    def __init__(self, job: Job, worker: Worker, post: Post) -> None:
+        self.job, self.spec, self.worker = job, job.spec, worker
+        self.post: Post = post if worker.rank == 0 else (lambda _: None)
+        self.folder: GenerationFolder = job.store.generation(job.spec.key)
+        self.data = load_prepared(job.data)
+        self.rows: list[dict[str, Any]] = []
+        torch.manual_seed(_stream(self.spec.seed, self.spec.generation))
+        self.model = self._to_device(build_model(self.spec.network.name, num_classes=self.spec.num_classes))
+
+    def run(self) -> None:
+        if self.job.weights_done:
+            load_weights(self.model, self.folder.folder.read(MODEL) or b"")
+            self.rows = pq.read_table(io.BytesIO(self.folder.folder.read(EPOCHS) or b"")).to_pylist()
+        else:
+            self._train()
+        self._finish()
+
+    # Training
+
+    def _train(self) -> None:
+        spec, recipe = self.spec, self.spec.recipe
+        network = self._parallel(self.model)
+        optimizer = torch.optim.SGD(
+            self.model.parameters(),
+            lr=recipe.learning_rate,
+            momentum=recipe.momentum,
+            nesterov=recipe.nesterov,
+            weight_decay=recipe.weight_decay,
+            fused=True,
+        )
+        start = self._resume(optimizer)
+        if start == recipe.epochs:
+            return
+        task = self._build_task()
+        train, test = self._loader("train", shuffle=True), self._loader("test")
+        validation = self._loader("validation") if "validation" in self.data.manifest.splits else None
+        self.post(GenerationStarted(spec.generation, spec.key, start))
+        for epoch in range(start, recipe.epochs):
+            row = self._epoch(epoch, network=network, optimizer=optimizer, task=task, loader=train)
+            if (epoch + 1) % self.job.evaluate_every == 0 or epoch + 1 == recipe.epochs:
+                row["test_error"] = self._error(test)
+                row["validation_error"] = self._error(validation) if validation else None
+            self.rows.append(row)
+            self._together(lambda done=epoch + 1: self._save(done, optimizer))
+            self.post(EpochDone(spec.generation, row))
+
+    def _epoch(
+        self, epoch: int, *, network: nn.Module, optimizer: torch.optim.Optimizer, task: Task, loader: Loader
+    ) -> dict[str, Any]:
+        """Train one epoch and return its row; times exclude evaluation."""
+        spec, recipe = self.spec, self.spec.recipe
+        torch.manual_seed(_stream(spec.seed, spec.generation, epoch, self.worker.rank))
+        network.train()
+        meter = _Meter(self.worker)
+        started = told = time.perf_counter()
+        lr = 0.0
+        for index, batch in enumerate(loader.epoch(epoch)):
+            step = epoch * len(loader) + index
+            lr = learning_rate(
+                step=step,
+                steps_per_epoch=len(loader),
+                base=recipe.learning_rate,
+                milestones=recipe.milestones,
+                decay=recipe.decay,
+                warmup_epochs=recipe.warmup_epochs,
+            )
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            images = self._pixels(batch, epoch)
+            with self._autocast():
+                logits = network(images)
+                terms = task(logits, images, batch.labels)
+            optimizer.zero_grad(set_to_none=self.worker.world_size == 1)
+            _weighted(terms.loss, batch, self.worker.world_size).backward()
+            optimizer.step()
+            meter.add(index, batch, logits.detach(), terms)
+            if (index + 1) % CHECK_STEPS == 0:
+                self._check_finite(meter, epoch)
+            if self.worker.rank == 0 and time.perf_counter() - told > PROGRESS_SECONDS:
+                told = time.perf_counter()
+                self._progress(epoch, meter, loader, told - started)
+        meter.reduce()
+        self._check_finite(meter, epoch)
+        means = meter.means()
+        seconds = time.perf_counter() - started
+        return {
+            "epoch": epoch + 1,
+            "seconds": seconds,
+            "images": loader.num_samples,
+            "images_per_second": loader.num_samples / seconds,
+            "learning_rate": lr,
+            "loss": means["loss"],
+            "hard": means["hard"],
+            "soft": means["soft"],
+            "train_error": means["train_error"],
+            "primary_score": means["primary"],
+            "test_error": None,
+            "validation_error": None,
+        }
+
+    def _build_task(self) -> Task:
+        task = self.spec.task
+        if isinstance(task, PatriarchSpec):
+            return PatriarchTask(eta=task.eta, k=task.k or 2)
+        teacher = build_model(self.spec.network.name, num_classes=self.spec.num_classes)
+        load_weights(teacher, self.job.store.generation(task.teacher).read_verified(MODEL))
+        return StudentTask(self._to_device(teacher), lam=task.lam, temperature=task.temperature)
+
+    def _parallel(self, model: nn.Module) -> nn.Module:
+        """Wrap the student (never the teacher) for data parallelism.
+
+        DDP regroups its gradient buckets after the first step, which would change the order of sums between a fresh
+        and a resumed process. One step on blank images brings both to the same grouping before the real first step.
+        """
+        if self.worker.world_size == 1:
+            return model
+        if self.spec.sync_batchnorm:
+            if self.worker.device.type != "cuda":
+                raise GentrainError("sync_batchnorm: true needs device: cuda; torch has it for GPUs only")
+            model = self.model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        network = DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+        manifest = self.data.manifest
+        blank = torch.zeros((2, 3, manifest.height, manifest.width), device=self.worker.device)
+        with self._autocast():
+            loss = network(blank.contiguous(memory_format=torch.channels_last)).float().sum()
+        loss.backward()
+        network.zero_grad(set_to_none=False)
+        model.load_state_dict(before)
+        return network
+
+    def _check_finite(self, meter: _Meter, epoch: int) -> None:
+        step = meter.first_bad_step()
+        if step is None:
+            return
+        kept = f"the checkpoint after epoch {epoch} stays" if epoch else "no epoch was finished"
+        raise TrainingError(
+            f"generation {self.spec.generation} ({self.spec.key}), epoch {epoch + 1}, step {step + 1}: "
+            f"the loss is not finite; {kept}. Lower recipe.learning_rate, add recipe.warmup_epochs, or use "
+            "precision: fp32"
+        )
+
+    def _progress(self, epoch: int, meter: _Meter, loader: Loader, seconds: float) -> None:
+        means = meter.means()
+        images = min(loader.num_samples, int(means.pop("count")) * self.worker.world_size)
+        self.post(
+            Progress(
+                generation=self.spec.generation,
+                epoch=epoch + 1,
+                images=images,
+                total_images=loader.num_samples,
+                images_per_second=images / seconds,
+                **means,
+            )
+        )
+
+    # Evaluation
+
+    @torch.inference_mode()
+    def _predict(self, loader: Loader) -> Iterator[tuple[Batch, Tensor]]:
+        """Yield this rank's batches with their float32 probabilities; the model keeps rank 0's BatchNorm statistics."""
+        self.model.eval()
+        for batch in loader.epoch(0):
+            with self._autocast():
+                logits = self.model(self._normalised(batch.images))
+            yield batch, logits.float().softmax(dim=1)
+
+    def _error(self, loader: Loader) -> float:
+        """Return the top-1 error over the whole split, each image counted once."""
+        self._share_buffers()
+        wrong = torch.zeros((), dtype=torch.int64, device=self.worker.device)
+        for batch, probabilities in self._predict(loader):
+            wrong += (probabilities.argmax(dim=1) != batch.labels).sum()
+        if self.worker.world_size > 1:
+            dist.all_reduce(wrong)
+        return float(wrong) / loader.num_samples
+
+    def _predictions(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return (probabilities (N, C) float32, labels (N,)) of a split in its own order, whole on every rank."""
+        self._share_buffers()
+        parts = [
+            (batch.indices.cpu().numpy(), batch.labels.cpu().numpy(), probabilities.cpu().numpy())
+            for batch, probabilities in self._predict(self._loader(split))
+        ]
+        if self.worker.world_size > 1:
+            gathered: list[Any] = [None] * self.worker.world_size
+            dist.all_gather_object(gathered, parts)
+            parts = [part for rank in gathered for part in rank]
+        indices, labels, probabilities = (np.concatenate(column) for column in zip(*parts, strict=True))
+        if not np.array_equal(np.sort(indices), np.arange(self.data.manifest.splits[split].count)):
+            raise GentrainError(f"{split}: evaluation didn't see every image exactly once; this is a bug of gentrain")
+        order = np.argsort(indices)
+        return probabilities[order], labels[order]
+
+    # The store
+
+    def _resume(self, optimizer: torch.optim.Optimizer) -> int:
+        """Load the newest sound checkpoint that rank 0 sees; return the number of finished epochs."""
+        found: list[tuple[int, bytes] | None] = [None]
+        if self.worker.rank == 0:
+            found[0] = self.folder.newest_checkpoint(warn=lambda text: self.post(Note(text, "warning")))
+        if self.worker.world_size > 1:
+            dist.broadcast_object_list(found, src=0)
+        if found[0] is None:
+            return 0
+        epoch, content = found[0]
+        self.rows = load_training_state(self.model, optimizer, content)["rows"]
+        return epoch
+
+    def _save(self, epoch: int, optimizer: torch.optim.Optimizer) -> None:
+        self.folder.check_claim(self.job.token)
+        self.folder.save_checkpoint(epoch, encode_training_state(self.model, optimizer, {"rows": self.rows}))
+
+    def _finish(self) -> None:
+        """Predict the held-out splits and write the finished generation, DONE.json last."""
+        splits = {"test": PREDICTIONS}
+        if "validation" in self.data.manifest.splits:
+            splits["validation"] = VALIDATION_PREDICTIONS
+        predictions = {split: self._predictions(split) for split in splits}
+
+        def write() -> None:
+            scores = {split: asdict(score(*found)) for split, found in predictions.items()}
+            files = {MODEL: encode_weights(self.model), EPOCHS: encode_table(pa.Table.from_pylist(self.rows, _EPOCHS))}
+            files |= {splits[split]: encode_predictions(*found) for split, found in predictions.items()}
+            self.folder.check_claim(self.job.token)
+            self.folder.folder.write("spec.json", (json.dumps(self.spec.model_dump(mode="json"), indent=2)).encode())
+            self.folder.finish(
+                files,
+                scores=scores["test"],
+                validation_scores=scores.get("validation"),
+                train_primary=self.rows[-1]["primary_score"],
+                seconds=sum(row["seconds"] for row in self.rows),
+                workers=self.worker.world_size,
+                threads=self.worker.threads,
+                device=_device_name(self.worker.device),
+                versions={"gentrain": __version__, "torch": torch.__version__, "ffcv": version("ffcv")},
+            )
+
+        self._together(write)
+
+    def _together(self, action: Callable[[], None]) -> None:
+        """Run `action` on rank 0; where it fails, fail on every rank, so that no worker waits for one that is gone."""
+        failure: list[GentrainError | None] = [None]
+        if self.worker.rank == 0:
+            try:
+                action()
+            except GentrainError as error:
+                failure[0] = error
+        if self.worker.world_size > 1:
+            dist.broadcast_object_list(failure, src=0)
+        if failure[0] is not None:
+            raise failure[0]
+
+    # Devices
+
+    def _loader(self, split: str, *, shuffle: bool = False) -> Loader:
+        batch = self.spec.recipe.batch_size
+        return Loader(
+            self.data.split_path(split),
+            batch_size=batch if shuffle else 2 * batch,
+            rank=self.worker.rank,
+            world_size=self.worker.world_size,
+            seed=_stream(self.spec.seed, self.spec.generation),
+            shuffle=shuffle,
+            threads=self.worker.threads,
+            device=self.worker.device,
+        )
+
+    def _pixels(self, batch: Batch, epoch: int) -> Tensor:
+        recipe = self.spec.recipe
+        seed = _stream(self.spec.seed, self.spec.generation)
+        return self._normalised(
+            augment(batch.images, batch.indices, seed=seed, epoch=epoch, pad=recipe.pad, flip=recipe.flip)
+        )
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        manifest: Manifest = self.data.manifest
+        return normalise(images, mean=manifest.mean, std=manifest.std)
+
+    def _to_device(self, model: nn.Module) -> nn.Module:
+        return model.to(self.worker.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        return torch.autocast(self.worker.device.type, torch.bfloat16, enabled=self.spec.precision == "bf16")
+
+    def _share_buffers(self) -> None:
+        """Give every rank rank 0's BatchNorm statistics: the ones that are saved."""
+        if self.worker.world_size > 1:
+            for buffer in self.model.buffers():
+                dist.broadcast(buffer, src=0)
+
+
+class _Meter:
+    """Sums over an epoch, kept on the device so that a step never waits for them."""
+
+    NAMES = ("loss", "hard", "soft", "train_error", "primary", "count")
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        self.sums = torch.zeros(len(self.NAMES), dtype=torch.float64, device=worker.device)
+        self.bad_step = torch.full((), torch.iinfo(torch.int64).max, dtype=torch.int64, device=worker.device)
+
+    @torch.no_grad()
+    def add(self, step: int, batch: Batch, logits: Tensor, terms: LossTerms) -> None:
+        if batch.filler:
+            return
+        count = batch.labels.numel()
+        top = logits.float().softmax(dim=1).max(dim=1)
+        self.sums += torch.stack(
+            [
+                terms.loss.double() * count,
+                terms.hard.double() * count,
+                terms.soft.double() * count,
+                (top.indices != batch.labels).sum().double(),
+                top.values.sum().double(),
+                torch.tensor(count, dtype=torch.float64, device=self.sums.device),
+            ]
+        )
+        here = torch.where(terms.loss.isfinite(), self.bad_step, torch.full_like(self.bad_step, step))
+        self.bad_step = torch.minimum(self.bad_step, here)
+
+    def reduce(self) -> None:
+        """Sum over the workers, once at the end of the epoch."""
+        if self.worker.world_size > 1:
+            dist.all_reduce(self.sums)
+
+    def first_bad_step(self) -> int | None:
+        """Return the first step whose loss was not finite on any worker."""
+        found = self.bad_step.clone()
+        if self.worker.world_size > 1:
+            dist.all_reduce(found, op=dist.ReduceOp.MIN)
+        return None if int(found) == torch.iinfo(torch.int64).max else int(found)
+
+    def means(self) -> dict[str, float]:
+        """Return the sums divided by the samples, and the samples themselves as `count`."""
+        sums = dict(zip(self.NAMES, self.sums.tolist(), strict=True))
+        count = sums.pop("count")
+        return {name: value / max(count, 1) for name, value in sums.items()} | {"count": count}
+
+
+_EPOCHS = pa.schema(
+    [(name, pa.int64()) for name in ("epoch", "images")]
+    + [
+        (name, pa.float64())
+        for name in (
+            "seconds",
+            "images_per_second",
+            "learning_rate",
+            "loss",
+            "hard",
+            "soft",
+            "train_error",
+            "primary_score",
+            "test_error",
+            "validation_error",
+        )
+    ]
+)
+
+
+def _weighted(loss: Tensor, batch: Batch, world_size: int) -> Tensor:
+    """Scale the local mean so that DDP's average over workers is the mean over the global batch."""
+    if world_size == 1:
+        return loss
+    share = 0.0 if batch.filler else batch.labels.numel() * world_size / batch.global_size
+    return loss * share
+
+
+def _stream(*parts: int) -> int:
+    """Return an independent 62-bit seed for a tuple such as (seed, generation, epoch, rank)."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(2))
+
+
+def _configure(worker: Worker) -> None:
+    torch.set_num_threads(worker.threads)
+    if worker.device.type == "cuda":
+        torch.cuda.set_device(worker.device)
+        torch.backends.cudnn.benchmark = False  # may pick another algorithm in the resumed process
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

@@ -1,0 +1,41 @@
+"""The debug runner: a generation in this process, without Ray, so that breakpoints work. One worker."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+from gentrain.config import Study
+from gentrain.engine import Job, Worker, train_generation
+from gentrain.errors import ResourceError
+from gentrain.events import Observer
+from gentrain.lineage import GenerationSpec
+from gentrain.store import RunStore
+
+
+class LocalRunner:
+    """Trains generations here and now; the same interface as `gentrain.cluster.trainer.RayRunner`."""
+
+    def __init__(self, study: Study, *, store: RunStore, data: Path, observe: Observer) -> None:
+        if study.workers != 1:
+            raise ResourceError(f"workers: {study.workers}: the debug runner has one process; set workers: 1 or use Ray")
+        if study.device == "cuda" and not torch.cuda.is_available():
+            raise ResourceError("device: cuda: torch finds no GPU here; set device: auto or cpu")
+        self.study, self.store, self.data, self.observe = study, store, data, observe
+        cuda = study.device != "cpu" and torch.cuda.is_available()
+        self.device = torch.device("cuda:0" if cuda else "cpu")
+
+    def run_generation(self, spec: GenerationSpec, *, weights_done: bool = False) -> None:
+        """Train `spec` to its DONE."""
+        job = Job(
+            spec=spec,
+            store=self.store,
+            data=self.data,
+            token=self.store.generation(spec.key).claim(),
+            evaluate_every=self.study.evaluate_every,
+            weights_done=weights_done,
+        )
+        threads = self.study.cpus_per_worker or len(os.sched_getaffinity(0))
+        train_generation(job, Worker(rank=0, world_size=1, device=self.device, threads=threads), self.observe)
