@@ -1,0 +1,41 @@
+# Two commands on a bare machine: `make demo` and `make test`. Both install what is missing, in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test setup lint types layers unit docs fmt clean
+
+demo: $(STAMP)
+	$(BIN)/gentrain chain experiments/quickstart.yaml
+
+test: lint types layers unit
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml setup.sh
+	PYTHON="$(PYTHON)" sh setup.sh $(VENV)
+	@touch $(STAMP)
+
+lint: $(STAMP)
+	$(BIN)/ruff format --check gentrain tests
+	$(BIN)/ruff check gentrain tests
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+layers: $(STAMP)
+	$(BIN)/lint-imports
+
+unit: $(STAMP)
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+docs: $(STAMP)
+	$(BIN)/python -c "from gentrain.config import schema_reference as r; open('docs/study.md', 'w').write(r())"
+
+fmt: $(STAMP)
+	$(BIN)/ruff format gentrain tests
+	$(BIN)/ruff check --fix gentrain tests
+
+clean:
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

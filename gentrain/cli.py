@@ -1,0 +1,123 @@
+"""The command line: parse, load the study, call, print."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+
+from gentrain import __version__
+from gentrain.errors import GentrainError
+
+app = typer.Typer(
+    help="Knowledge distillation in generations.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
+)
+
+StudyArgument = Annotated[
+    Path | None, typer.Argument(metavar="[STUDY.yaml]", help="Study file; without one, the embedded digits quickstart.")
+]
+DataOption = Annotated[str | None, typer.Option("--data", metavar="DIR", help="Folder of the source (dataset.path).")]
+RunsOption = Annotated[str, typer.Option("--runs", metavar="DIR", help="Run folder: data, generations, results.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as recipe.epochs=10.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="JSON rows on standard output, all else on standard error.")]
+QUICKSTART = Path(__file__).with_name("quickstart.yaml")
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+) -> None:
+    if version:
+        typer.echo(f"gentrain {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def chain(
+    study: StudyArgument = None,
+    f_a1: Annotated[float | None, typer.Option("--f-a1", help="Primary score that the patriarch aims at.")] = None,
+    lam: Annotated[float | None, typer.Option("--lambda", help="Weight of the teacher.")] = None,
+    generations: Annotated[int | None, typer.Option("--generations", help="Students after the patriarch.")] = None,
+    workers: Annotated[int | None, typer.Option("--workers", help="Data-parallel processes.")] = None,
+    data: DataOption = None,
+    runs: RunsOption = "runs",
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+    address: Annotated[
+        str | None, typer.Option("--address", help="A running Ray cluster, such as auto; default: a private one.")
+    ] = None,
+    local: Annotated[bool, typer.Option("--local", help="Debug: in this process, without Ray.")] = False,
+) -> None:
+    """Train one chain D(f_a1, λ): a patriarch and its students, with the running ensembles."""
+    from gentrain.config import load_study
+    from gentrain.launch import launch_chain
+    from gentrain.view import open_view, print_json, results_table
+
+    loaded = load_study(
+        study or QUICKSTART,
+        overrides=settings or (),
+        process__f_a1=f_a1,
+        process__lambda=lam,
+        generations=generations,
+        workers=workers,
+        dataset__path=data,
+    )
+    with open_view(as_json=as_json) as view:
+        rows = launch_chain(loaded, runs=runs, observe=view, address=address, local=local)
+    if as_json:
+        print_json(rows, sys.stdout)
+    else:
+        view.console.print(results_table(rows))
+        view.console.print(f"results: {Path(runs) / 'studies' / loaded.name}")
+
+
+@app.command()
+def prepare(
+    study: StudyArgument = None,
+    data: DataOption = None,
+    runs: RunsOption = "runs",
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compile the study's images into FFCV files and a manifest, once."""
+    from gentrain.config import load_study
+    from gentrain.launch import prepare_data
+    from gentrain.store import RunStore
+    from gentrain.view import manifest_table, open_view, print_json
+
+    loaded = load_study(study or QUICKSTART, overrides=settings or (), dataset__path=data)
+    with open_view(as_json=as_json) as view:
+        prepared = prepare_data(loaded, store=RunStore(runs), observe=view)
+    if as_json:
+        print_json([{"folder": str(prepared.folder), **prepared.manifest.model_dump(mode="json")}], sys.stdout)
+    else:
+        view.console.print(manifest_table(prepared.manifest, folder=str(prepared.folder)))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; users' mistakes are one line on standard error and exit status 2."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    try:
+        result: Any = typer.main.get_command(app).main(args=arguments, prog_name="gentrain", standalone_mode=False)
+    except GentrainError as error:
+        sys.stderr.write(f"gentrain: {error}\n")
+        return error.exit_status
+    except click.exceptions.NoArgsIsHelpError as error:
+        sys.stdout.write(error.format_message() + "\n")
+        return 0
+    except click.ClickException as error:
+        sys.stderr.write(f"gentrain: {error.format_message()}; see gentrain --help\n")
+        return 2
+    except (KeyboardInterrupt, click.Abort):
+        sys.stderr.write("gentrain: interrupted; the same command goes on from the last epoch\n")
+        return 130
+    return result if isinstance(result, int) else 0

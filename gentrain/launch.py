@@ -1,0 +1,41 @@
+"""From a study to its results: prepare the data, build the chain, choose the runner, run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gentrain.chain import run_chain
+from gentrain.config import Study
+from gentrain.data.prepare import PreparedData, prepare
+from gentrain.events import Note, Observer
+from gentrain.lineage import build_chain
+from gentrain.store import RunStore
+
+
+def prepare_data(study: Study, *, store: RunStore, observe: Observer) -> PreparedData:
+    """Return the study's prepared dataset, compiled now if it isn't there or is damaged."""
+    return prepare(study.dataset, store.data, notify=lambda text: observe(Note(text)))
+
+
+def launch_chain(
+    study: Study, *, runs: str, observe: Observer, address: str | None = None, local: bool = False
+) -> list[dict[str, Any]]:
+    """Run the study's chain to its end on Ray, or in this process; return the rows of results.parquet."""
+    store = RunStore(runs)
+    store.check_writable()
+    data = prepare_data(study, store=store, observe=observe)
+    chain = build_chain(study, data=data.manifest.fingerprint, num_classes=data.num_classes)
+    if local:
+        from gentrain.local import LocalRunner
+
+        debug = LocalRunner(study, store=store, data=data.folder, observe=observe)
+        return run_chain(chain, study=study, store=store, runner=debug, observe=observe)
+
+    from gentrain.cluster.session import ray_session
+
+    log = store.data.parent / "studies" / study.name / "ray.log"
+    with ray_session(address=address, log=log):
+        from gentrain.cluster.trainer import RayRunner
+
+        runner = RayRunner(study, store=store, data=data.folder, chain=chain.name, observe=observe)
+        return run_chain(chain, study=study, store=store, runner=runner, observe=observe)

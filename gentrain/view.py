@@ -1,0 +1,265 @@
+"""What a person sees: a live table on a terminal, plain lines elsewhere, JSON rows for machines. The door to Rich."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self, TextIO
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from gentrain.events import ChainStarted, EpochDone, Event, GenerationDone, GenerationStarted, Note, Progress
+
+
+@dataclass
+class _Line:
+    """One generation in the live view."""
+
+    target: float
+    state: str = "waiting"
+    epoch: int = 0
+    images: int = 0
+    total_images: int = 1
+    speed: float | None = None
+    loss: tuple[float, float, float] | None = None
+    primary: float | None = None
+    train_error: float | None = None
+    error: float | None = None
+    ensemble_error: float | None = None
+    seconds: float = 0.0
+    epoch_seconds: list[float] = field(default_factory=list)
+
+
+@dataclass
+class _Board:
+    """The state of a chain as its events tell it; both views read it."""
+
+    chain: str = ""
+    runs: str = ""
+    epochs: int = 1
+    lines: list[_Line] = field(default_factory=list)
+
+    def update(self, event: Event) -> None:
+        if isinstance(event, ChainStarted):
+            self.chain, self.runs, self.epochs = event.chain, event.runs, event.epochs
+            self.lines = [_Line(target) for target in event.targets]
+        elif isinstance(event, GenerationStarted):
+            line = self.lines[event.generation]
+            line.state, line.epoch = "running", event.epoch
+        elif isinstance(event, Progress):
+            line = self.lines[event.generation]
+            line.state, line.epoch = "running", event.epoch - 1
+            line.images, line.total_images, line.speed = event.images, event.total_images, event.images_per_second
+            line.loss, line.primary = (event.loss, event.hard, event.soft), event.primary
+            line.train_error = event.train_error
+        elif isinstance(event, EpochDone):
+            row, line = event.row, self.lines[event.generation]
+            line.state, line.epoch, line.images = "running", row["epoch"], 0
+            line.speed, line.loss = row["images_per_second"], (row["loss"], row["hard"], row["soft"])
+            line.primary, line.train_error = row["primary_score"], row["train_error"]
+            line.error = row["test_error"] if row["test_error"] is not None else line.error
+            line.epoch_seconds.append(row["seconds"])
+        elif isinstance(event, GenerationDone):
+            row, line = event.row, self.lines[event.generation]
+            line.state, line.epoch, line.images = "reused" if event.reused else "done", self.epochs, 0
+            line.error, line.ensemble_error = row["top1_error"], row["ensemble_top1_error"]
+            line.primary, line.seconds = row["primary_measured"], row["train_seconds"]
+
+    def seconds_left(self) -> float | None:
+        """Return training seconds that are left, from the epochs seen so far; None while none was seen."""
+        seen = [s for line in self.lines for s in line.epoch_seconds[-5:]]
+        if not seen:
+            return None
+        left = sum(self.epochs - line.epoch - line.images / line.total_images for line in self.lines)
+        return max(0.0, left * sum(seen) / len(seen))
+
+
+class View:
+    """Shows events; a context manager, so that the terminal is whole again whatever happens."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.console = Console(file=stream, highlight=False, soft_wrap=True)
+        self._board = _Board()
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def __call__(self, event: Event) -> None:
+        """Take an event, from any thread."""
+        with self._lock:
+            self._board.update(event)
+            self._show(event)
+
+    def _show(self, event: Event) -> None:
+        raise NotImplementedError
+
+
+class PlainView(View):
+    """A line for every epoch and every finished generation: for logs, pipes and CI."""
+
+    def _show(self, event: Event) -> None:
+        if text := self._line(event):
+            self.console.print(Text(text))
+
+    def _line(self, event: Event) -> str | None:
+        board = self._board
+        if isinstance(event, Note):
+            return f"warning: {event.text}" if event.level == "warning" else event.text
+        if isinstance(event, ChainStarted):
+            return f"{event.chain}: {len(event.keys)} generations of {event.epochs} epochs; results in {event.runs}"
+        if isinstance(event, GenerationStarted):
+            resumed = f", going on after epoch {event.epoch}" if event.epoch else ""
+            return f"generation {event.generation} ({event.key}){resumed}"
+        if isinstance(event, EpochDone):
+            row, left = event.row, board.seconds_left()
+            parts = [
+                f"generation {event.generation} epoch {row['epoch']}/{board.epochs}",
+                f"loss {row['loss']:.4f} = hard {row['hard']:.4f}, soft {row['soft']:.4f}",
+                f"primary {row['primary_score']:.3f} (target {board.lines[event.generation].target:.3f})",
+                f"error: train {_percent(row['train_error'])} test {_percent(row['test_error'])}",
+                f"{row['images_per_second']:,.0f} images/s",
+                f"{_duration(left)} left",
+            ]
+            return "  ".join(parts)
+        if isinstance(event, GenerationDone):
+            row = event.row
+            ensemble = row["ensemble_top1_error"]
+            told = f"generation {event.generation} {'found finished' if event.reused else 'done'}: "
+            told += f"test error {_percent(row['top1_error'])}"
+            return told + (f", ensemble {_percent(ensemble)}" if ensemble is not None else "")
+        return None
+
+
+class LiveView(View):
+    """A table that is redrawn in place, one line a generation."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._live = Live(console=self.console, refresh_per_second=4, get_renderable=self._render, transient=True)
+        self._started = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def _show(self, event: Event) -> None:
+        if isinstance(event, Note):
+            style = "yellow" if event.level == "warning" else "dim"
+            self.console.print(Text(event.text, style=style))
+
+    def _render(self) -> Table | Text:
+        board = self._board
+        if not board.lines:
+            return Text("getting ready …", style="dim")
+        left = board.seconds_left()
+        clock = f"{_duration(time.monotonic() - self._started)} so far"
+        table = Table(
+            title=f"{board.chain}  ·  {clock}, {_duration(left)} of training left",
+            title_justify="left",
+            title_style="bold",
+            caption=board.runs,
+            caption_justify="left",
+            box=None,
+            pad_edge=False,
+            padding=(0, 2, 0, 0),
+        )
+        for name in ("gen", "state", "epoch", "", "images/s", "loss = hard, soft", "primary → target"):
+            table.add_column(name, no_wrap=True)
+        for name in ("train err", "test err", "ensemble"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for generation, line in enumerate(board.lines):
+            table.add_row(*self._cells(generation, line), style="dim" if line.state == "waiting" else "")
+        return table
+
+    def _cells(self, generation: int, line: _Line) -> Iterable[str | Text]:
+        fraction = (line.epoch + line.images / line.total_images) / self._board.epochs
+        colours = {"running": "cyan", "done": "green", "reused": "green", "waiting": "dim"}
+        filled = int(fraction * 20)
+        yield str(generation)
+        yield Text(line.state, style=colours[line.state])
+        yield f"{line.epoch}/{self._board.epochs}"
+        yield Text("━" * filled, style=colours[line.state]) + Text("━" * (20 - filled), style="bright_black")
+        yield f"{line.speed:,.0f}" if line.speed else "–"
+        yield "{:.3f} = {:.3f}, {:.3f}".format(*line.loss) if line.loss else "–"
+        yield f"{f'{line.primary:.3f}' if line.primary is not None else '–'} → {line.target:.3f}"
+        yield _percent(line.train_error)
+        yield _percent(line.error)
+        yield _percent(line.ensemble_error)
+
+
+def open_view(*, as_json: bool, stream: TextIO | None = None) -> View:
+    """Return the view that suits standard output; with `as_json`, plain lines on standard error.
+
+    The view writes to a copy of the stream's descriptor, so that what Ray prints can be sent elsewhere meanwhile.
+    """
+    stream = stream or (sys.stderr if as_json else sys.stdout)
+    try:
+        copy = open(os.dup(stream.fileno()), "w", encoding="utf-8", buffering=1, closefd=True)  # noqa: PTH123, SIM115
+    except (OSError, ValueError):
+        return PlainView(stream)
+    return LiveView(copy) if not as_json and stream.isatty() else PlainView(copy)
+
+
+def print_json(rows: Sequence[Mapping[str, Any]], stream: TextIO) -> None:
+    """Write rows as one JSON object a line."""
+    for row in rows:
+        stream.write(json.dumps(row) + "\n")
+    stream.flush()
+
+
+def results_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Return a chain's results like the paper's tables: generations across, with and without the running ensemble."""
+    table = Table(title=rows[0]["chain"], title_justify="left", title_style="bold")
+    table.add_column("")
+    for row in rows:
+        table.add_column(f"Gen #{row['generation']}", justify="right")
+    for name, column, show in (
+        ("top-1 error %", "top1_error", _bare_percent),
+        ("top-5 error %", "top5_error", _bare_percent),
+        ("NLL", "nll", _three),
+        ("calibration error %", "ece", _bare_percent),
+    ):
+        table.add_row(name, *(show(row[column]) for row in rows))
+        table.add_row("  + ensemble", *(show(row[f"ensemble_{column}"]) for row in rows), style="bold")
+    table.add_section()
+    table.add_row("primary score, training", *(_three(row["primary_measured"]) for row in rows))
+    table.add_row("  predicted", *(_three(row["primary_predicted"]) for row in rows))
+    table.add_row("training time", *(_duration(row["train_seconds"]) for row in rows))
+    return table
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.2f}%"
+
+
+def _bare_percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.2f}"
+
+
+def _three(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "unknown"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h {minutes:02d}m"
+    return f"{minutes}m {rest:02d}s" if minutes else f"{seconds:.1f}s" if seconds < 10 else f"{rest}s"
