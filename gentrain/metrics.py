@@ -1,0 +1,61 @@
+"""What predictions are worth: errors, likelihood, calibration. Errors are fractions; means are over samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Probabilities = NDArray[np.floating]
+Labels = NDArray[np.integer]
+
+
+def top_k_error(probabilities: Probabilities, labels: Labels, *, k: int) -> float:
+    """Return the part of samples whose label is not among the k largest of (N, C); of equals the lower class wins."""
+    own = np.take_along_axis(probabilities, labels[:, None], axis=1)
+    earlier = np.arange(probabilities.shape[1]) < labels[:, None]
+    ahead = (probabilities > own) | ((probabilities == own) & earlier)
+    return float((ahead.sum(axis=1) >= k).mean())
+
+
+def nll(probabilities: Probabilities, labels: Labels) -> float:
+    """Return the mean negative log-likelihood in nats; a zero probability counts as the smallest normal float32."""
+    own = np.take_along_axis(probabilities, labels[:, None], axis=1).astype(np.float64)
+    return float(-np.log(np.maximum(own, np.finfo(np.float32).tiny)).mean())
+
+
+def calibration_error(probabilities: Probabilities, labels: Labels, *, bins: int = 15) -> float:
+    """Return the expected calibration error: |accuracy - confidence| over equal-width bins, weighted by samples."""
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    correct = probabilities.argmax(axis=1) == labels
+    index = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = np.bincount(index, weights=correct - confidence, minlength=bins)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def primary_score(probabilities: Probabilities) -> float:
+    """Return the mean over samples of the largest softmax score."""
+    return float(probabilities.max(axis=1).astype(np.float64).mean())
+
+
+@dataclass(frozen=True)
+class Scores:
+    """All of the above for one set of predictions."""
+
+    top1_error: float
+    top5_error: float
+    nll: float
+    ece: float
+    primary: float
+
+
+def score(probabilities: Probabilities, labels: Labels) -> Scores:
+    """Return every score of probabilities (N, C) against labels (N,)."""
+    return Scores(
+        top1_error=top_k_error(probabilities, labels, k=1),
+        top5_error=top_k_error(probabilities, labels, k=5),
+        nll=nll(probabilities, labels),
+        ece=calibration_error(probabilities, labels),
+        primary=primary_score(probabilities),
+    )

@@ -1,0 +1,52 @@
+"""The paper's residual networks for small images: L = 6n + 2 layers in three stages."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+WIDTHS = (16, 32, 64)
+
+
+class BasicBlock(nn.Module):
+    """Two 3×3 convolutions and an identity shortcut, zero-padded where the channels grow."""
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.new_channels = channels - in_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in_channels, H, W) -> (N, channels, H, W)."""
+        out = F.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        shortcut = F.pad(x, (0, 0, 0, 0, 0, self.new_channels)) if self.new_channels else x
+        return F.relu(out + shortcut)
+
+
+class CifarResNet(nn.Module):
+    """3×3 convolution, three stages of n blocks with 2×2 average pooling between them, global pooling, linear."""
+
+    def __init__(self, depth: int, *, num_classes: int) -> None:
+        super().__init__()
+        blocks = (depth - 2) // 6
+        self.conv = nn.Conv2d(3, WIDTHS[0], 3, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(WIDTHS[0])
+        self.stages = nn.ModuleList(
+            nn.Sequential(*(BasicBlock(before if i == 0 else width, width) for i in range(blocks)))
+            for before, width in zip((WIDTHS[0], *WIDTHS), WIDTHS, strict=False)
+        )
+        self.linear = nn.Linear(WIDTHS[-1], num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (N, 3, H, W), H and W at least 4 -> logits (N, num_classes)."""
+        x = F.relu(self.bn(self.conv(x)))
+        for index, stage in enumerate(self.stages):
+            x = stage(x if index == 0 else F.avg_pool2d(x, 2))
+        return self.linear(x.mean(dim=(2, 3)))
