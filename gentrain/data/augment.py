@@ -1,0 +1,79 @@
+"""Random crop and mirror of whole batches on the device; draws are functions of (seed, epoch, sample index) alone.
+
+The draws come from a counter-based generator (SplitMix64, Steele et al. 2014), so they don't depend on how samples
+are batched, on the number of workers or threads, or on what was drawn before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_MASK = (1 << 64) - 1
+_GOLDEN = 0x9E3779B97F4A7C15
+_MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+
+
+def augment(images: Tensor, indices: Tensor, *, seed: int, epoch: int, pad: int, flip: bool) -> Tensor:
+    """Pad with black on each side, crop back to size at a random place, mirror with probability 1/2.
+
+    Args:
+        images: (N, C, H, W), uint8.
+        indices: (N,), int64, each sample's index in its split.
+        seed: of the generation.
+        epoch: counted from 0.
+        pad: pixels on each side; 0 for no crop.
+        flip: whether to mirror.
+
+    Returns:
+        (N, C, H, W), uint8.
+    """
+    if pad == 0 and not flip:
+        return images
+    count, channels, height, width = images.shape
+    draws = random_bits(indices, seed=seed, epoch=epoch)
+    side = 2 * pad + 1
+    top = ((draws >> 40 & 0xFFFFFF) * side) >> 24
+    left = ((draws >> 16 & 0xFFFFFF) * side) >> 24
+    columns = torch.arange(width, device=images.device).expand(count, width)
+    if flip:
+        columns = torch.where((draws & 1).bool()[:, None], width - 1 - columns, columns)
+    rows = torch.arange(height, device=images.device) + top[:, None]
+    padded = F.pad(images, (pad, pad, pad, pad))
+    places = rows[:, :, None] * (width + 2 * pad) + (columns + left[:, None])[:, None, :]
+    places = places.view(count, 1, height * width).expand(count, channels, height * width)
+    return padded.view(count, channels, -1).gather(2, places).view(count, channels, height, width)
+
+
+def normalise(images: Tensor, *, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Return ((pixels / 255) - mean) / std of (N, 3, H, W) uint8 images as float32, channels last in memory."""
+    scale = torch.tensor([1 / (255 * s) for s in std], device=images.device).view(1, -1, 1, 1)
+    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=images.device).view(1, -1, 1, 1)
+    return torch.addcmul(shift, images.contiguous(memory_format=torch.channels_last).float(), scale)
+
+
+def random_bits(indices: Tensor, *, seed: int, epoch: int) -> Tensor:
+    """Return 64 random bits, as int64, for each sample index."""
+    stream = _mix_int(_mix_int(seed) + epoch)
+    state = indices * _signed(_GOLDEN) + _signed(stream)
+    for shift, multiplier in zip((30, 27), _MULTIPLIERS, strict=True):
+        state = (state ^ _shift_right(state, shift)) * _signed(multiplier)
+    return state ^ _shift_right(state, 31)
+
+
+def _mix_int(value: int) -> int:
+    state = (value + 1) * _GOLDEN & _MASK
+    for shift, multiplier in zip((30, 27), _MULTIPLIERS, strict=True):
+        state = (state ^ state >> shift) * multiplier & _MASK
+    return state ^ state >> 31
+
+
+def _shift_right(value: Tensor, by: int) -> Tensor:
+    return (value >> by) & ((1 << (64 - by)) - 1)
+
+
+def _signed(value: int) -> int:
+    return value - (1 << 64) if value >= 1 << 63 else value

@@ -1,0 +1,109 @@
+"""Batches of one worker: one global order for any number of workers, nothing dropped or repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gentrain.data.beton import BetonReader
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One worker's part of a global batch, on its device."""
+
+    images: Tensor
+    """(n, 3, H, W), uint8."""
+    labels: Tensor
+    """(n,), int64."""
+    indices: Tensor
+    """(n,), int64: each sample's place in its split."""
+    global_size: int
+    """Samples in the global batch, over all workers."""
+    filler: bool = False
+    """No sample of this global batch is this worker's: the batch repeats one, to be weighted 0."""
+
+
+class Loader:
+    """Reads a split epoch by epoch.
+
+    Training (`shuffle`): the order is a function of (seed, epoch); each worker takes its slice of every global batch,
+    of the last, smaller one too. A worker that the last batch has no sample for gets a filler, so that all workers
+    take the same number of steps. Evaluation: in the split's own order, each worker a contiguous part, no fillers.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        seed: int = 0,
+        shuffle: bool,
+        threads: int = 1,
+        device: torch.device | None = None,
+    ) -> None:
+        self._reader = BetonReader(path, batch_size=-(-batch_size // world_size), threads=threads)
+        self._batch_size, self._rank, self._world_size = batch_size, rank, world_size
+        self._seed, self._shuffle = seed, shuffle
+        self._device = device or torch.device("cpu")
+        self.num_samples = self._reader.num_samples
+
+    def __len__(self) -> int:
+        """Global batches of an epoch."""
+        return -(-self.num_samples // self._batch_size)
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """Yield this worker's batches of an epoch."""
+        if not self._shuffle:
+            order = np.array_split(np.arange(self.num_samples), self._world_size)[self._rank]
+            yield from self._batches(order, filler=False)
+            return
+        order, filler = worker_order(
+            epoch_order(self.num_samples, seed=self._seed, epoch=epoch),
+            batch_size=self._batch_size,
+            rank=self._rank,
+            world_size=self._world_size,
+        )
+        yield from self._batches(order, filler=filler)
+
+    def _batches(self, order: np.ndarray, *, filler: bool) -> Iterator[Batch]:
+        steps = len(self)
+        for step, (images, labels, indices) in enumerate(self._reader.read(order)):
+            rest = self.num_samples - step * self._batch_size
+            yield Batch(
+                images=self._own(images),
+                labels=self._own(labels),
+                indices=self._own(indices),
+                global_size=min(self._batch_size, rest),
+                filler=filler and step == steps - 1,
+            )
+
+    def _own(self, tensor: Tensor) -> Tensor:
+        """Copy one of FFCV's reused buffers; on a GPU the copy is synchronous, so the buffer is free afterwards."""
+        return tensor.clone() if self._device.type == "cpu" else tensor.to(self._device)
+
+
+def epoch_order(num_samples: int, *, seed: int, epoch: int) -> np.ndarray:
+    """Return the permutation of an epoch's samples, a function of (seed, epoch) alone."""
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, epoch)))).permutation(num_samples)
+
+
+def worker_order(order: np.ndarray, *, batch_size: int, rank: int, world_size: int) -> tuple[np.ndarray, bool]:
+    """Return a worker's samples in order, cut from every global batch, and whether its last batch is a filler.
+
+    `batch_size` is a multiple of `world_size`. Every worker's samples fall into the same number of batches.
+    """
+    full = len(order) - len(order) % batch_size
+    own = order[:full].reshape(-1, world_size, batch_size // world_size)[:, rank].reshape(-1)
+    tail = order[full:]
+    if not len(tail):
+        return own, False
+    part = np.array_split(tail, world_size)[rank]
+    return np.concatenate([own, part if len(part) else order[:1]]), not len(part)

@@ -1,0 +1,235 @@
+"""Compile a source into `.beton` files and a manifest: once, verified at every use, rebuilt when damaged."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydantic import ValidationError
+
+from gentrain.config import DatasetConfig
+from gentrain.data.formats import Split
+from gentrain.data.manifest import Duplicates, Manifest, SplitInfo
+from gentrain.errors import DataError, ResourceError
+
+PREPARE_VERSION = 1
+MANIFEST = "manifest.json"
+SPARE_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """A verified prepared dataset on a local disk."""
+
+    manifest: Manifest
+    folder: Path
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return len(self.manifest.classes)
+
+    def split_path(self, split: str) -> Path:
+        """Return the `.beton` of a split."""
+        return self.folder / self.manifest.splits[split].file
+
+
+def prepare(config: DatasetConfig, folder: Path, *, notify: Callable[[str], None] = lambda _: None) -> PreparedData:
+    """Return the dataset prepared below `folder`, compiled now if it isn't there, has changed or is damaged.
+
+    The set's own folder is named by a hash of the settings and of the source files' names, sizes and times. It is
+    built beside its place and renamed, so that a reader never sees half of it.
+
+    Raises:
+        DataError: for a source that is missing, broken or doesn't fit the settings.
+        ResourceError: when the disk is full or can't be written.
+    """
+    target = folder / f"{config.source}-{_request(config)}"
+    if target.exists():
+        try:
+            return load_prepared(target)
+        except DataError as error:
+            notify(f"{error}; it is rebuilt")
+    from gentrain.data.sources import load_source
+
+    notify(f"preparing {config.source} in {target} (once)")
+    data = load_source(config)
+    with _disk_errors(target):
+        folder.mkdir(parents=True, exist_ok=True)
+        _sweep(folder)
+        wanted = sum(split.images.nbytes for split in data.splits.values()) + SPARE_BYTES
+        free = shutil.disk_usage(folder).free
+        if free < wanted:
+            raise ResourceError(
+                f"{target}: needs {wanted / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free: the disk is full; free some "
+                "space or choose another folder with --runs"
+            )
+        building = folder / f".building-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        building.mkdir()
+        try:
+            manifest = _build(config, data.splits, building, data.classes, data.groups, data.class_groups, data.skipped)
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(target, building.with_suffix(".old"))  # noqa: PTH105
+            try:
+                os.replace(building, target)  # noqa: PTH105
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise  # else: another process was first; what it made is the same
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+            shutil.rmtree(building.with_suffix(".old"), ignore_errors=True)
+    _tell(manifest, notify)
+    return load_prepared(target)
+
+
+def load_prepared(folder: Path) -> PreparedData:
+    """Return a prepared dataset after checking every file's size and sha256.
+
+    Raises:
+        DataError: when it is missing or damaged.
+    """
+    try:
+        manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+    except (OSError, ValidationError) as error:
+        raise DataError(f"{folder / MANIFEST}: missing or damaged") from error
+    for info in manifest.splits.values():
+        path = folder / info.file
+        if not path.is_file() or path.stat().st_size != info.bytes or _sha256(path) != info.sha256:
+            raise DataError(f"{path}: damaged (checksum differs)")
+    return PreparedData(manifest, folder)
+
+
+def _build(
+    config: DatasetConfig,
+    splits: dict[str, Split],
+    folder: Path,
+    classes: tuple[str, ...],
+    groups: tuple[str, ...] | None,
+    class_groups: tuple[int, ...] | None,
+    skipped: tuple[str, ...],
+) -> Manifest:
+    from gentrain.data.beton import write_beton
+
+    infos = {}
+    for name, split in splits.items():
+        path = folder / f"{name}.beton"
+        write_beton(path, split.images, split.labels)
+        infos[name] = SplitInfo(
+            file=path.name,
+            sha256=_sha256(path),
+            bytes=path.stat().st_size,
+            count=len(split.labels),
+            per_class=tuple(np.bincount(split.labels, minlength=len(classes)).tolist()),
+        )
+    mean, std = _statistics(splits["train"].images)
+    manifest = Manifest(
+        version=PREPARE_VERSION,
+        source=config.source,
+        fingerprint=_fingerprint(splits, classes),
+        classes=classes,
+        groups=groups,
+        class_groups=class_groups,
+        height=splits["train"].images.shape[1],
+        width=splits["train"].images.shape[2],
+        mean=mean,
+        std=std,
+        splits=infos,
+        duplicates=_duplicates(splits),
+        skipped=skipped,
+    )
+    with (folder / MANIFEST).open("w") as file:
+        file.write(manifest.model_dump_json(indent=2) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    return manifest
+
+
+def _fingerprint(splits: dict[str, Split], classes: tuple[str, ...]) -> str:
+    found = hashlib.sha256(json.dumps(classes).encode())
+    for name in sorted(splits):
+        split = splits[name]
+        found.update(f"{name} {split.images.shape}".encode())
+        found.update(np.ascontiguousarray(split.labels, dtype="<i8").tobytes())
+        found.update(np.ascontiguousarray(split.images).data)
+    return found.hexdigest()
+
+
+def _statistics(images: np.ndarray) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Return exact per-channel mean and std in 0..1, from integer histograms; a constant channel has std 1."""
+    levels = np.arange(256) / 255
+    means, stds = [], []
+    for channel in range(3):
+        share = np.bincount(images[..., channel].reshape(-1), minlength=256) / images[..., channel].size
+        mean = float(share @ levels)
+        means.append(mean)
+        stds.append(float(np.sqrt(share @ (levels - mean) ** 2)) or 1.0)
+    return (means[0], means[1], means[2]), (stds[0], stds[1], stds[2])
+
+
+def _duplicates(splits: dict[str, Split]) -> Duplicates:
+    hashes = {name: [hashlib.sha256(image.tobytes()).digest() for image in s.images] for name, s in splits.items()}
+    unique = {name: set(found) for name, found in hashes.items()}
+    names = list(splits)
+    return Duplicates(
+        within={name: len(hashes[name]) - len(unique[name]) for name in names},
+        across={
+            f"{one}/{other}": sum(found in unique[one] for found in hashes[other])
+            for i, one in enumerate(names)
+            for other in names[i + 1 :]
+        },
+    )
+
+
+def _tell(manifest: Manifest, notify: Callable[[str], None]) -> None:
+    counts = ", ".join(f"{info.count:,} {name}" for name, info in manifest.splits.items())
+    notify(f"{manifest.source}: {counts} images of {len(manifest.classes)} classes")
+    parts = [f"{n} within {name}" for name, n in manifest.duplicates.within.items() if n]
+    parts += [f"{n} of {name.split('/')[1]} also in {name.split('/')[0]}" for name, n in manifest.duplicates.across.items() if n]
+    if parts:
+        notify("exact duplicate images: " + ", ".join(parts))
+    if manifest.skipped:
+        notify(f"skipped {len(manifest.skipped)} broken pictures: " + ", ".join(manifest.skipped[:5]))
+
+
+def _request(config: DatasetConfig) -> str:
+    """Hash the settings and the source files' names, sizes and times: cheap, so that a changed source is noticed."""
+    wanted = config.model_dump(mode="json", exclude={"path"}) | {"version": PREPARE_VERSION}
+    if config.path is not None:
+        root = Path(config.path).expanduser()
+        if not root.is_dir():
+            raise DataError(f"dataset.path: {config.path}: no such folder; give the one with the {config.source} files")
+        wanted["files"] = sorted(
+            (str(p.relative_to(root)), p.stat().st_size, p.stat().st_mtime_ns) for p in root.rglob("*") if p.is_file()
+        )
+    return hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what preparations that were killed left behind."""
+    for left in folder.glob(".building-*"):
+        pid = left.name.split("-")[1]
+        if not Path(f"/proc/{pid}").exists():
+            shutil.rmtree(left, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _disk_errors(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        remedy = "free some space" if error.errno == errno.ENOSPC else "choose another folder with --runs"
+        raise ResourceError(f"{target}: can't be written ({error.strerror}); {remedy}") from error
