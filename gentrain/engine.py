@@ -253,12 +253,11 @@ class _Generation:
 
     # Evaluation
 
-    @torch.inference_mode()
     def _predict(self, loader: Loader) -> Iterator[tuple[Batch, Tensor]]:
         """Yield this rank's batches with their float32 probabilities; the model keeps rank 0's BatchNorm statistics."""
         self.model.eval()
         for batch in loader.epoch(0):
-            with self._autocast():
+            with torch.no_grad(), self._autocast():
                 logits = self.model(self._normalised(batch.images))
             yield batch, logits.float().softmax(dim=1)
 

@@ -263,3 +263,24 @@ def _duration(seconds: float | None) -> str:
     if hours:
         return f"{hours}h {minutes:02d}m"
     return f"{minutes}m {rest:02d}s" if minutes else f"{seconds:.1f}s" if seconds < 10 else f"{rest}s"
+
+
+def manifest_table(manifest: Any, *, folder: str) -> Table:
+    """Return what a prepared dataset holds."""
+    table = Table(title=f"{manifest.source}: {folder}", title_justify="left", title_style="bold", show_header=False)
+    table.add_column("")
+    table.add_column("", overflow="fold")
+    shown = ", ".join(manifest.classes[:8]) + (" …" if len(manifest.classes) > 8 else "")
+    table.add_row("classes", f"{len(manifest.classes)} ({shown})")
+    if manifest.groups:
+        table.add_row("groups", f"{len(manifest.groups)} ({', '.join(manifest.groups[:5])}{' …' if len(manifest.groups) > 5 else ''})")
+    for name, info in manifest.splits.items():
+        table.add_row(name, f"{info.count:,} images, {info.bytes / 1e6:,.1f} MB, sha256 {info.sha256[:16]}…")
+    table.add_row("pixels", f"{manifest.height} × {manifest.width}")
+    table.add_row("mean, std", "  ".join(f"{m:.4f} ± {s:.4f}" for m, s in zip(manifest.mean, manifest.std, strict=True)))
+    found = [f"{n} within {name}" for name, n in manifest.duplicates.within.items()]
+    found += [f"{n} across {name}" for name, n in manifest.duplicates.across.items()]
+    table.add_row("exact duplicates", ", ".join(found))
+    table.add_row("skipped", f"{len(manifest.skipped)} broken pictures")
+    table.add_row("fingerprint", f"{manifest.fingerprint[:16]}…")
+    return table

@@ -58,7 +58,8 @@ class RayRunner:
             ),
             run_config=RunConfig(
                 name=f"{self.chain}-g{spec.generation}-{spec.key}-{token[:6]}",
-                storage_path=str(Path(self.data).parent.parent / "ray"),
+                storage_path=folder.train.path,
+                storage_filesystem=folder.train.filesystem,
                 failure_config=FailureConfig(max_failures=MAX_FAILURES),
             ),
         )
