@@ -25,7 +25,9 @@ class Runner(Protocol):
         """Train `spec`, whose teacher is finished; `weights_done`: only its predictions are to be made again."""
 
 
-def run_chain(chain: Chain, *, study: Study, store: RunStore, runner: Runner, observe: Observer) -> list[dict[str, Any]]:
+def run_chain(
+    chain: Chain, *, study: Study, store: RunStore, runner: Runner, observe: Observer
+) -> list[dict[str, Any]]:
     """Bring every generation of the chain to its end; return the rows of results.parquet.
 
     A finished generation is verified and reused. Calling this again after any interruption goes on where it stopped.
@@ -47,14 +49,14 @@ def run_chain(chain: Chain, *, study: Study, store: RunStore, runner: Runner, ob
     return rows
 
 
-def ensure_generation(
-    spec: GenerationSpec, *, store: RunStore, runner: Runner, observe: Observer
-) -> tuple[Done, bool]:
+def ensure_generation(spec: GenerationSpec, *, store: RunStore, runner: Runner, observe: Observer) -> tuple[Done, bool]:
     """Return a generation's verified record, and whether it was there already; train what is missing or damaged."""
     folder = store.generation(spec.key)
     if (found := folder.inspect()).done and found.sound:
         return found.done, True
-    waiting = Note(f"generation {spec.generation} ({spec.key}) is being trained by another process here; waiting for it")
+    waiting = Note(
+        f"generation {spec.generation} ({spec.key}) is being trained by another process here; waiting for it"
+    )
     with folder.locked(waiting=lambda: observe(waiting)):
         found = folder.inspect()
         if found.done and found.sound:

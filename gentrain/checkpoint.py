@@ -20,7 +20,8 @@ from gentrain.errors import StoreError
 
 def encode_weights(model: nn.Module) -> bytes:
     """Return the model's parameters and buffers as safetensors bytes, on the CPU, in their own dtypes."""
-    return safetensors.torch.save({name: _portable(value) for name, value in model.state_dict().items()})
+    weights: bytes = safetensors.torch.save({name: _portable(value) for name, value in model.state_dict().items()})
+    return weights
 
 
 def load_weights(model: nn.Module, content: bytes) -> None:
@@ -35,7 +36,8 @@ def encode_training_state(model: nn.Module, optimizer: torch.optim.Optimizer, me
         momentum = optimizer.state[parameter].get("momentum_buffer") if parameter in optimizer.state else None
         if momentum is not None:
             tensors[f"momentum/{name}"] = _portable(momentum)
-    return safetensors.torch.save(tensors, metadata={"gentrain": json.dumps(metadata)})
+    content: bytes = safetensors.torch.save(tensors, metadata={"gentrain": json.dumps(metadata)})
+    return content
 
 
 def load_training_state(model: nn.Module, optimizer: torch.optim.Optimizer, content: bytes) -> dict[str, Any]:

@@ -194,7 +194,7 @@ class _UniqueKeys(yaml.SafeLoader):
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        loaded = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)  # noqa: S506  (a SafeLoader)
+        loaded = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
     except FileNotFoundError:
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.y*ml")], n=1)
         hint = f"; did you mean {path.parent / near[0]}?" if near else ""
@@ -237,10 +237,10 @@ def _nearest(location: tuple[Any, ...]) -> str:
         model = next(a for a in (annotation, *get_args(annotation)) if isinstance(a, type) and issubclass(a, BaseModel))
     valid = [field.alias or name for name, field in model.model_fields.items()]
     everywhere = {leaf: path for path, leaf in _leaves(Study)}
-    if near := difflib.get_close_matches(str(location[-1]), valid, n=2, cutoff=0.5):
-        return "did you mean " + " or ".join(near) + "?"
     if path := everywhere.get(str(location[-1])):
         return f"did you mean {path}?"
+    if near := difflib.get_close_matches(str(location[-1]), valid, n=2, cutoff=0.5):
+        return "did you mean " + " or ".join(near) + "?"
     return "valid keys here: " + ", ".join(valid)
 
 

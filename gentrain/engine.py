@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -138,7 +139,7 @@ class _Generation:
                 row["test_error"] = self._error(test)
                 row["validation_error"] = self._error(validation) if validation else None
             self.rows.append(row)
-            self._together(lambda done=epoch + 1: self._save(done, optimizer))
+            self._together(partial(self._save, epoch + 1, optimizer))
             self.post(EpochDone(spec.generation, row))
 
     def _epoch(

@@ -20,7 +20,9 @@ class LocalRunner:
 
     def __init__(self, study: Study, *, store: RunStore, data: Path, observe: Observer) -> None:
         if study.workers != 1:
-            raise ResourceError(f"workers: {study.workers}: the debug runner has one process; set workers: 1 or use Ray")
+            raise ResourceError(
+                f"workers: {study.workers}: the debug runner has one process; set workers: 1 or use Ray"
+            )
         if study.device == "cuda" and not torch.cuda.is_available():
             raise ResourceError("device: cuda: torch finds no GPU here; set device: auto or cpu")
         self.study, self.store, self.data, self.observe = study, store, data, observe

@@ -1,8 +1,8 @@
 """The run folder on any pyarrow filesystem: atomic writes, verified reads, DONE last.
 
-    runs/data/<source>-<hash>/        prepared datasets (see gentrain.data.prepare)
-    runs/generations/<key>/           one trained network, shared by all studies
-    runs/studies/<study>/             what one study asked for and found
+runs/data/<source>-<hash>/        prepared datasets (see gentrain.data.prepare)
+runs/generations/<key>/           one trained network, shared by all studies
+runs/studies/<study>/             what one study asked for and found
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ def _told(path: str) -> Iterator[None]:
                 "it goes on from the last epoch"
             ) from error
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR) or "Read-only" in str(error):
-            raise ResourceError(f"{path}: can't be written ({error.strerror}); choose another folder with --runs") from error
+            raise ResourceError(
+                f"{path}: can't be written ({error.strerror}); choose another folder with --runs"
+            ) from error
         raise StoreError(f"{path}: {error}") from error
 
 
@@ -82,14 +84,14 @@ class Folder:
             Path(self.path).mkdir(parents=True, exist_ok=True)
             temporary = f"{self.path}/.{name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp"
             try:
-                with open(temporary, "wb") as file:  # noqa: PTH123
+                with open(temporary, "wb") as file:
                     file.write(content)
                     file.flush()
                     os.fsync(file.fileno())
-                os.replace(temporary, target)  # noqa: PTH105
+                os.replace(temporary, target)
             except BaseException:
                 with contextlib.suppress(OSError):
-                    os.unlink(temporary)  # noqa: PTH108
+                    os.unlink(temporary)
                 raise
             folder = os.open(self.path, os.O_RDONLY)
             try:
@@ -274,7 +276,7 @@ class GenerationFolder:
             return
         with _told(self.folder.path):
             Path(self.folder.path).mkdir(parents=True, exist_ok=True)
-            file = open(f"{self.folder.path}/.lock", "wb")  # noqa: PTH123, SIM115
+            file = open(f"{self.folder.path}/.lock", "wb")  # noqa: SIM115
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -23,7 +23,7 @@ class PatriarchTask:
     def __init__(self, *, eta: float, k: int) -> None:
         self.eta, self.k = eta, k
 
-    def __call__(self, logits: Tensor, images: Tensor, labels: Tensor) -> LossTerms:  # noqa: ARG002
+    def __call__(self, logits: Tensor, images: Tensor, labels: Tensor) -> LossTerms:
         """Return the patriarch's loss."""
         return patriarch_loss(logits, labels, eta=self.eta, k=self.k)
 

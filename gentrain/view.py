@@ -209,7 +209,7 @@ def open_view(*, as_json: bool, stream: TextIO | None = None) -> View:
     """
     stream = stream or (sys.stderr if as_json else sys.stdout)
     try:
-        copy = open(os.dup(stream.fileno()), "w", encoding="utf-8", buffering=1, closefd=True)  # noqa: PTH123, SIM115
+        copy = open(os.dup(stream.fileno()), "w", encoding="utf-8", buffering=1, closefd=True)  # noqa: SIM115
     except (OSError, ValueError):
         return PlainView(stream)
     return LiveView(copy) if not as_json and stream.isatty() else PlainView(copy)
@@ -273,11 +273,16 @@ def manifest_table(manifest: Any, *, folder: str) -> Table:
     shown = ", ".join(manifest.classes[:8]) + (" …" if len(manifest.classes) > 8 else "")
     table.add_row("classes", f"{len(manifest.classes)} ({shown})")
     if manifest.groups:
-        table.add_row("groups", f"{len(manifest.groups)} ({', '.join(manifest.groups[:5])}{' …' if len(manifest.groups) > 5 else ''})")
+        table.add_row(
+            "groups",
+            f"{len(manifest.groups)} ({', '.join(manifest.groups[:5])}{' …' if len(manifest.groups) > 5 else ''})",
+        )
     for name, info in manifest.splits.items():
         table.add_row(name, f"{info.count:,} images, {info.bytes / 1e6:,.1f} MB, sha256 {info.sha256[:16]}…")
     table.add_row("pixels", f"{manifest.height} × {manifest.width}")
-    table.add_row("mean, std", "  ".join(f"{m:.4f} ± {s:.4f}" for m, s in zip(manifest.mean, manifest.std, strict=True)))
+    table.add_row(
+        "mean, std", "  ".join(f"{m:.4f} ± {s:.4f}" for m, s in zip(manifest.mean, manifest.std, strict=True))
+    )
     found = [f"{n} within {name}" for name, n in manifest.duplicates.within.items()]
     found += [f"{n} across {name}" for name, n in manifest.duplicates.across.items()]
     table.add_row("exact duplicates", ", ".join(found))

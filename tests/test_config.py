@@ -32,12 +32,12 @@ def test_defaults_are_the_papers():
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("recipe: {epoch: 3}", "recipe.epoch: unknown key; did you mean epochs?"),
-        ("procces: {f_a1: 0.6}", "procces: unknown key; did you mean process?"),
-        ("epochs: 3", "epochs: unknown key; did you mean recipe.epochs?"),
-        ("network: {name: resnet21}", "did you mean resnet20"),
+        ("recipe: {epoch: 3}", "recipe.epoch: unknown key; did you mean epochs"),
+        ("procces: {f_a1: 0.6}", "procces: unknown key; did you mean process"),
+        ("epochs: 3", "epochs: unknown key; did you mean recipe.epochs"),
+        ("network: {name: resnet21}", "did you mean resnet14 or resnet20"),
         ("dataset: {source: cifar1000}", "dataset.source: input should be 'digits', 'cifar10', 'cifar100'"),
-        ("process: {f_a1: 0.2}", "(got"),
+        ("process: {f_a1: 0.2}", "process: f_a1 is 0.2; it must lie above 1/K = 0.2 (K = 5) and be at most 1"),
         ("process: {f_a1: 1.01}", "1.01"),
         ("process: {lambda: 1.2}", "process.lambda: input should be less than or equal to 1 (got 1.2)"),
         ("process: {lambda: -0.1}", "greater than or equal to 0"),
@@ -73,7 +73,7 @@ def test_overrides_are_typed_validated_and_ordered(tmp_path):
     study = load_study(overrides=["recipe.epochs=3", "recipe.epochs=4", "recipe.milestones=[1, 2]"], workers=2)
     assert (study.recipe.epochs, study.recipe.milestones, study.workers) == (4, (1, 2), 2)
     assert "expected key=value" in refused(tmp_path, "", "recipe.epochs")
-    assert "unknown key; did you mean epochs?" in refused(tmp_path, "", "recipe.epoch=3")
+    assert "unknown key; did you mean epochs" in refused(tmp_path, "", "recipe.epoch=3")
 
 
 def test_a_dumped_study_loads_as_itself(tmp_path):

@@ -30,14 +30,15 @@ class RunnerCase:
     """What any runner must do. `launch(study, runs, observe)` is the subclass's."""
 
     @pytest.fixture(scope="class")
-    def finished(self, tmp_path_factory):
+    @classmethod
+    def finished(cls, tmp_path_factory):
         """Run the small chain once for the whole class."""
         from gentrain.config import load_study
         from tests.conftest import SMALL
 
         runs, events = tmp_path_factory.mktemp("runs"), []
         study = load_study(overrides=SMALL)
-        rows = self.launch(study, runs, events.append)
+        rows = cls.launch(study, runs, events.append)
         return study, runs, rows, events
 
     def test_rows_are_complete_and_stored(self, finished):
@@ -110,7 +111,8 @@ class RunnerCase:
 
 
 class TestLocalRunner(RunnerCase):
-    def launch(self, study, runs, observe):
+    @staticmethod
+    def launch(study, runs, observe):
         return launch_chain(study, runs=str(runs), observe=observe, local=True)
 
     def test_damaged_weights_are_trained_again_to_the_same_bits(self, finished):
@@ -133,7 +135,9 @@ class TestLocalRunner(RunnerCase):
 
     def test_the_student_learns_from_its_teacher(self, small, tmp_path):
         """With λ = 1 the labels play no part: had the teacher been ignored, the loss would not be its KL."""
-        rows = self.launch(small("process.lambda=1.0", "recipe.epochs=12", "recipe.milestones=[9]"), tmp_path, lambda _: None)
+        rows = self.launch(
+            small("process.lambda=1.0", "recipe.epochs=12", "recipe.milestones=[9]"), tmp_path, lambda _: None
+        )
         store = RunStore(str(tmp_path))
         teacher, student = (
             decode_predictions(store.generation(row["key"]).read_verified(PREDICTIONS))[0] for row in rows
@@ -199,14 +203,16 @@ class TestLocalRunner(RunnerCase):
 @pytest.mark.ray
 class TestRayRunner(RunnerCase):
     @pytest.fixture(scope="class", autouse=True)
-    def cluster(self, tmp_path_factory):
+    @classmethod
+    def cluster(cls, tmp_path_factory):
         """One private Ray instance for the class, as `gentrain chain` starts one."""
         from gentrain.cluster.session import ray_session
 
         with ray_session(address=None, log=tmp_path_factory.mktemp("log") / "ray.log", cpus=2):
             yield
 
-    def launch(self, study, runs, observe):
+    @staticmethod
+    def launch(study, runs, observe):
         from gentrain.chain import run_chain
         from gentrain.cluster.trainer import RayRunner
         from gentrain.launch import prepare_data

@@ -13,7 +13,6 @@ from gentrain.events import Event, Observer
 POLL_SECONDS = 0.25
 
 
-@ray.remote(num_cpus=0)
 class ProgressBoard:
     """Events of one generation, in order; workers post, the driver drains."""
 

@@ -96,7 +96,9 @@ def fit_resources(study: Study) -> Resources:
     wanted_gpus = 0.0
     if study.device != "cpu" and (gpus or study.gpus_per_worker):
         wanted_gpus = 1.0 if study.gpus_per_worker is None else study.gpus_per_worker
-    wanted_cpus = study.cpus_per_worker or max(1, cpus // study.workers if not wanted_gpus else min(8, cpus // study.workers))
+    wanted_cpus = study.cpus_per_worker or max(
+        1, cpus // study.workers if not wanted_gpus else min(8, cpus // study.workers)
+    )
     if study.workers * wanted_cpus > cpus:
         raise ResourceError(
             f"workers: {study.workers} × {wanted_cpus} CPUs are more than the {cpus} CPUs there are; "

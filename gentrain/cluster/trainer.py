@@ -45,7 +45,7 @@ class RayRunner:
             evaluate_every=self.study.evaluate_every,
             weights_done=weights_done,
         )
-        board = ProgressBoard.remote()
+        board = ray.remote(num_cpus=0)(ProgressBoard).remote()
         resources = self.resources
         trainer = TorchTrainer(
             train_worker,

@@ -47,7 +47,7 @@ def write_beton(path: Path, images: np.ndarray, labels: np.ndarray) -> None:
     allocator = MemoryAllocator(str(path), writer.data_region_start, writer.page_size)
     with allocator:
         allocator.fp.close()
-        allocator.fp = open(path, "ab")  # noqa: PTH123, SIM115  (buffered: FFCV's raw file drops what doesn't fit)
+        allocator.fp = open(path, "ab")  # noqa: SIM115  (buffered: FFCV's raw file drops what doesn't fit)
         for index in range(len(images)):
             sample = (images[index], int(labels[index]), index)
             handle_sample(sample, index, metadata.dtype.names, metadata, allocator, fields)
@@ -101,12 +101,13 @@ class _Epoch(EpochIterator):
 
     def __init__(self, loader: Any, order: np.ndarray) -> None:
         self.failure: BaseException | None = None
+        self.closed: bool = False
         super().__init__(loader, order.astype(np.uint64))
 
     def run(self) -> None:
         try:
             super().run()
-        except BaseException as error:  # noqa: BLE001  (handed to the reading thread)
+        except BaseException as error:
             self.failure = error
             self.output_queue.put(None)
 

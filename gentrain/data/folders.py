@@ -50,7 +50,7 @@ def read_imagefolder(
 
 
 def read_picture(file: Path, *, size: int) -> np.ndarray:
-    """Return a picture upright, as RGB, its shorter side resized to `size` and centre-cropped: (size, size, 3) uint8."""
+    """Return a picture upright, as RGB, shorter side resized to `size`, centre-cropped: (size, size, 3) uint8."""
     from PIL import Image, ImageOps
 
     try:

@@ -60,7 +60,9 @@ def read_cifar(source: Literal["cifar10", "cifar100"] | str, path: Path | None) 
 def _cifar_parquet(path: Path, *, fine: str) -> CifarData:
     import pyarrow.parquet as pq
 
-    splits, groups_of, features = {}, [], {}
+    splits: dict[str, Split] = {}
+    groups_of: list[np.ndarray] = []
+    features: dict[str, Any] = {}
     for name in ("train", "test"):
         files = sorted(path.rglob(f"{name}-*.parquet"))
         if not files:
@@ -69,8 +71,10 @@ def _cifar_parquet(path: Path, *, fine: str) -> CifarData:
         for file in files:
             try:
                 table = pq.read_table(file)
-                features |= json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get(
-                    "features", {}
+                features |= (
+                    json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}"))
+                    .get("info", {})
+                    .get("features", {})
                 )
                 picture = "img" if "img" in table.column_names else "image"
                 images += [_png(row["bytes"]) for row in table[picture].to_pylist()]

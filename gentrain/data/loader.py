@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +50,7 @@ class Loader:
         threads: int = 1,
         device: torch.device | None = None,
     ) -> None:
-        self._reader = BetonReader(path, batch_size=-(-batch_size // world_size), threads=threads)
+        self._reader = BetonReader(path, batch_size=math.ceil(batch_size / world_size), threads=threads)
         self._batch_size, self._rank, self._world_size = batch_size, rank, world_size
         self._seed, self._shuffle = seed, shuffle
         self._device = device or torch.device("cpu")
@@ -57,7 +58,7 @@ class Loader:
 
     def __len__(self) -> int:
         """Global batches of an epoch."""
-        return -(-self.num_samples // self._batch_size)
+        return math.ceil(self.num_samples / self._batch_size)
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """Yield this worker's batches of an epoch."""

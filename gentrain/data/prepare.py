@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from gentrain.config import DatasetConfig
 from gentrain.data.formats import Split
 from gentrain.data.manifest import Duplicates, Manifest, SplitInfo
+from gentrain.data.sources import SourceData, load_source
 from gentrain.errors import DataError, ResourceError
 
 PREPARE_VERSION = 1
@@ -59,8 +60,6 @@ def prepare(config: DatasetConfig, folder: Path, *, notify: Callable[[str], None
             return load_prepared(target)
         except DataError as error:
             notify(f"{error}; it is rebuilt")
-    from gentrain.data.sources import load_source
-
     notify(f"preparing {config.source} in {target} (once)")
     data = load_source(config)
     with _disk_errors(target):
@@ -76,11 +75,11 @@ def prepare(config: DatasetConfig, folder: Path, *, notify: Callable[[str], None
         building = folder / f".building-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         building.mkdir()
         try:
-            manifest = _build(config, data.splits, building, data.classes, data.groups, data.class_groups, data.skipped)
+            manifest = _build(config.source, data, building)
             with contextlib.suppress(FileNotFoundError):
-                os.replace(target, building.with_suffix(".old"))  # noqa: PTH105
+                os.replace(target, building.with_suffix(".old"))
             try:
-                os.replace(building, target)  # noqa: PTH105
+                os.replace(building, target)
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise  # else: another process was first; what it made is the same
@@ -108,18 +107,10 @@ def load_prepared(folder: Path) -> PreparedData:
     return PreparedData(manifest, folder)
 
 
-def _build(
-    config: DatasetConfig,
-    splits: dict[str, Split],
-    folder: Path,
-    classes: tuple[str, ...],
-    groups: tuple[str, ...] | None,
-    class_groups: tuple[int, ...] | None,
-    skipped: tuple[str, ...],
-) -> Manifest:
+def _build(source: str, data: SourceData, folder: Path) -> Manifest:
     from gentrain.data.beton import write_beton
 
-    infos = {}
+    splits, infos = data.splits, {}
     for name, split in splits.items():
         path = folder / f"{name}.beton"
         write_beton(path, split.images, split.labels)
@@ -128,23 +119,23 @@ def _build(
             sha256=_sha256(path),
             bytes=path.stat().st_size,
             count=len(split.labels),
-            per_class=tuple(np.bincount(split.labels, minlength=len(classes)).tolist()),
+            per_class=tuple(np.bincount(split.labels, minlength=len(data.classes)).tolist()),
         )
     mean, std = _statistics(splits["train"].images)
     manifest = Manifest(
         version=PREPARE_VERSION,
-        source=config.source,
-        fingerprint=_fingerprint(splits, classes),
-        classes=classes,
-        groups=groups,
-        class_groups=class_groups,
+        source=source,
+        fingerprint=_fingerprint(splits, data.classes),
+        classes=data.classes,
+        groups=data.groups,
+        class_groups=data.class_groups,
         height=splits["train"].images.shape[1],
         width=splits["train"].images.shape[2],
         mean=mean,
         std=std,
         splits=infos,
         duplicates=_duplicates(splits),
-        skipped=skipped,
+        skipped=data.skipped,
     )
     with (folder / MANIFEST).open("w") as file:
         file.write(manifest.model_dump_json(indent=2) + "\n")
@@ -193,7 +184,11 @@ def _tell(manifest: Manifest, notify: Callable[[str], None]) -> None:
     counts = ", ".join(f"{info.count:,} {name}" for name, info in manifest.splits.items())
     notify(f"{manifest.source}: {counts} images of {len(manifest.classes)} classes")
     parts = [f"{n} within {name}" for name, n in manifest.duplicates.within.items() if n]
-    parts += [f"{n} of {name.split('/')[1]} also in {name.split('/')[0]}" for name, n in manifest.duplicates.across.items() if n]
+    parts += [
+        f"{n} of {name.split('/')[1]} also in {name.split('/')[0]}"
+        for name, n in manifest.duplicates.across.items()
+        if n
+    ]
     if parts:
         notify("exact duplicate images: " + ", ".join(parts))
     if manifest.skipped:

@@ -21,7 +21,11 @@ def model_names() -> tuple[str, ...]:
 def check_model_name(name: str) -> None:
     """Raise ValueError, with the nearest names, where `name` is no registered network."""
     if _cifar_depth(name) is None:
-        near = difflib.get_close_matches(name, model_names(), n=2, cutoff=0.6)
+        match = re.fullmatch(r"resnet(\d+)", name)
+        if match:
+            near = sorted(sorted(model_names(), key=lambda known: abs(int(known[6:]) - int(match[1])))[:2])
+        else:
+            near = difflib.get_close_matches(name, model_names(), n=2, cutoff=0.6)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(model_names())}"
         raise ValueError(f"unknown network {name!r}; {hint}")
 

@@ -49,4 +49,5 @@ class CifarResNet(nn.Module):
         x = F.relu(self.bn(self.conv(x)))
         for index, stage in enumerate(self.stages):
             x = stage(x if index == 0 else F.avg_pool2d(x, 2))
-        return self.linear(x.mean(dim=(2, 3)))
+        logits: Tensor = self.linear(x.mean(dim=(2, 3)))
+        return logits
