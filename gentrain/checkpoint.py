@@ -42,13 +42,14 @@ def encode_training_state(model: nn.Module, optimizer: torch.optim.Optimizer, me
 
 def load_training_state(model: nn.Module, optimizer: torch.optim.Optimizer, content: bytes) -> dict[str, Any]:
     """Restore `encode_training_state` bytes in place and return the metadata."""
+    metadata = _read_metadata(content)
     tensors = safetensors.torch.load(content)
     model.load_state_dict({k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")})
     for name, parameter in model.named_parameters():
         if (momentum := tensors.get(f"momentum/{name}")) is not None:
             # copied over the parameter's own layout (channels_last), so that the arithmetic takes the same path
             optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(momentum)
-    return _read_metadata(content)
+    return metadata
 
 
 def _read_metadata(content: bytes) -> dict[str, Any]:

@@ -6,15 +6,12 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 
 from gentrain import __version__
 from gentrain.errors import GentrainError
 
-app = typer.Typer(
-    help="Knowledge distillation in generations.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
-)
+app = typer.Typer(help="Knowledge distillation in generations.", add_completion=False, rich_markup_mode=None)
 
 StudyArgument = Annotated[
     Path | None, typer.Argument(metavar="[STUDY.yaml]", help="Study file; without one, the embedded digits quickstart.")
@@ -25,16 +22,21 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as recipe.epochs=10.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON rows on standard output, all else on standard error.")]
+INTERRUPTED = 130
+"""What Typer returns after Ctrl-C, as shells do."""
 QUICKSTART = Path(__file__).with_name("quickstart.yaml")
 
 
 @app.callback(invoke_without_command=True)
 def _root(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
 ) -> None:
     if version:
         typer.echo(f"gentrain {__version__}")
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 @app.command()
@@ -81,6 +83,9 @@ def prepare(
     study: StudyArgument = None,
     data: DataOption = None,
     runs: RunsOption = "runs",
+    skip_broken: Annotated[
+        bool, typer.Option("--skip-broken", help="Leave out and list pictures that can't be decoded.")
+    ] = False,
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -90,7 +95,9 @@ def prepare(
     from gentrain.store import RunStore
     from gentrain.view import manifest_table, open_view, print_json
 
-    loaded = load_study(study or QUICKSTART, overrides=settings or (), dataset__path=data)
+    loaded = load_study(
+        study or QUICKSTART, overrides=settings or (), dataset__path=data, dataset__skip_broken=skip_broken or None
+    )
     with open_view(as_json=as_json) as view:
         prepared = prepare_data(loaded, store=RunStore(runs), observe=view)
     if as_json:
@@ -111,13 +118,10 @@ def run(arguments: list[str] | None = None) -> int:
     except GentrainError as error:
         sys.stderr.write(f"gentrain: {error}\n")
         return error.exit_status
-    except click.exceptions.NoArgsIsHelpError as error:
-        sys.stdout.write(error.format_message() + "\n")
-        return 0
-    except click.ClickException as error:
+    except typer.TyperException as error:
         sys.stderr.write(f"gentrain: {error.format_message()}; see gentrain --help\n")
         return 2
-    except (KeyboardInterrupt, click.Abort):
+    status = result if isinstance(result, int) else 0
+    if status == INTERRUPTED:
         sys.stderr.write("gentrain: interrupted; the same command goes on from the last epoch\n")
-        return 130
-    return result if isinstance(result, int) else 0
+    return status

@@ -23,15 +23,22 @@ def launch_chain(
     """Run the study's chain to its end on Ray, or in this process; return the rows of results.parquet."""
     store = RunStore(runs)
     store.check_writable()
-    data = prepare_data(study, store=store, observe=observe)
-    chain = build_chain(study, data=data.manifest.fingerprint, num_classes=data.num_classes)
     if local:
         from gentrain.local import LocalRunner
 
+        LocalRunner.check(study)
+    else:
+        from gentrain.cluster.session import fit_resources, own_resources, probe, ray_session
+
+        if address is None:  # what can be refused is refused before minutes go into preparing the data
+            fit_resources(study, own_resources())
+        else:
+            probe(address)
+    data = prepare_data(study, store=store, observe=observe)
+    chain = build_chain(study, data=data.manifest.fingerprint, num_classes=data.num_classes)
+    if local:
         debug = LocalRunner(study, store=store, data=data.folder, observe=observe)
         return run_chain(chain, study=study, store=store, runner=debug, observe=observe)
-
-    from gentrain.cluster.session import ray_session
 
     log = store.data.parent / "studies" / study.name / "ray.log"
     with ray_session(address=address, log=log):

@@ -19,15 +19,20 @@ class LocalRunner:
     """Trains generations here and now; the same interface as `gentrain.cluster.trainer.RayRunner`."""
 
     def __init__(self, study: Study, *, store: RunStore, data: Path, observe: Observer) -> None:
+        self.check(study)
+        self.study, self.store, self.data, self.observe = study, store, data, observe
+        cuda = study.device != "cpu" and torch.cuda.is_available()
+        self.device = torch.device("cuda:0" if cuda else "cpu")
+
+    @staticmethod
+    def check(study: Study) -> None:
+        """Raise ResourceError where this process can't run the study."""
         if study.workers != 1:
             raise ResourceError(
                 f"workers: {study.workers}: the debug runner has one process; set workers: 1 or use Ray"
             )
         if study.device == "cuda" and not torch.cuda.is_available():
             raise ResourceError("device: cuda: torch finds no GPU here; set device: auto or cpu")
-        self.study, self.store, self.data, self.observe = study, store, data, observe
-        cuda = study.device != "cpu" and torch.cuda.is_available()
-        self.device = torch.device("cuda:0" if cuda else "cpu")
 
     def run_generation(self, spec: GenerationSpec, *, weights_done: bool = False) -> None:
         """Train `spec` to its DONE."""

@@ -52,7 +52,9 @@ def _told(path: str) -> Iterator[None]:
                 f"{path}: the disk is full; free some space and run the same command again: "
                 "it goes on from the last epoch"
             ) from error
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR) or "Read-only" in str(error):
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENOENT) or "Read-only" in str(
+            error
+        ):
             raise ResourceError(
                 f"{path}: can't be written ({error.strerror}); choose another folder with --runs"
             ) from error

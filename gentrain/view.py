@@ -83,10 +83,14 @@ class _Board:
 
 
 class View:
-    """Shows events; a context manager, so that the terminal is whole again whatever happens."""
+    """Shows events; a context manager, so that the terminal is whole again whatever happens.
 
-    def __init__(self, stream: TextIO) -> None:
+    `stream` is closed at the end where `after` is given, to which `console` writes from then on.
+    """
+
+    def __init__(self, stream: TextIO, *, after: TextIO | None = None) -> None:
         self.console = Console(file=stream, highlight=False, soft_wrap=True)
+        self._stream, self._after = stream, after
         self._board = _Board()
         self._lock = threading.Lock()
 
@@ -94,7 +98,9 @@ class View:
         return self
 
     def __exit__(self, *_: object) -> None:
-        return None
+        if self._after is not None:
+            self._stream.close()
+            self.console = Console(file=self._after, highlight=False, soft_wrap=True)
 
     def __call__(self, event: Event) -> None:
         """Take an event, from any thread."""
@@ -145,8 +151,8 @@ class PlainView(View):
 class LiveView(View):
     """A table that is redrawn in place, one line a generation."""
 
-    def __init__(self, stream: TextIO) -> None:
-        super().__init__(stream)
+    def __init__(self, stream: TextIO, *, after: TextIO | None = None) -> None:
+        super().__init__(stream, after=after)
         self._live = Live(console=self.console, refresh_per_second=4, get_renderable=self._render, transient=True)
         self._started = time.monotonic()
 
@@ -154,8 +160,9 @@ class LiveView(View):
         self._live.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *error: object) -> None:
         self._live.stop()
+        super().__exit__(*error)
 
     def _show(self, event: Event) -> None:
         if isinstance(event, Note):
@@ -210,9 +217,10 @@ def open_view(*, as_json: bool, stream: TextIO | None = None) -> View:
     stream = stream or (sys.stderr if as_json else sys.stdout)
     try:
         copy = open(os.dup(stream.fileno()), "w", encoding="utf-8", buffering=1, closefd=True)  # noqa: SIM115
-    except (OSError, ValueError):
+    except (OSError, ValueError):  # a stream without a descriptor, in tests and notebooks
         return PlainView(stream)
-    return LiveView(copy) if not as_json and stream.isatty() else PlainView(copy)
+    kind = LiveView if not as_json and stream.isatty() else PlainView
+    return kind(copy, after=stream)
 
 
 def print_json(rows: Sequence[Mapping[str, Any]], stream: TextIO) -> None:

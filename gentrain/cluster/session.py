@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+import socket
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,6 +71,7 @@ def ray_session(*, address: str | None, log: Path, cpus: int | None = None) -> I
                 )
             _redirect_loggers(handler)
     except (ConnectionError, RuntimeError, ValueError) as error:
+        handler.close()
         where = f"--address {address}" if address else "a local Ray instance"
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ResourceError(f"{where}: can't connect: {first} (details in {log})") from error
@@ -81,15 +83,37 @@ def ray_session(*, address: str | None, log: Path, cpus: int | None = None) -> I
         handler.close()
 
 
-def fit_resources(study: Study) -> Resources:
-    """Return what the study's workers take of the connected cluster.
+def probe(address: str) -> None:
+    """Knock at host:port, which Ray itself would go on doing for minutes.
+
+    Raises:
+        ResourceError: when nobody answers.
+    """
+    host, colon, port = address.rpartition(":")
+    if not colon or "/" in host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise ResourceError(
+            f"--address {address}: can't connect: {error.strerror or error}; is the cluster up, and is this its head's "
+            "address (ray status)?"
+        ) from error
+
+
+def own_resources() -> dict[str, float]:
+    """Return the CPUs and GPUs of this machine that a private instance will have."""
+    import torch
+
+    return {"CPU": len(os.sched_getaffinity(0)), "GPU": torch.cuda.device_count()}
+
+
+def fit_resources(study: Study, available: Mapping[str, float]) -> Resources:
+    """Return what the study's workers take of a cluster's `available` resources.
 
     Raises:
         ResourceError: at once, when the cluster could never hold them.
     """
-    import ray
-
-    available = ray.cluster_resources()
     cpus, gpus = int(available.get("CPU", 0)), float(available.get("GPU", 0))
     if study.device == "cuda" and not gpus:
         raise ResourceError("device: cuda: the cluster has no GPU; set device: auto or cpu")

@@ -31,7 +31,7 @@ class RayRunner:
 
     def __init__(self, study: Study, *, store: RunStore, data: Path, chain: str, observe: Observer) -> None:
         self.study, self.store, self.data, self.chain, self.observe = study, store, data, chain, observe
-        self.resources: Resources = fit_resources(study)
+        self.resources: Resources = fit_resources(study, ray.cluster_resources())
 
     def run_generation(self, spec: GenerationSpec, *, weights_done: bool = False) -> None:
         """Train `spec` to its DONE."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,7 @@ FASHION_CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
 DOWNLOADS = Path("~/.cache/gentrain/downloads")
+DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,9 @@ def _cifar_torchvision(source: str, path: Path | None) -> CifarData:
 
 
 def read_fashion_mnist(path: Path | None) -> tuple[dict[str, Split], tuple[str, ...]]:
-    """Read the four IDX files of torchvision's or Debian's layout, plain or gzipped, or download them."""
+    """Read the four IDX files of torchvision's or Debian's layout; without a path Debian's, or a download."""
+    if path is None and DEBIAN_FASHION.is_dir():
+        path = DEBIAN_FASHION
     if path is None:
         from torchvision import datasets
 
@@ -153,7 +157,7 @@ def _idx(path: Path, name: str) -> np.ndarray:
                     dimensions = content[3]
                     shape = np.frombuffer(content, ">u4", dimensions, 4)
                     return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
-                except (OSError, ValueError, IndexError, EOFError) as error:
+                except (OSError, ValueError, IndexError, EOFError, zlib.error) as error:
                     raise DataError(f"{file}: not an IDX file, or damaged: {error}") from error
     raise DataError(f"{path}: no {name} or {name}.gz in it, nor in FashionMNIST/raw")
 

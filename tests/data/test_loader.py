@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gentrain.data.beton import write_beton
+from gentrain.data.loader import Loader, epoch_order, worker_order
+from gentrain.errors import DataError
+
+
+@pytest.fixture(scope="module")
+def beton(tmp_path_factory):
+    """53 pictures whose every pixel is their index, labels index mod 7."""
+    path = tmp_path_factory.mktemp("beton") / "train.beton"
+    images = np.broadcast_to(np.arange(53, dtype=np.uint8)[:, None, None, None], (53, 6, 6, 3)).copy()
+    write_beton(path, images, np.arange(53) % 7)
+    return path
+
+
+@given(st.integers(1, 300), st.integers(1, 9), st.integers(1, 12), st.integers(0, 99), st.integers(0, 99))
+def test_workers_share_every_global_batch(samples, world, per_worker, seed, epoch):
+    batch = world * per_worker
+    order = epoch_order(samples, seed=seed, epoch=epoch)
+    parts = [worker_order(order, batch_size=batch, rank=rank, world_size=world) for rank in range(world)]
+    steps = {-(-len(own) // per_worker) for own, _ in parts}
+    assert steps == {-(-samples // batch)}  # all workers take the same number of steps
+    for step in range(-(-samples // batch)):
+        seen = []
+        for own, filler in parts:
+            last = step == -(-samples // batch) - 1
+            if not (filler and last):
+                seen += own[step * per_worker : (step + 1) * per_worker].tolist()
+        assert sorted(seen) == sorted(order[step * batch : (step + 1) * batch].tolist())  # whole, each once
+
+
+@given(st.integers(1, 200), st.integers(0, 99))
+def test_orders_are_permutations_that_change_by_epoch(samples, seed):
+    one, other = epoch_order(samples, seed=seed, epoch=0), epoch_order(samples, seed=seed, epoch=1)
+    assert sorted(one.tolist()) == list(range(samples))
+    assert np.array_equal(one, epoch_order(samples, seed=seed, epoch=0))
+    if samples > 20:
+        assert not np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_evaluation_sees_every_image_once_in_order(beton, world):
+    seen, labels = [], []
+    for rank in range(world):
+        loader = Loader(beton, batch_size=12, rank=rank, world_size=world, shuffle=False)
+        for batch in loader.epoch(0):
+            assert not batch.filler
+            assert (batch.images == batch.indices.view(-1, 1, 1, 1)).all()
+            seen += batch.indices.tolist()
+            labels += batch.labels.tolist()
+    assert seen == list(range(53))
+    assert labels == [i % 7 for i in range(53)]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_training_order_is_that_of_the_seed_whatever_the_threads(beton, threads):
+    loader = Loader(beton, batch_size=16, shuffle=True, seed=4, threads=threads)
+    for epoch in (2, 0, 2):
+        batches = list(loader.epoch(epoch))
+        assert [b.global_size for b in batches] == [16, 16, 16, 5]
+        found = np.concatenate([b.indices.numpy() for b in batches])
+        assert np.array_equal(found, epoch_order(53, seed=4, epoch=epoch))
+        for batch in batches:  # kept batches are copies, not FFCV's reused buffers
+            assert (batch.images == batch.indices.view(-1, 1, 1, 1)).all()
+
+
+def test_a_worker_without_a_sample_gets_a_filler(beton):
+    """53 samples, batch 52: the last batch has one sample for four workers."""
+    last = [list(Loader(beton, batch_size=52, rank=r, world_size=4, shuffle=True).epoch(0))[-1] for r in range(4)]
+    assert [b.filler for b in last] == [False, True, True, True]
+    assert [b.global_size for b in last] == [1] * 4
+
+
+def test_writing_twice_makes_the_same_bytes(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (20, 5, 7, 3), dtype=np.uint8)
+    for name in ("a", "b"):
+        write_beton(tmp_path / name, images, np.arange(20))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_an_epoch_may_be_left_early(beton):
+    loader = Loader(beton, batch_size=4, shuffle=True)
+    for _ in range(3):
+        next(loader.epoch(0))
+    assert len(list(loader.epoch(0))) == 14
+
+
+def test_a_decoder_that_fails_says_so_and_never_hangs(beton, monkeypatch):
+    from gentrain.data import beton as door
+
+    def broken(*_):
+        raise RuntimeError("bad page")
+
+    loader = Loader(beton, batch_size=4, shuffle=True)
+    monkeypatch.setattr(door._Epoch, "run_pipeline", broken)
+    with pytest.raises(DataError, match="can't be decoded: bad page"):
+        list(loader.epoch(0))

@@ -1,0 +1,270 @@
+"""What a person types and reads: options, refusals in one line, plain and live views, JSON for machines."""
+
+import errno
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from gentrain import cli
+from gentrain.cli import app, run
+from gentrain.errors import StoreError
+from gentrain.events import ChainStarted, EpochDone, GenerationDone, GenerationStarted, Note, Progress
+from gentrain.store import MODEL
+from gentrain.view import LiveView, PlainView, results_table
+from tests.conftest import SMALL
+
+GENTRAIN = str(Path(sys.executable).with_name("gentrain"))
+OPTIONS = {
+    "chain": ["STUDY.yaml", "--f-a1", "--lambda", "--generations", "--workers", "--data", "--runs", "--set", "--json",
+              "--address", "--local"],
+    "prepare": ["STUDY.yaml", "--data", "--runs", "--skip-broken", "--set", "--json"],
+}  # fmt: skip
+
+
+def chain(*options, settings=SMALL):
+    changes = [part for setting in settings for part in ("--set", setting)]
+    return ["chain", *changes, *map(str, options)]
+
+
+def refused(capsys, arguments, *, told=""):
+    """Return the one line that a refusal prints; before it come only lines after `told`; the exit status is 2."""
+    assert run(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out.startswith(told) if told else out == ""
+    assert err.startswith("gentrain: ")
+    lines = err.splitlines()
+    assert len(lines) == 1, err
+    return lines[0]
+
+
+def test_the_options_are_frozen():
+    commands = typer.main.get_command(app).commands
+    found = {
+        name: [p.metavar.strip("[]") if p.param_type_name == "argument" else p.opts[0] for p in command.params]
+        for name, command in commands.items()
+    }
+    assert {name: sorted(options) for name, options in found.items()} == {
+        name: sorted(options) for name, options in OPTIONS.items()
+    }
+
+
+def test_help_is_quick_and_imports_no_torch():
+    code = "import sys; from gentrain.cli import run; run(['chain', '--help']); sys.exit('torch' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert found.returncode == 0
+    assert "--f-a1" in found.stdout
+
+
+def test_version_and_no_arguments(capsys):
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("gentrain 0.")
+    assert run([]) == 0
+    assert "chain" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--set", "dataset.source=cifar11"], "dataset.source: input should be 'digits', 'cifar10', 'cifar100'"),
+        (["--set", "recipe.epoch=1"], "recipe.epoch: unknown key; did you mean"),
+        (["--set", "network.name=resnet21"], "network.name: unknown network 'resnet21'; did you mean resnet14 or"),
+        (["--f-a1", "0.2"], "f_a1 is 0.2; it must lie above 1/K = 0.2"),
+        (["--f-a1", "1.2"], "f_a1 is 1.2; it must lie above 1/K = 0.2 (K = 5) and be at most 1"),
+        (["--lambda", "1.5"], "process.lambda: input should be less than or equal to 1 (got 1.5)"),
+        (["--set", "process.k=1"], "process.k: input should be greater than or equal to 2 (got 1)"),
+        (["--workers", "3"], "`recipe.batch_size` (32) must be a multiple of `workers` (3)"),
+        (["--data", "/nowhere", "--set", "dataset.source=cifar10"], "dataset.path: /nowhere: no such folder"),
+        (["--set", "device=cuda", "--local"], "device: cuda: torch finds no GPU here; set device: auto or cpu"),
+        (["--workers", "2", "--local"], "workers: 2: the debug runner has one process; set workers: 1 or use Ray"),
+        (["--wokers", "2"], "No such option: --wokers"),
+        (["--lambda", "much"], "Invalid value for '--lambda'"),
+        (["nostudy.yaml"], "nostudy.yaml: no such study file"),
+    ],
+)
+def test_refusals(capsys, tmp_path, options, expected):
+    if "device=cuda" in options:
+        torch = pytest.importorskip("torch")
+        if torch.cuda.is_available():
+            pytest.skip("there is a GPU here")
+    assert expected in refused(capsys, chain("--runs", tmp_path / "runs", *options))
+
+
+def test_k_above_the_number_of_classes_is_refused(capsys, tmp_path):
+    line = refused(capsys, chain("--runs", tmp_path, "--set", "process.k=11", "--local"), told="preparing digits in ")
+    assert "process.k: 11 is more than the dataset's 10 classes; lower process.k" in line
+
+
+@pytest.mark.parametrize("workers", [16, 64])
+def test_more_workers_than_cpus_is_said_at_once(capsys, tmp_path, workers):
+    settings = [*SMALL, "recipe.batch_size=64", "cpus_per_worker=64"]
+    line = refused(capsys, chain("--runs", tmp_path / "runs", "--workers", workers, settings=settings))
+    assert f"workers: {workers} × 64 CPUs are more than the" in line
+
+
+@pytest.mark.ray
+def test_an_address_without_a_cluster_is_said_in_one_line(capsys, tmp_path):
+    line = refused(capsys, chain("--runs", tmp_path / "runs", "--address", "127.0.0.1:1"))
+    assert "--address 127.0.0.1:1: can't connect" in line
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Return a real file system of 4 MiB, where we may mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if mount("-t", "tmpfs", "-o", "size=4m", "tmpfs", folder):
+        pytest.skip("no right to mount a small file system here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def mount(*arguments):
+    return subprocess.run(["mount", *map(str, arguments)], capture_output=True, check=False).returncode
+
+
+def test_a_read_only_disk_is_refused(capsys, small_disk):
+    assert mount("-o", "remount,ro", small_disk) == 0
+    line = refused(capsys, chain("--runs", small_disk / "runs", "--local"))
+    assert "can't be written (Read-only file system); choose another folder with --runs" in line
+
+
+def test_a_place_where_nothing_can_be_written_is_refused(capsys):
+    assert "can't be written" in refused(capsys, chain("--runs", "/proc/gentrain", "--local"))
+
+
+def test_a_disk_too_small_for_the_data_is_refused_before_training(capsys, small_disk):
+    line = refused(capsys, chain("--runs", small_disk / "runs", "--local"), told="preparing digits in ")
+    assert "the disk is full; free some space or choose another folder with --runs" in line
+
+
+def test_a_disk_that_fills_up_during_training_stops_in_one_line_and_goes_on_later(capsys, tmp_path, small_disk):
+    """The data lies elsewhere; the generations on 4 MiB, most of it taken."""
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    (runs / "generations").symlink_to(small_disk)
+    filler = small_disk / "filler"
+    filler.write_bytes(bytes(3100 * 1024))
+    line = refused(capsys, chain("--runs", runs, "--local"), told="preparing digits in ")
+    assert "the disk is full; free some space and run the same command again" in line
+    assert len(list(small_disk.glob("*/train/epoch-*"))) == 1
+    assert not list(small_disk.glob("*/DONE.json"))
+    assert not list(small_disk.rglob(".*.tmp"))
+    filler.unlink()
+    assert run(chain("--runs", runs, "--local", "--generations", "0")) == 0
+    assert "going on after epoch 1" in capsys.readouterr().out
+    assert len(list(small_disk.glob(f"*/{MODEL}"))) == 1
+
+
+def test_json_rows_are_all_that_is_on_standard_output(capfd, tmp_path):
+    assert run(chain("--runs", tmp_path / "runs", "--local", "--json")) == 0
+    out, err = capfd.readouterr()
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [row["generation"] for row in rows] == [0, 1]
+    assert "generation 1 done: test error" in err
+    assert run(["prepare", "--runs", str(tmp_path / "runs"), "--set", "dataset.limit=20", "--json"]) == 0
+    (manifest,) = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert manifest["splits"]["train"]["count"] == 200
+
+
+def test_errors_that_are_not_the_users_input_exit_with_1(capsys, monkeypatch, tmp_path):
+    def fail(*_, **__):
+        raise StoreError("a: b")
+
+    monkeypatch.setattr("gentrain.launch.launch_chain", fail)
+    assert run(chain("--runs", tmp_path)) == 1
+    assert capsys.readouterr().err == "gentrain: a: b\n"
+
+
+def test_ctrl_c_says_how_to_go_on(capsys, monkeypatch, tmp_path):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gentrain.launch.launch_chain", interrupt)
+    assert run(chain("--runs", tmp_path)) == 130
+    assert "the same command goes on from the last epoch" in capsys.readouterr().err
+
+
+ROW = {
+    "chain": "D(0.6,0.6)-resnet8-s0", "generation": 0, "key": "k0", "top1_error": 0.25, "top5_error": 0.05, "nll": 1.0,
+    "ece": 0.1, "ensemble_top1_error": None, "ensemble_top5_error": None, "ensemble_nll": None, "ensemble_ece": None,
+    "primary_measured": 0.61, "primary_predicted": 0.6, "train_seconds": 61.0,
+}  # fmt: skip
+EPOCH = {
+    "epoch": 1, "seconds": 2.0, "images": 100, "images_per_second": 50.0, "learning_rate": 0.1, "loss": 1.5,
+    "hard": 2.0, "soft": 0.5, "train_error": 0.5, "primary_score": 0.4, "test_error": None, "validation_error": None,
+}  # fmt: skip
+STORY = [
+    Note("preparing"),
+    ChainStarted("D(0.6,0.6)-resnet8-s0", 10, (0.6, 0.76), ("k0", "k1"), "runs/studies/x"),
+    GenerationStarted(0, "k0", 0),
+    Progress(0, 1, 50, 100, 49.0, 1.6, 2.1, 0.6, 0.41, 0.55),
+    EpochDone(0, EPOCH),
+    Note("careful", "warning"),
+    GenerationDone(0, ROW, False),
+]
+
+
+def test_the_plain_view_tells_every_epoch():
+    stream = io.StringIO()
+    with PlainView(stream) as view:
+        for event in STORY:
+            view(event)
+    assert stream.getvalue().splitlines() == [
+        "preparing",
+        "D(0.6,0.6)-resnet8-s0: 2 generations of 10 epochs; results in runs/studies/x",
+        "generation 0 (k0)",
+        "generation 0 epoch 1/10  loss 1.5000 = hard 2.0000, soft 0.5000  primary 0.400 (target 0.600)"
+        "  error: train 50.00% test –  50 images/s  38s left",
+        "warning: careful",
+        "generation 0 done: test error 25.00%",
+    ]
+
+
+def test_the_live_view_shows_every_generation():
+    stream = io.StringIO()
+    view = LiveView(stream)
+    for event in STORY[:4]:
+        view(event)
+    view.console.width = 200
+    view.console.print(view._render())
+    shown = stream.getvalue()
+    for text in ("0.410 → 0.600", "1.600 = 2.100, 0.600", "49", "55.00%", "– → 0.760", "running", "waiting"):
+        assert text in shown
+
+
+def test_the_table_has_what_the_papers_tables_have():
+    stream = io.StringIO()
+    view = PlainView(stream)
+    other = ROW | {"generation": 1, "ensemble_top1_error": 0.2, "ensemble_top5_error": 0.04, "ensemble_nll": 0.9,
+                   "ensemble_ece": 0.05}  # fmt: skip
+    view.console.print(results_table([ROW, other]))
+    shown = stream.getvalue()
+    for text in ("Gen #0", "Gen #1", "25.00", "20.00", "predicted", "1m 01s", "+ ensemble", "–"):
+        assert text in shown
+
+
+def test_markup_in_names_is_shown_not_obeyed():
+    stream = io.StringIO()
+    with PlainView(stream) as view:
+        view(Note("[red]class[/red] [link=x]"))
+    assert stream.getvalue() == "[red]class[/red] [link=x]\n"
+
+
+def test_quickstart_is_the_default_study():
+    assert cli.QUICKSTART.is_file()
+
+
+def test_os_errors_name_the_remedy():
+    from gentrain.errors import ResourceError
+    from gentrain.store import _told
+
+    with pytest.raises(ResourceError, match="disk is full"), _told("x"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(ResourceError, match="choose another folder with --runs"), _told("x"):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))

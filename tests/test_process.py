@@ -1,0 +1,62 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gentrain.process import Process, eta_for_primary, predicted_primary, primary_for_eta
+
+
+def test_the_papers_numbers():
+    assert eta_for_primary(0.6, k=5) == pytest.approx(4 / 7)
+    assert primary_for_eta(4 / 7, k=5) == pytest.approx(0.6)
+    assert predicted_primary(0.6, lam=0.6, generation=2) == pytest.approx(1 - 0.4 * 0.36)
+    assert eta_for_primary(1.0, k=5) == 0.0
+    assert primary_for_eta(4 / 9, k=5) == pytest.approx(1.0)
+    assert primary_for_eta(0.0) == primary_for_eta(0.2) == 1.0
+
+
+@given(st.integers(2, 50), st.floats(0.001, 1))
+def test_eta_and_primary_are_inverse(k, fraction):
+    f = 1 / k + (1 - 1 / k) * fraction
+    if 1 / k < f < 1:
+        assert primary_for_eta(eta_for_primary(f, k=k), k=k) == pytest.approx(f)
+
+
+@given(st.floats(0.21, 0.99), st.floats(0.21, 0.99))
+def test_more_tolerance_takes_more_eta(one, other):
+    if one < other:
+        assert eta_for_primary(one) >= eta_for_primary(other)
+
+
+@pytest.mark.parametrize("f_a1", [0.2, 0.0, -1.0, 1.0001, math.nan, math.inf])
+def test_primaries_out_of_range_are_refused(f_a1):
+    with pytest.raises(ValueError, match=r"it must lie above 1/K = 0\.2"):
+        eta_for_primary(f_a1)
+
+
+@pytest.mark.parametrize("eta", [-0.1, 1.0, math.nan])
+def test_etas_out_of_range_are_refused(eta):
+    with pytest.raises(ValueError, match="eta is"):
+        primary_for_eta(eta)
+
+
+@pytest.mark.parametrize("k", [1, 0, -3])
+def test_k_below_two_is_refused(k):
+    with pytest.raises(ValueError, match="k is"):
+        eta_for_primary(0.6, k=k)
+    with pytest.raises(ValueError, match="k is"):
+        primary_for_eta(0.6, k=k)
+
+
+def test_lambda_by_generation_multiplies():
+    assert predicted_primary(0.6, lam=[0.5, 0.8], generation=2) == pytest.approx(1 - 0.4 * 0.5 * 0.8)
+    assert predicted_primary(0.6, lam=[0.5, 0.8], generation=0) == pytest.approx(0.6)
+    with pytest.raises(ValueError, match="generation is -1"):
+        predicted_primary(0.6, lam=0.5, generation=-1)
+
+
+def test_a_process_names_itself_as_the_paper_does():
+    assert Process(0.6, 0.5).label == "D(0.6,0.5)"
+    assert Process(1.0, 0.0).label == "D(1.0,0.0)"
+    assert Process(1.0, 0.0).eta == 0.0

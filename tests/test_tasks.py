@@ -1,0 +1,45 @@
+import torch
+
+from gentrain.losses import patriarch_loss, student_loss
+from gentrain.models import build_model
+from gentrain.tasks import PatriarchTask, StudentTask
+
+
+def batch():
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(16, 3, 8, 8, generator=generator), torch.arange(16) % 5
+
+
+def test_the_patriarchs_loss_is_equation_3():
+    images, labels = batch()
+    logits = build_model("resnet8", num_classes=5)(images)
+    found = PatriarchTask(eta=0.5, k=3)(logits, images, labels)
+    assert found.loss.equal(patriarch_loss(logits, labels, eta=0.5, k=3).loss)
+
+
+def test_the_students_loss_is_equation_4_with_its_own_teacher():
+    images, labels = batch()
+    teacher, other = build_model("resnet8", num_classes=5), build_model("resnet8", num_classes=5)
+    logits = build_model("resnet8", num_classes=5)(images)
+    found = StudentTask(teacher, lam=0.6)(logits, images, labels)
+    with torch.no_grad():
+        wanted = student_loss(logits, teacher.eval()(images), labels, lam=0.6)
+    assert found.loss.equal(wanted.loss)
+    assert not found.loss.equal(StudentTask(other, lam=0.6)(logits, images, labels).loss)
+
+
+def test_the_teacher_never_changes():
+    """Bitwise, parameters and BatchNorm statistics, over training steps, whatever mode something else puts it in."""
+    images, labels = batch()
+    teacher, student = build_model("resnet8", num_classes=5), build_model("resnet8", num_classes=5)
+    teacher.train()(images)  # its statistics are no longer the initial ones
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    task = StudentTask(teacher, lam=0.6)
+    optimizer = torch.optim.SGD([*student.parameters(), *teacher.parameters()], lr=0.1, momentum=0.9)
+    for _ in range(3):
+        teacher.train()
+        optimizer.zero_grad()
+        task(student.train()(images), images, labels).loss.backward()
+        optimizer.step()
+    assert all(value.equal(before[name]) for name, value in teacher.state_dict().items())
+    assert all(parameter.grad is None for parameter in teacher.parameters())
