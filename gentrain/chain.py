@@ -52,7 +52,7 @@ def run_chain(
 def ensure_generation(spec: GenerationSpec, *, store: RunStore, runner: Runner, observe: Observer) -> tuple[Done, bool]:
     """Return a generation's verified record, and whether it was there already; train what is missing or damaged."""
     folder = store.generation(spec.key)
-    if (found := folder.inspect()).done and found.sound:
+    if (found := folder.inspect()).done and found.sound and not folder.training:
         return found.done, True
     waiting = Note(
         f"generation {spec.generation} ({spec.key}) is being trained by another process here; waiting for it"
@@ -60,6 +60,7 @@ def ensure_generation(spec: GenerationSpec, *, store: RunStore, runner: Runner, 
     with folder.locked(waiting=lambda: observe(waiting)):
         found = folder.inspect()
         if found.done and found.sound:
+            folder.clear_training()  # left by a command that was killed at the very end
             return found.done, True
         weights_done = found.done is not None and not {MODEL, EPOCHS} & set(found.damaged)
         if found.damaged:

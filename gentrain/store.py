@@ -228,6 +228,11 @@ class GenerationFolder:
         self.folder.write_json(DONE, done.model_dump())
         return done
 
+    @property
+    def training(self) -> bool:
+        """Whether there is anything of an unfinished training."""
+        return bool(self.train.names())
+
     def clear_training(self) -> None:
         """Delete what only an unfinished generation needs."""
         self.train.delete_all()

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import socket
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,31 +57,33 @@ def ray_session(*, address: str | None, log: Path, cpus: int | None = None) -> I
     log.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(log)
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    with _output_to(log), contextlib.closing(handler):
+        _connect(address, log=log, cpus=cpus)
+        _redirect_loggers(handler)
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _connect(address: str | None, *, log: Path, cpus: int | None) -> None:
+    import ray
+
     try:
-        with _output_to(log):
-            if address:
-                ray.init(address=address, log_to_driver=False, configure_logging=False)
-            else:
-                cores = cpus or len(os.sched_getaffinity(0))
-                ray.init(
-                    address="local",
-                    num_cpus=cores,
-                    log_to_driver=False,
-                    configure_logging=False,
-                    dashboard_host="127.0.0.1",
-                )
-            _redirect_loggers(handler)
+        if address:
+            ray.init(address=address, log_to_driver=False, configure_logging=False)
+        else:
+            ray.init(
+                address="local",
+                num_cpus=cpus or len(os.sched_getaffinity(0)),
+                log_to_driver=False,
+                configure_logging=False,
+                dashboard_host="127.0.0.1",
+            )
     except (ConnectionError, RuntimeError, ValueError) as error:
-        handler.close()
         where = f"--address {address}" if address else "a local Ray instance"
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ResourceError(f"{where}: can't connect: {first} (details in {log})") from error
-    try:
-        yield
-    finally:
-        with _output_to(log):
-            ray.shutdown()
-        handler.close()
 
 
 def probe(address: str) -> None:
@@ -145,10 +148,13 @@ def _redirect_loggers(handler: logging.Handler) -> None:
 
 @contextlib.contextmanager
 def _output_to(log: Path) -> Iterator[None]:
-    """Send what is printed on this process's stdout and stderr to `log` while Ray starts or stops.
+    """Send what is printed on this process's stdout and stderr to `log` for the block.
 
-    Ray prints from C++ too, so the file descriptors themselves are moved; views write to a copy taken before.
+    Ray prints from C++ and from threads too, so the file descriptors themselves are moved; views write to a copy that
+    was taken before.
     """
+    sys.stdout.flush()
+    sys.stderr.flush()
     saved = os.dup(1), os.dup(2)
     target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:
@@ -156,6 +162,8 @@ def _output_to(log: Path) -> Iterator[None]:
         os.dup2(target, 2)
         yield
     finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
         os.dup2(saved[0], 1)
         os.dup2(saved[1], 2)
         for descriptor in (*saved, target):
