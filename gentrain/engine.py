@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,8 +32,9 @@ from gentrain.data.manifest import Manifest
 from gentrain.data.prepare import load_prepared
 from gentrain.errors import GentrainError, TrainingError
 from gentrain.events import EpochDone, Event, GenerationStarted, Note, Progress
-from gentrain.lineage import GenerationSpec, PatriarchSpec
-from gentrain.losses import LossTerms
+from gentrain.job import Job
+from gentrain.lineage import PatriarchSpec
+from gentrain.meter import EPOCHS_SCHEMA, Meter
 from gentrain.metrics import score
 from gentrain.models import build_model
 from gentrain.predictions import encode_predictions
@@ -45,7 +45,6 @@ from gentrain.store import (
     PREDICTIONS,
     VALIDATION_PREDICTIONS,
     GenerationFolder,
-    RunStore,
     encode_table,
 )
 from gentrain.tasks import PatriarchTask, StudentTask, Task
@@ -65,19 +64,6 @@ class Worker:
     world_size: int
     device: torch.device
     threads: int
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a worker is told: everything else it reads from the store."""
-
-    spec: GenerationSpec
-    store: RunStore
-    data: Path
-    token: str
-    evaluate_every: int
-    weights_done: bool = False
-    """The weights are finished and sound; only predictions have to be made again."""
 
 
 def train_generation(job: Job, worker: Worker, post: Post) -> None:
@@ -149,7 +135,7 @@ class _Generation:
         spec, recipe = self.spec, self.spec.recipe
         torch.manual_seed(_stream(spec.seed, spec.generation, epoch, self.worker.rank))
         network.train()
-        meter = _Meter(self.worker)
+        meter = Meter(world_size=self.worker.world_size, device=self.worker.device)
         started = told = time.perf_counter()
         lr = 0.0
         for index, batch in enumerate(loader.epoch(epoch)):
@@ -227,7 +213,7 @@ class _Generation:
         model.load_state_dict(before)
         return network
 
-    def _check_finite(self, meter: _Meter, epoch: int) -> None:
+    def _check_finite(self, meter: Meter, epoch: int) -> None:
         step = meter.first_bad_step()
         if step is None:
             return
@@ -238,7 +224,7 @@ class _Generation:
             "precision: fp32"
         )
 
-    def _progress(self, epoch: int, meter: _Meter, loader: Loader, seconds: float) -> None:
+    def _progress(self, epoch: int, meter: Meter, loader: Loader, seconds: float) -> None:
         means = meter.means()
         images = min(loader.num_samples, int(means.pop("count")) * self.worker.world_size)
         self.post(
@@ -317,7 +303,10 @@ class _Generation:
 
         def write() -> None:
             scores = {split: asdict(score(*found)) for split, found in predictions.items()}
-            files = {MODEL: encode_weights(self.model), EPOCHS: encode_table(pa.Table.from_pylist(self.rows, _EPOCHS))}
+            files = {
+                MODEL: encode_weights(self.model),
+                EPOCHS: encode_table(pa.Table.from_pylist(self.rows, EPOCHS_SCHEMA)),
+            }
             files |= {splits[split]: encode_predictions(*found) for split, found in predictions.items()}
             self.folder.check_claim(self.job.token)
             self.folder.folder.write("spec.json", (json.dumps(self.spec.model_dump(mode="json"), indent=2)).encode())
@@ -385,74 +374,6 @@ class _Generation:
         if self.worker.world_size > 1:
             for buffer in self.model.buffers():
                 dist.broadcast(buffer, src=0)
-
-
-class _Meter:
-    """Sums over an epoch, kept on the device so that a step never waits for them."""
-
-    NAMES = ("loss", "hard", "soft", "train_error", "primary", "count")
-
-    def __init__(self, worker: Worker) -> None:
-        self.worker = worker
-        self.sums = torch.zeros(len(self.NAMES), dtype=torch.float64, device=worker.device)
-        self.bad_step = torch.full((), torch.iinfo(torch.int64).max, dtype=torch.int64, device=worker.device)
-
-    @torch.no_grad()
-    def add(self, step: int, batch: Batch, logits: Tensor, terms: LossTerms) -> None:
-        if batch.filler:
-            return
-        count = batch.labels.numel()
-        top = logits.float().softmax(dim=1).max(dim=1)
-        self.sums += torch.stack(
-            [
-                terms.loss.double() * count,
-                terms.hard.double() * count,
-                terms.soft.double() * count,
-                (top.indices != batch.labels).sum().double(),
-                top.values.sum().double(),
-                torch.tensor(count, dtype=torch.float64, device=self.sums.device),
-            ]
-        )
-        here = torch.where(terms.loss.isfinite(), self.bad_step, torch.full_like(self.bad_step, step))
-        self.bad_step = torch.minimum(self.bad_step, here)
-
-    def reduce(self) -> None:
-        """Sum over the workers, once at the end of the epoch."""
-        if self.worker.world_size > 1:
-            dist.all_reduce(self.sums)
-
-    def first_bad_step(self) -> int | None:
-        """Return the first step whose loss was not finite on any worker."""
-        found = self.bad_step.clone()
-        if self.worker.world_size > 1:
-            dist.all_reduce(found, op=dist.ReduceOp.MIN)
-        return None if int(found) == torch.iinfo(torch.int64).max else int(found)
-
-    def means(self) -> dict[str, float]:
-        """Return the sums divided by the samples, and the samples themselves as `count`."""
-        sums = dict(zip(self.NAMES, self.sums.tolist(), strict=True))
-        count = sums.pop("count")
-        return {name: value / max(count, 1) for name, value in sums.items()} | {"count": count}
-
-
-_EPOCHS = pa.schema(
-    [(name, pa.int64()) for name in ("epoch", "images")]
-    + [
-        (name, pa.float64())
-        for name in (
-            "seconds",
-            "images_per_second",
-            "learning_rate",
-            "loss",
-            "hard",
-            "soft",
-            "train_error",
-            "primary_score",
-            "test_error",
-            "validation_error",
-        )
-    ]
-)
 
 
 def _weighted(loss: Tensor, batch: Batch, world_size: int) -> Tensor:

@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 
 from gentrain.config import Study
-from gentrain.engine import Job, Worker, train_generation
+from gentrain.engine import Worker, train_generation
 from gentrain.errors import ResourceError
 from gentrain.events import Observer
+from gentrain.job import Job
 from gentrain.lineage import GenerationSpec
 from gentrain.store import RunStore
 

@@ -14,15 +14,6 @@ from pathlib import Path
 from gentrain.config import Study
 from gentrain.errors import ResourceError
 
-_ENVIRONMENT = {
-    "RAY_AUTH_MODE": "token",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # without it the dashboard's Train page is empty
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # paces every report; the default of 2 s makes short epochs wait
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
-
 
 @dataclass(frozen=True)
 class Resources:
@@ -50,8 +41,6 @@ def ray_session(*, address: str | None, log: Path, cpus: int | None = None) -> I
     Raises:
         ResourceError: when there is no cluster at `address`.
     """
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
     import ray
 
     log.parent.mkdir(parents=True, exist_ok=True)

@@ -12,9 +12,9 @@ from gentrain.cluster.progress import Listener, ProgressBoard
 from gentrain.cluster.session import Resources, fit_resources
 from gentrain.cluster.worker import train_worker
 from gentrain.config import Study
-from gentrain.engine import Job
 from gentrain.errors import TrainingError
 from gentrain.events import Observer
+from gentrain.job import Job
 from gentrain.lineage import GenerationSpec
 from gentrain.store import RunStore
 

@@ -1,14 +1,12 @@
-"""What runs in each Ray Train worker: the engine's loop, told where it is."""
+"""What runs in each Ray Train worker: the engine's loop, told where it is.
+
+Torch and FFCV are loaded in the workers only, not in the processes with which Ray Train watches over them.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-import ray
-import ray.train
-import ray.train.torch
-
-from gentrain.engine import Worker, train_generation
 from gentrain.errors import GentrainError
 
 
@@ -17,11 +15,16 @@ def train_worker(config: dict[str, Any]) -> None:
 
     Such an error is raised on every rank at the same point (see the engine), so no worker waits for another.
     """
+    import ray.train.torch
+    import torch
+
+    from gentrain.engine import Worker, train_generation
+
     context = ray.train.get_context()
     worker = Worker(
         rank=context.get_world_rank(),
         world_size=context.get_world_size(),
-        device=ray.train.torch.get_device() if config["cuda"] else _cpu(),
+        device=ray.train.torch.get_device() if config["cuda"] else torch.device("cpu"),
         threads=config["threads"],
     )
     board = config["board"]
@@ -30,9 +33,3 @@ def train_worker(config: dict[str, Any]) -> None:
     except GentrainError as error:
         if worker.rank == 0:
             ray.get(board.post.remote(error))
-
-
-def _cpu() -> Any:
-    import torch
-
-    return torch.device("cpu")

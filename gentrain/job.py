@@ -1,0 +1,23 @@
+"""What a runner tells its workers; light to import, so that Ray's helper processes don't load torch for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from gentrain.lineage import GenerationSpec
+from gentrain.store import RunStore
+
+
+@dataclass(frozen=True)
+class Job:
+    """One generation to train: all else is read from the store."""
+
+    spec: GenerationSpec
+    store: RunStore
+    data: Path
+    token: str
+    """Of the claim (`GenerationFolder.claim`): a worker whose token is no longer the folder's stops."""
+    evaluate_every: int
+    weights_done: bool = False
+    """The weights are finished and sound; only predictions have to be made again."""
