@@ -1,0 +1,32 @@
+"""The two commands on machines that lack something."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_without_apt_the_setup_says_in_one_line_what_to_install(tmp_path):
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in ("sh", "id", "python3"):
+        (tools / name).symlink_to(shutil.which(name))
+    found = subprocess.run(
+        ["sh", str(ROOT / "setup.sh"), str(tmp_path / "venv")],
+        env={"PATH": str(tools)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode == 1
+    assert found.stdout == ""
+    (line,) = found.stderr.splitlines()
+    for needed in ("OpenCV 4", "libjpeg-turbo", "pkg-config", "C++ compiler"):
+        assert needed in line
+    assert not (tmp_path / "venv").exists()
+
+
+def test_ci_calls_the_readmes_own_test_command():
+    assert "make test" in (ROOT / "README.md").read_text().splitlines()[4]
+    assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "make test"
