@@ -11,7 +11,7 @@ import yaml
 from gentrain.config import Study
 from gentrain.ensemble import running_ensemble
 from gentrain.errors import StoreError
-from gentrain.events import ChainStarted, GenerationDone, Note, Observer
+from gentrain.events import ChainStarted, GenerationDone, GenerationQueued, Note, Observer
 from gentrain.lineage import Chain, GenerationSpec, StudentSpec
 from gentrain.metrics import score
 from gentrain.predictions import decode_predictions
@@ -68,6 +68,7 @@ def ensure_generation(spec: GenerationSpec, *, store: RunStore, runner: Runner, 
             names = ", ".join(found.damaged)
             text = f"generation {spec.generation} ({folder.folder}): {names} damaged or missing; it is {remedy}"
             observe(Note(text, "warning"))
+        observe(GenerationQueued(spec.generation))
         runner.run_generation(spec, weights_done=weights_done)
         found = folder.inspect()
         if found.done is None or not found.sound:

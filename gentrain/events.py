@@ -27,6 +27,13 @@ class ChainStarted:
 
 
 @dataclass(frozen=True)
+class GenerationQueued:
+    """A generation is about to be trained: its workers are being started."""
+
+    generation: int
+
+
+@dataclass(frozen=True)
 class GenerationStarted:
     """Training of a generation begins (or goes on after `epoch` finished epochs)."""
 
@@ -68,5 +75,5 @@ class GenerationDone:
     reused: bool
 
 
-Event = Note | ChainStarted | GenerationStarted | Progress | EpochDone | GenerationDone
+Event = Note | ChainStarted | GenerationQueued | GenerationStarted | Progress | EpochDone | GenerationDone
 Observer = Callable[[Event], None]

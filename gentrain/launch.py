@@ -41,6 +41,7 @@ def launch_chain(
         return run_chain(chain, study=study, store=store, runner=debug, observe=observe)
 
     log = store.data.parent / "studies" / study.name / "ray.log"
+    observe(Note(f"{f'connecting to Ray at {address}' if address else 'starting Ray'}; what it says goes to {log}"))
     with ray_session(address=address, log=log):
         from gentrain.cluster.trainer import RayRunner
 

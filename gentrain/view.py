@@ -16,7 +16,16 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from gentrain.events import ChainStarted, EpochDone, Event, GenerationDone, GenerationStarted, Note, Progress
+from gentrain.events import (
+    ChainStarted,
+    EpochDone,
+    Event,
+    GenerationDone,
+    GenerationQueued,
+    GenerationStarted,
+    Note,
+    Progress,
+)
 
 
 @dataclass
@@ -51,6 +60,8 @@ class _Board:
         if isinstance(event, ChainStarted):
             self.chain, self.runs, self.epochs = event.chain, event.runs, event.epochs
             self.lines = [_Line(target) for target in event.targets]
+        elif isinstance(event, GenerationQueued):
+            self.lines[event.generation].state = "starting"
         elif isinstance(event, GenerationStarted):
             line = self.lines[event.generation]
             line.state, line.epoch = "running", event.epoch
@@ -195,7 +206,7 @@ class LiveView(View):
 
     def _cells(self, generation: int, line: _Line) -> Iterable[str | Text]:
         fraction = (line.epoch + line.images / line.total_images) / self._board.epochs
-        colours = {"running": "cyan", "done": "green", "reused": "green", "waiting": "dim"}
+        colours = {"starting": "yellow", "running": "cyan", "done": "green", "reused": "green", "waiting": "dim"}
         filled = int(fraction * 20)
         yield str(generation)
         yield Text(line.state, style=colours[line.state])

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -140,8 +141,13 @@ def test_a_damaged_newest_checkpoint_is_told_and_the_one_before_it_used(tmp_path
 
 
 @pytest.mark.ray
-def test_the_driver_killed_on_ray_with_one_worker(tmp_path, reference):
+def test_ctrl_c_and_then_the_driver_killed_on_ray_with_one_worker(tmp_path, reference):
     runs = tmp_path / "runs"
+    with started(runs, "--workers", "1") as driver:
+        wait_for(lambda: checkpoints(runs), driver, "a checkpoint")
+        driver.send_signal(signal.SIGINT)
+        assert driver.wait(timeout=60) == 130
+    assert "the same command goes on from the last epoch" in (tmp_path / "log.txt").read_text()
     with started(runs, "--workers", "1") as driver:
         wait_for(lambda: checkpoints(runs, after=2), driver, "a checkpoint")
         workers = train_workers(driver)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -20,6 +21,13 @@ from gentrain.store import RunStore
 
 MAX_FAILURES = 3
 """Restarts of a worker group before a generation is given up; every restart goes on from the newest checkpoint."""
+
+
+class _Trainer(TorchTrainer):
+    """Ray Train's trainer, but Ctrl-C raises KeyboardInterrupt here as everywhere, instead of ending the process."""
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        pass
 
 
 class RayRunner:
@@ -47,7 +55,7 @@ class RayRunner:
         )
         board = ray.remote(num_cpus=0)(ProgressBoard).remote()
         resources = self.resources
-        trainer = TorchTrainer(
+        trainer = _Trainer(
             train_worker,
             train_loop_config={"job": job, "board": board, "threads": resources.cpus, "cuda": resources.cuda},
             torch_config=TorchConfig(backend=self._backend()),
