@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import yaml
 
 from gentrain.config import Study
@@ -15,7 +18,7 @@ from gentrain.events import ChainStarted, GenerationDone, GenerationQueued, Note
 from gentrain.lineage import Chain, GenerationSpec, StudentSpec
 from gentrain.metrics import score
 from gentrain.predictions import decode_predictions
-from gentrain.store import EPOCHS, MODEL, PREDICTIONS, Done, RunStore
+from gentrain.store import EPOCHS, MODEL, PREDICTIONS, Done, Folder, RunStore
 
 
 class Runner(Protocol):
@@ -44,9 +47,19 @@ def run_chain(
         found, labels = decode_predictions(store.generation(spec.key).read_verified(PREDICTIONS))
         probabilities.append(found)
         rows.append(_row(chain, spec, done, probabilities, labels))
-        folder.write_table("results.parquet", pa.Table.from_pylist(rows, RESULTS))
+        _merge_results(folder, chain.name, rows)
         observe(GenerationDone(spec.generation, rows[-1], reused))
     return rows
+
+
+def _merge_results(folder: Folder, chain: str, rows: list[dict[str, Any]]) -> None:
+    """Replace this chain's rows in results.parquet; the study's other chains keep theirs."""
+    content = folder.read("results.parquet")
+    kept = []
+    if content is not None:
+        with contextlib.suppress(pa.ArrowInvalid):  # a damaged table is only a summary: it is written anew
+            kept = [row for row in pq.read_table(io.BytesIO(content)).to_pylist() if row["chain"] != chain]
+    folder.write_table("results.parquet", pa.Table.from_pylist([*kept, *rows], RESULTS))
 
 
 def ensure_generation(spec: GenerationSpec, *, store: RunStore, runner: Runner, observe: Observer) -> tuple[Done, bool]:

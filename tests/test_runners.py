@@ -149,6 +149,15 @@ class TestLocalRunner(RunnerCase):
             assert epoch["loss"] == pytest.approx(epoch["soft"], rel=1e-6)
         assert epochs[-1]["soft"] < epochs[0]["soft"]
 
+    def test_the_chains_of_a_study_share_its_results(self, small, tmp_path):
+        one = self.launch(small("generations=0"), tmp_path, lambda _: None)
+        path = tmp_path / "studies" / "small" / "results.parquet"
+        path.write_bytes(b"damaged")
+        self.launch(small("generations=0"), tmp_path, lambda _: None)
+        other = self.launch(small("generations=0", "seed=1"), tmp_path, lambda _: None)
+        self.launch(small("generations=0", "seed=1"), tmp_path, lambda _: None)
+        assert [row["key"] for row in pq.read_table(path).to_pylist()] == [one[0]["key"], other[0]["key"]]
+
     def test_another_teacher_makes_another_student(self, small, tmp_path):
         one = self.launch(small(), tmp_path, lambda _: None)
         other = self.launch(small("process.f_a1=0.8"), tmp_path, lambda _: None)
