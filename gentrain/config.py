@@ -6,13 +6,14 @@ Unknown keys are refused with the nearest valid ones; `--set a.b=value` edits th
 from __future__ import annotations
 
 import difflib
+import itertools
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from gentrain.errors import ConfigError
 
@@ -91,11 +92,23 @@ class RecipeConfig(_Settings):
         return self
 
 
+def _weights(value: object) -> object:
+    """Check a λ, or one for each student: 0 has no use for a teacher, so only a chain without students may say it."""
+    several = isinstance(value, list | tuple)
+    for weight in value if several else [value]:  # type: ignore[attr-defined]
+        number = isinstance(weight, int | float) and not isinstance(weight, bool)
+        if not number or not 0 <= weight <= 1 or (several and weight == 0):
+            raise ValueError("must be a number from 0 to 1, or a list of such above 0, one for each student")
+    return tuple(value) if several else value  # type: ignore[arg-type]
+
+
 class ProcessConfig(_Settings):
     """D(f_a1, λ): how tolerant the patriarch is, and how much of it the students keep."""
 
     f_a1: float = Field(0.6, description="Aim of the patriarch's primary score, in (1/K, 1]; 1.0 is cross-entropy.")
-    lam: float = Field(0.6, ge=0, le=1, alias="lambda", description="Weight of the teacher in a student's loss.")
+    lam: Annotated[float | tuple[float, ...], BeforeValidator(_weights)] = Field(
+        0.6, alias="lambda", description="Weight of the teacher in a student's loss; a list gives one by generation."
+    )
     k: int = Field(5, ge=2, description="K: the primary class and its K-1 secondary classes.")
     temperature: float = Field(1.0, gt=0, description="Softening of both softmaxes in the KL term (the paper: 1).")
 
@@ -107,6 +120,32 @@ class ProcessConfig(_Settings):
         return self
 
 
+class PointConfig(_Settings):
+    """One explicit point of the grid; what it doesn't say is the study's own."""
+
+    process: ProcessConfig | None = None
+    network: str | None = None
+    seed: int | None = Field(None, ge=0, lt=2**31)
+
+
+class GridConfig(_Settings):
+    """Many chains: every combination of the lists, then the extra points. An empty list means the study's own value."""
+
+    process: tuple[ProcessConfig, ...] = Field(
+        (), description="Processes, each like the section `process`: `{f_a1: 0.6, lambda: 0.5}`."
+    )
+    network: tuple[str, ...] = Field((), description="Names of networks.")
+    seed: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field((), description="Seeds.")
+    points: tuple[PointConfig, ...] = Field(
+        (), description="Extra points, each with any of `process`, `network` and `seed`."
+    )
+
+    @property
+    def empty(self) -> bool:
+        """Whether the study is one chain."""
+        return not (self.process or self.network or self.seed or self.points)
+
+
 class Study(_Settings):
     """Everything that one study says."""
 
@@ -116,6 +155,7 @@ class Study(_Settings):
     network: NetworkConfig = Field(default_factory=NetworkConfig)
     recipe: RecipeConfig = Field(default_factory=RecipeConfig)
     process: ProcessConfig = Field(default_factory=ProcessConfig)
+    grid: GridConfig = Field(default_factory=GridConfig)
     generations: int = Field(5, ge=0, description="Students after the patriarch.")
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of initial weights, order and augmentation.")
     precision: Literal["bf16", "fp32"] = Field("bf16", description="Autocast of the convolutions; losses are fp32.")
@@ -139,6 +179,39 @@ class Study(_Settings):
         if self.gpus_per_worker and self.gpus_per_worker > 1:
             raise ValueError(f"`gpus_per_worker` ({self.gpus_per_worker}) is at most 1: raise `workers` instead")
         return self
+
+    @model_validator(mode="after")
+    def _lambda_by_generation(self) -> Self:
+        for lam in (self.process.lam, *(process.lam for process in self.grid.process)):
+            if isinstance(lam, tuple) and len(lam) != self.generations:
+                raise ValueError(
+                    f"`lambda` has {len(lam)} values but `generations` is {self.generations}; give one for each student"
+                )
+        return self
+
+    def points(self) -> tuple[Study, ...]:
+        """Return the study of every chain of the grid, without repetition; this study itself where there is no grid.
+
+        Raises:
+            ConfigError: naming the point that makes no valid study.
+        """
+        if self.grid.empty:
+            return (self,)
+        grid = self.grid
+        product = itertools.product(grid.network or (self.network.name,), grid.seed or (self.seed,))
+        wanted = [
+            PointConfig(process=process, network=network, seed=seed)
+            for network, seed in product
+            for process in (grid.process or (self.process,))
+        ]
+        own = self.dump() | {"grid": {}}
+        found: dict[Study, None] = {}
+        for point in (*wanted, *grid.points):
+            given = point.model_dump(mode="json", by_alias=True, exclude_none=True)
+            if "network" in given:
+                given["network"] = own["network"] | {"name": given["network"]}
+            found[parse_study(own | given, where=f"grid point {point.model_dump_json(exclude_none=True)}")] = None
+        return tuple(found)
 
     @property
     def students(self) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 from gentrain.chain import run_chain
 from gentrain.config import Study
 from gentrain.data.prepare import PreparedData, prepare
+from gentrain.errors import ConfigError
 from gentrain.events import Note, Observer
 from gentrain.lineage import build_chain
 from gentrain.store import RunStore
@@ -21,6 +22,8 @@ def launch_chain(
     study: Study, *, runs: str, observe: Observer, address: str | None = None, local: bool = False
 ) -> list[dict[str, Any]]:
     """Run the study's chain to its end on Ray, or in this process; return the rows of results.parquet."""
+    if not study.grid.empty:
+        raise ConfigError(f"{study.name}: a study with a grid is more than one chain; take `grid` out of it")
     store = RunStore(runs)
     store.check_writable()
     if local:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -70,7 +72,7 @@ class Chain(_Frozen):
 
     name: str
     f_a1: float
-    lam: float
+    lam: float | tuple[float, ...]
     k: int
     specs: tuple[GenerationSpec, ...]
 
@@ -97,7 +99,7 @@ def build_chain(study: Study, *, data: str, num_classes: int) -> Chain:
         if generation == 0:
             task = PatriarchSpec(eta=process.eta, k=settings.k if process.eta > 0 else None)
         else:
-            task = StudentSpec(lam=settings.lam, temperature=settings.temperature, teacher=specs[-1].key)
+            task = StudentSpec(lam=process.lam_at(generation), temperature=settings.temperature, teacher=specs[-1].key)
         specs.append(
             GenerationSpec(
                 data=data,
@@ -113,3 +115,43 @@ def build_chain(study: Study, *, data: str, num_classes: int) -> Chain:
         )
     name = f"{process.label}-{study.network.name}-s{study.seed}"
     return Chain(name=name, f_a1=settings.f_a1, lam=settings.lam, k=settings.k, specs=tuple(specs))
+
+
+@dataclass(frozen=True)
+class Forest:
+    """The distinct generations of many chains: each is trained once, whoever wants it."""
+
+    chains: tuple[Chain, ...]
+
+    @cached_property
+    def specs(self) -> dict[str, GenerationSpec]:
+        """Every distinct generation by key, teachers before their students."""
+        every = {spec.key: spec for chain in self.chains for spec in chain.specs}
+        return dict(sorted(every.items(), key=lambda item: item[1].generation))
+
+    @cached_property
+    def wanted(self) -> int:
+        """Generations counted once a chain: what would be trained without sharing."""
+        return sum(len(chain.specs) for chain in self.chains)
+
+    @cached_property
+    def wanted_by(self) -> dict[str, tuple[str, ...]]:
+        """Names of the chains that need each generation, by key."""
+        found: dict[str, list[str]] = {key: [] for key in self.specs}
+        for chain in self.chains:
+            for spec in chain.specs:
+                found[spec.key].append(chain.name)
+        return {key: tuple(names) for key, names in found.items()}
+
+
+def build_forest(study: Study, *, data: str, num_classes: int) -> Forest:
+    """Return the forest of the study's whole grid over the dataset of fingerprint `data`.
+
+    Raises:
+        ConfigError: when K exceeds the number of classes, or two different points have one name.
+    """
+    chains = tuple(build_chain(point, data=data, num_classes=num_classes) for point in study.points())
+    names = [chain.name for chain in chains]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ConfigError(f"grid: two different points are named {twice[0]}; run them in studies of their own")
+    return Forest(chains)

@@ -44,10 +44,10 @@ def predicted_primary(f_a1: float, *, lam: float | Sequence[float], generation: 
 
 @dataclass(frozen=True)
 class Process:
-    """One parametrised process: the patriarch's aim, the teacher's weight, K and the temperature."""
+    """One parametrised process: the patriarch's aim, the teacher's weight (a tuple: by generation), K, temperature."""
 
     f_a1: float
-    lam: float
+    lam: float | tuple[float, ...]
     k: int = 5
     temperature: float = 1.0
 
@@ -59,7 +59,12 @@ class Process:
     @property
     def label(self) -> str:
         """The paper's name, such as D(0.6,0.6)."""
-        return f"D({_shortest(self.f_a1)},{_shortest(self.lam)})"
+        lam = "-".join(map(_shortest, self.lam)) if isinstance(self.lam, tuple) else _shortest(self.lam)
+        return f"D({_shortest(self.f_a1)},{lam})"
+
+    def lam_at(self, generation: int) -> float:
+        """Return the teacher's weight in the loss of student `generation`, counted from 1."""
+        return self.lam[generation - 1] if isinstance(self.lam, tuple) else self.lam
 
     def predicted_primary(self, generation: int) -> float:
         """Return w_g."""

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from gentrain.config import load_study
 from gentrain.errors import ConfigError
-from gentrain.lineage import build_chain
+from gentrain.lineage import build_chain, build_forest
 
 
 def chain(*overrides, data="d" * 64, num_classes=100):
@@ -75,3 +75,64 @@ def test_targets_rise_towards_one(f_a1, lam):
     assert targets[0] == pytest.approx(f_a1)
     assert list(targets) == sorted(targets)
     assert targets[-1] <= 1
+
+
+# The grid
+
+PAPER = (
+    "grid.process=[{f_a1: 1.0, lambda: 0.0}, {f_a1: 1.0, lambda: 0.5}, {f_a1: 0.6, lambda: 0.5},"
+    " {f_a1: 0.6, lambda: 0.6}, {f_a1: 0.6, lambda: 0.7}]"
+)
+
+
+def forest(*overrides):
+    return build_forest(load_study(overrides=overrides), data="d" * 64, num_classes=100)
+
+
+def test_figure_2_of_one_network_shares_its_patriarchs():
+    found = forest(PAPER)
+    assert [chain.name for chain in found.chains] == [
+        f"D({point})-resnet20-s0" for point in ("1.0,0.0", "1.0,0.5", "0.6,0.5", "0.6,0.6", "0.6,0.7")
+    ]
+    assert (found.wanted, len(found.specs)) == (25, 22)  # four chains of six and the baseline: three patriarchs saved
+    patriarchs = [found.wanted_by[key] for key, spec in found.specs.items() if spec.generation == 0]
+    assert sorted(map(len, patriarchs)) == [2, 3]
+
+
+def test_the_whole_of_figure_2():
+    found = forest(PAPER, "grid.network=[resnet20, resnet32, resnet44, resnet56, resnet74, resnet92, resnet110]")
+    assert (len(found.chains), found.wanted, len(found.specs)) == (35, 175, 154)
+
+
+def test_seeds_networks_and_extra_points():
+    found = forest(
+        "grid.seed=[0, 1]", "grid.points=[{network: resnet32, process: {f_a1: 0.8, lambda: 0.5}}, {seed: 1}]"
+    )
+    names = [chain.name for chain in found.chains]
+    assert names == ["D(0.6,0.6)-resnet20-s0", "D(0.6,0.6)-resnet20-s1", "D(0.8,0.5)-resnet32-s0"]
+    assert len(found.specs) == 18
+
+
+def test_lambda_schedules_share_their_common_beginning():
+    found = forest(
+        "generations=2", "process.lambda=[0.5, 0.6]", "grid.process=[{lambda: [0.5, 0.6]}, {lambda: [0.5, 0.7]}]"
+    )
+    assert [chain.name for chain in found.chains] == ["D(0.6,0.5-0.6)-resnet20-s0", "D(0.6,0.5-0.7)-resnet20-s0"]
+    assert (found.wanted, len(found.specs)) == (6, 4)
+    assert found.chains[0].targets == pytest.approx((0.6, 1 - 0.4 * 0.5, 1 - 0.4 * 0.5 * 0.6))
+    constant = forest("generations=2", "process.lambda=0.5").chains[0]
+    assert constant.specs[1] == found.chains[0].specs[1]
+
+
+def test_teachers_come_before_their_students():
+    seen = set()
+    for key, spec in forest(PAPER).specs.items():
+        assert spec.teacher is None or spec.teacher in seen
+        seen.add(key)
+
+
+def test_points_that_make_no_study_are_named():
+    with pytest.raises(ConfigError, match=r"grid\.network.*|grid point .*resnet21.*unknown network"):
+        forest("grid.network=[resnet21]")
+    with pytest.raises(ConfigError, match=r"grid: two different points are named D\(0\.6,0\.6\)-resnet20-s0"):
+        forest("grid.process=[{k: 5}, {k: 4}]")
