@@ -106,6 +106,51 @@ def prepare(
         view.console.print(manifest_table(prepared.manifest, folder=str(prepared.folder)))
 
 
+@app.command()
+def plan(
+    study: StudyArgument = None,
+    gpus: Annotated[float, typer.Option("--gpus", help="Devices that train at the same time.")] = 1,
+    price: Annotated[float | None, typer.Option("--price", help="Price of a device-hour.")] = None,
+    data: DataOption = None,
+    runs: RunsOption = "runs",
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell what a study will cost, before anything is started."""
+    from gentrain.config import load_study
+    from gentrain.launch import plan_study
+    from gentrain.view import forest_tree, plan_assumptions, plan_table, print_json, show
+
+    loaded = load_study(study or QUICKSTART, overrides=settings or (), dataset__path=data)
+    found = plan_study(loaded, runs=runs, devices=gpus, price=price)
+    if as_json:
+        print_json([found.summary()], sys.stdout)
+        return
+    show(forest_tree(found, name=loaded.name), plan_table(found, name=loaded.name), plan_assumptions(found))
+
+
+@app.command()
+def status(
+    study: Annotated[str | None, typer.Argument(metavar="[STUDY]", help="Name of a study; default: all.")] = None,
+    runs: RunsOption = "runs",
+    as_json: JsonOption = False,
+) -> None:
+    """Show how far studies are, from the run folder alone."""
+    from dataclasses import asdict
+
+    from gentrain.status import study_names, study_status
+    from gentrain.store import RunStore
+    from gentrain.view import print_json, show, status_table
+
+    store = RunStore(runs)
+    found = [study_status(store, name) for name in ([study] if study else study_names(store))]
+    if as_json:
+        rows = [(s.name, name, cell) for s in found for name, chain in s.chains.items() for cell in chain]
+        print_json([{"study": s, "chain": chain, **asdict(cell)} for s, chain, cell in rows], sys.stdout)
+        return
+    show(*(status_table(s) for s in found), *([] if found else [f"no study in {runs} yet"]))
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; users' mistakes are one line on standard error and exit status 2."""
     sys.exit(run(arguments))

@@ -6,16 +6,31 @@ from typing import Any
 
 from gentrain.chain import run_chain
 from gentrain.config import Study
-from gentrain.data.prepare import PreparedData, prepare
+from gentrain.data.prepare import PreparedData, find_manifest, prepare
 from gentrain.errors import ConfigError
 from gentrain.events import Note, Observer
 from gentrain.lineage import build_chain
+from gentrain.plan import Plan, make_plan
 from gentrain.store import RunStore
 
 
 def prepare_data(study: Study, *, store: RunStore, observe: Observer) -> PreparedData:
     """Return the study's prepared dataset, compiled now if it isn't there or is damaged."""
     return prepare(study.dataset, store.data, notify=lambda text: observe(Note(text)))
+
+
+def plan_study(study: Study, *, runs: str, devices: float, price: float | None) -> Plan:
+    """Return what the study's whole grid will cost; nothing is prepared, written or started."""
+    store = RunStore(runs)
+    manifest = find_manifest(study.dataset, store.data)
+    return make_plan(
+        study,
+        store=store,
+        data=manifest.fingerprint if manifest else None,
+        num_classes=len(manifest.classes) if manifest else None,
+        devices=devices,
+        price=price,
+    )
 
 
 def launch_chain(

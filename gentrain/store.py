@@ -256,6 +256,10 @@ class GenerationFolder:
             self.train.delete(name)
         return None
 
+    def newest_epoch(self) -> int:
+        """Return the epoch of the newest checkpoint by its name, unverified; 0 where there is none."""
+        return max((int(name[6:11]) for name in self._checkpoints()), default=0)
+
     def _checkpoints(self) -> list[str]:
         return [n for n in self.train.names() if n.startswith("epoch-") and n.endswith(".safetensors")]
 
@@ -271,6 +275,18 @@ class GenerationFolder:
         """Raise StoreError when another attempt has taken the folder over since."""
         if self.train.read("owner") != token.encode():
             raise StoreError(f"{self.folder}: another process has taken this generation over; this one stops")
+
+    def lock_held(self) -> bool:
+        """Return whether a living process trains this generation; elsewhere than on a local disk nobody can tell."""
+        path = Path(f"{self.folder.path}/.lock")
+        if not isinstance(self.folder.filesystem, pafs.LocalFileSystem) or not path.exists():
+            return False
+        with path.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
 
     @contextlib.contextmanager
     def locked(self, *, waiting: Callable[[], None]) -> Iterator[None]:

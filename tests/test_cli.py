@@ -23,6 +23,8 @@ GENTRAIN = str(Path(sys.executable).with_name("gentrain"))
 OPTIONS = {
     "chain": ["STUDY.yaml", "--f-a1", "--lambda", "--generations", "--workers", "--data", "--runs", "--set", "--json",
               "--address", "--local"],
+    "plan": ["STUDY.yaml", "--gpus", "--price", "--data", "--runs", "--set", "--json"],
+    "status": ["STUDY", "--runs", "--json"],
     "prepare": ["STUDY.yaml", "--data", "--runs", "--skip-broken", "--set", "--json"],
 }  # fmt: skip
 
@@ -54,11 +56,18 @@ def test_the_options_are_frozen():
     }
 
 
-def test_help_is_quick_and_imports_no_torch():
-    code = "import sys; from gentrain.cli import run; run(['chain', '--help']); sys.exit('torch' in sys.modules)"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert found.returncode == 0
-    assert "--f-a1" in found.stdout
+@pytest.mark.parametrize(
+    ("arguments", "expected"), [("chain --help", "--f-a1"), ("plan", "to train"), ("status", "no study in")]
+)
+def test_what_should_be_instant_imports_no_torch_and_no_ray(tmp_path, arguments, expected):
+    arguments = [*arguments.split(), "--runs", str(tmp_path)]
+    code = (
+        "import sys; from gentrain.cli import run; run(sys.argv[1:]); sys.exit(bool({'torch', 'ray'} & {*sys.modules}))"
+    )
+    found = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    assert expected in found.stdout
+    assert list(tmp_path.iterdir()) == []  # asking writes nothing
 
 
 def test_version_and_no_arguments(capsys):

@@ -90,16 +90,29 @@ def prepare(config: DatasetConfig, folder: Path, *, notify: Callable[[str], None
     return load_prepared(target)
 
 
+def find_manifest(config: DatasetConfig, folder: Path) -> Manifest | None:
+    """Return the manifest of the dataset if it is prepared below `folder`; its files are not verified."""
+    wanted = folder / f"{config.source}-{_request(config)}"
+    try:
+        return _read_manifest(wanted)
+    except DataError:
+        return None
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    try:
+        return Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+    except (OSError, ValidationError) as error:
+        raise DataError(f"{folder / MANIFEST}: missing or damaged") from error
+
+
 def load_prepared(folder: Path) -> PreparedData:
     """Return a prepared dataset after checking every file's size and sha256.
 
     Raises:
         DataError: when it is missing or damaged.
     """
-    try:
-        manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
-    except (OSError, ValidationError) as error:
-        raise DataError(f"{folder / MANIFEST}: missing or damaged") from error
+    manifest = _read_manifest(folder)
     for info in manifest.splits.values():
         path = folder / info.file
         if not path.is_file() or path.stat().st_size != info.bytes or _sha256(path) != info.sha256:

@@ -1,15 +1,14 @@
-"""What a person sees: a live table on a terminal, plain lines elsewhere, JSON rows for machines. The door to Rich."""
+"""A chain as it happens: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Self, TextIO
+from typing import Self, TextIO
 
 from rich.console import Console
 from rich.live import Live
@@ -26,6 +25,7 @@ from gentrain.events import (
     Note,
     Progress,
 )
+from gentrain.view.tables import duration, percent
 
 
 @dataclass
@@ -145,17 +145,17 @@ class PlainView(View):
                 f"generation {event.generation} epoch {row['epoch']}/{board.epochs}",
                 f"loss {row['loss']:.4f} = hard {row['hard']:.4f}, soft {row['soft']:.4f}",
                 f"primary {row['primary_score']:.3f} (target {board.lines[event.generation].target:.3f})",
-                f"error: train {_percent(row['train_error'])} test {_percent(row['test_error'])}",
+                f"error: train {percent(row['train_error'])} test {percent(row['test_error'])}",
                 f"{row['images_per_second']:,.0f} images/s",
-                f"{_duration(left)} left",
+                f"{duration(left)} left",
             ]
             return "  ".join(parts)
         if isinstance(event, GenerationDone):
             row = event.row
             ensemble = row["ensemble_top1_error"]
             told = f"generation {event.generation} {'found finished' if event.reused else 'done'}: "
-            told += f"test error {_percent(row['top1_error'])}"
-            return told + (f", ensemble {_percent(ensemble)}" if ensemble is not None else "")
+            told += f"test error {percent(row['top1_error'])}"
+            return told + (f", ensemble {percent(ensemble)}" if ensemble is not None else "")
         return None
 
 
@@ -185,9 +185,9 @@ class LiveView(View):
         if not board.lines:
             return Text("getting ready …", style="dim")
         left = board.seconds_left()
-        clock = f"{_duration(time.monotonic() - self._started)} so far"
+        clock = f"{duration(time.monotonic() - self._started)} so far"
         table = Table(
-            title=f"{board.chain}  ·  {clock}, {_duration(left)} of training left",
+            title=f"{board.chain}  ·  {clock}, {duration(left)} of training left",
             title_justify="left",
             title_style="bold",
             caption=board.runs,
@@ -215,9 +215,9 @@ class LiveView(View):
         yield f"{line.speed:,.0f}" if line.speed else "–"
         yield "{:.3f} = {:.3f}, {:.3f}".format(*line.loss) if line.loss else "–"
         yield f"{f'{line.primary:.3f}' if line.primary is not None else '–'} → {line.target:.3f}"
-        yield _percent(line.train_error)
-        yield _percent(line.error)
-        yield _percent(line.ensemble_error)
+        yield percent(line.train_error)
+        yield percent(line.error)
+        yield percent(line.ensemble_error)
 
 
 def open_view(*, as_json: bool, stream: TextIO | None = None) -> View:
@@ -232,79 +232,3 @@ def open_view(*, as_json: bool, stream: TextIO | None = None) -> View:
         return PlainView(stream)
     kind = LiveView if not as_json and stream.isatty() else PlainView
     return kind(copy, after=stream)
-
-
-def print_json(rows: Sequence[Mapping[str, Any]], stream: TextIO) -> None:
-    """Write rows as one JSON object a line."""
-    for row in rows:
-        stream.write(json.dumps(row) + "\n")
-    stream.flush()
-
-
-def results_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Return a chain's results like the paper's tables: generations across, with and without the running ensemble."""
-    table = Table(title=rows[0]["chain"], title_justify="left", title_style="bold")
-    table.add_column("")
-    for row in rows:
-        table.add_column(f"Gen #{row['generation']}", justify="right")
-    for name, column, show in (
-        ("top-1 error %", "top1_error", _bare_percent),
-        ("top-5 error %", "top5_error", _bare_percent),
-        ("NLL", "nll", _three),
-        ("calibration error %", "ece", _bare_percent),
-    ):
-        table.add_row(name, *(show(row[column]) for row in rows))
-        table.add_row("  + ensemble", *(show(row[f"ensemble_{column}"]) for row in rows), style="bold")
-    table.add_section()
-    table.add_row("primary score, training", *(_three(row["primary_measured"]) for row in rows))
-    table.add_row("  predicted", *(_three(row["primary_predicted"]) for row in rows))
-    table.add_row("training time", *(_duration(row["train_seconds"]) for row in rows))
-    return table
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.2f}%"
-
-
-def _bare_percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.2f}"
-
-
-def _three(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "unknown"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours}h {minutes:02d}m"
-    return f"{minutes}m {rest:02d}s" if minutes else f"{seconds:.1f}s" if seconds < 10 else f"{rest}s"
-
-
-def manifest_table(manifest: Any, *, folder: str) -> Table:
-    """Return what a prepared dataset holds."""
-    table = Table(title=f"{manifest.source}: {folder}", title_justify="left", title_style="bold", show_header=False)
-    table.add_column("")
-    table.add_column("", overflow="fold")
-    shown = ", ".join(manifest.classes[:8]) + (" …" if len(manifest.classes) > 8 else "")
-    table.add_row("classes", f"{len(manifest.classes)} ({shown})")
-    if manifest.groups:
-        table.add_row(
-            "groups",
-            f"{len(manifest.groups)} ({', '.join(manifest.groups[:5])}{' …' if len(manifest.groups) > 5 else ''})",
-        )
-    for name, info in manifest.splits.items():
-        table.add_row(name, f"{info.count:,} images, {info.bytes / 1e6:,.1f} MB, sha256 {info.sha256[:16]}…")
-    table.add_row("pixels", f"{manifest.height} × {manifest.width}")
-    table.add_row(
-        "mean, std", "  ".join(f"{m:.4f} ± {s:.4f}" for m, s in zip(manifest.mean, manifest.std, strict=True))
-    )
-    found = [f"{n} within {name}" for name, n in manifest.duplicates.within.items()]
-    found += [f"{n} across {name}" for name, n in manifest.duplicates.across.items()]
-    table.add_row("exact duplicates", ", ".join(found))
-    table.add_row("skipped", f"{len(manifest.skipped)} broken pictures")
-    table.add_row("fingerprint", f"{manifest.fingerprint[:16]}…")
-    return table

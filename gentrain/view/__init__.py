@@ -1,0 +1,48 @@
+"""What a person sees, and JSON rows for machines. The door to Rich."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, TextIO
+
+from rich.console import Console, RenderableType
+
+from gentrain.view.live import LiveView, PlainView, View, open_view
+from gentrain.view.tables import (
+    forest_tree,
+    manifest_table,
+    plan_assumptions,
+    plan_table,
+    results_table,
+    status_table,
+)
+
+__all__ = [
+    "LiveView",
+    "PlainView",
+    "View",
+    "forest_tree",
+    "manifest_table",
+    "open_view",
+    "plan_assumptions",
+    "plan_table",
+    "print_json",
+    "results_table",
+    "show",
+    "status_table",
+]
+
+
+def show(*shown: RenderableType) -> None:
+    """Print tables and text on standard output."""
+    console = Console(highlight=False, soft_wrap=True)
+    for part in shown:
+        console.print(part)
+
+
+def print_json(rows: Sequence[Mapping[str, Any]], stream: TextIO) -> None:
+    """Write rows as one JSON object a line."""
+    for row in rows:
+        stream.write(json.dumps(row) + "\n")
+    stream.flush()

@@ -1,0 +1,203 @@
+"""What a person reads at the end, or asks for: tables of results, data, plans and states."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+if TYPE_CHECKING:
+    from gentrain.data.manifest import Manifest
+    from gentrain.lineage import GenerationSpec
+    from gentrain.plan import Plan
+    from gentrain.status import GenerationStatus, StudyStatus
+
+MOST_BRANCHES = 40
+
+
+def results_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Return a chain's results like the paper's tables: generations across, with and without the running ensemble."""
+    table = Table(title=rows[0]["chain"], title_justify="left", title_style="bold")
+    table.add_column("")
+    for row in rows:
+        table.add_column(f"Gen #{row['generation']}", justify="right")
+    for name, column, show in (
+        ("top-1 error %", "top1_error", _bare_percent),
+        ("top-5 error %", "top5_error", _bare_percent),
+        ("NLL", "nll", _three),
+        ("calibration error %", "ece", _bare_percent),
+    ):
+        table.add_row(name, *(show(row[column]) for row in rows))
+        table.add_row("  + ensemble", *(show(row[f"ensemble_{column}"]) for row in rows), style="bold")
+    table.add_section()
+    table.add_row("primary score, training", *(_three(row["primary_measured"]) for row in rows))
+    table.add_row("  predicted", *(_three(row["primary_predicted"]) for row in rows))
+    table.add_row("training time", *(duration(row["train_seconds"]) for row in rows))
+    return table
+
+
+def manifest_table(manifest: Manifest, *, folder: str) -> Table:
+    """Return what a prepared dataset holds."""
+    table = Table(title=f"{manifest.source}: {folder}", title_justify="left", title_style="bold", show_header=False)
+    table.add_column("")
+    table.add_column("", overflow="fold")
+    shown = ", ".join(manifest.classes[:8]) + (" …" if len(manifest.classes) > 8 else "")
+    table.add_row("classes", f"{len(manifest.classes)} ({shown})")
+    if manifest.groups:
+        table.add_row(
+            "groups",
+            f"{len(manifest.groups)} ({', '.join(manifest.groups[:5])}{' …' if len(manifest.groups) > 5 else ''})",
+        )
+    for name, info in manifest.splits.items():
+        table.add_row(name, f"{info.count:,} images, {info.bytes / 1e6:,.1f} MB, sha256 {info.sha256[:16]}…")
+    table.add_row("pixels", f"{manifest.height} × {manifest.width}")
+    table.add_row(
+        "mean, std", "  ".join(f"{m:.4f} ± {s:.4f}" for m, s in zip(manifest.mean, manifest.std, strict=True))
+    )
+    found = [f"{n} within {name}" for name, n in manifest.duplicates.within.items()]
+    found += [f"{n} across {name}" for name, n in manifest.duplicates.across.items()]
+    table.add_row("exact duplicates", ", ".join(found))
+    table.add_row("skipped", f"{len(manifest.skipped)} broken pictures")
+    table.add_row("fingerprint", f"{manifest.fingerprint[:16]}…")
+    return table
+
+
+def plan_table(plan: Plan, *, name: str) -> Table:
+    """Return what a study will cost, with units; what isn't known says so."""
+    forest = plan.forest
+    table = Table(title=f"{name}: what it will cost", title_justify="left", title_style="bold", show_header=False)
+    table.add_column("")
+    table.add_column("", justify="right")
+    table.add_row("chains", f"{len(forest.chains):,}")
+    table.add_row("generations, counted once a chain", f"{forest.wanted:,}")
+    table.add_row("distinct trainings", f"{len(forest.specs):,}")
+    table.add_row("  saved by sharing", f"{forest.wanted - len(forest.specs):,}")
+    table.add_row("  finished already", f"{len(plan.finished):,}")
+    table.add_row("  to train", f"{len(plan.seconds):,}", style="bold")
+    table.add_section()
+    for (network, kind), seconds in _by_network(plan).items():
+        table.add_row(f"one {kind}, {network}", duration(seconds))
+    table.add_section()
+    hours = None if plan.device_seconds is None else plan.device_seconds / 3600
+    table.add_row("device-hours", _unknown(hours, "{:,.2f} h"))
+    table.add_row(f"makespan on {plan.devices:g} devices, {plan.at_once} trainings at once", duration(plan.makespan))
+    table.add_row("  no schedule is shorter than", duration(plan.lower_bound))
+    if plan.price is not None:
+        table.add_row(f"cost at {plan.price:g} a device-hour", _unknown(plan.cost, "{:,.2f}"), style="bold")
+    return table
+
+
+def plan_assumptions(plan: Plan) -> str:
+    """Return in a sentence what the plan's figures stand on."""
+    text = "Seconds are medians of like generations in the run folder (same data, network, batch, precision, workers), "
+    text += "training steps alone: starting workers and evaluating come on top."
+    if plan.unknown:
+        text += f" Unknown for {plan.unknown:,} trainings: run one epoch of each kind (--set recipe.epochs=1) to know."
+    return text
+
+
+def _by_network(plan: Plan) -> dict[tuple[str, str], float | None]:
+    return {
+        (plan.forest.specs[key].network.name, plan.forest.specs[key].task.kind): seconds
+        for key, seconds in plan.seconds.items()
+    }
+
+
+def forest_tree(plan: Plan, *, name: str) -> Tree:
+    """Return the lineage: patriarchs, and the students that learn from them, unbranched lines folded into one."""
+    forest = plan.forest
+    students: dict[str | None, list[GenerationSpec]] = {}
+    for spec in forest.specs.values():
+        students.setdefault(spec.teacher, []).append(spec)
+    tree = Tree(Text(name, style="bold"))
+
+    def grow(branch: Tree, first: GenerationSpec) -> None:
+        line = [first]
+        while len(following := students.get(line[-1].key, [])) == 1:
+            if forest.wanted_by[following[0].key] != forest.wanted_by[first.key]:
+                break
+            line.append(following[0])
+        grown = branch.add(_branch(plan, line))
+        for student in students.get(line[-1].key, []):
+            grow(grown, student)
+
+    patriarchs = students.get(None, [])
+    for patriarch in patriarchs[:MOST_BRANCHES]:
+        grow(tree, patriarch)
+    if len(patriarchs) > MOST_BRANCHES:
+        tree.add(f"… and {len(patriarchs) - MOST_BRANCHES:,} more patriarchs")
+    return tree
+
+
+def _branch(plan: Plan, line: Sequence[GenerationSpec]) -> Text:
+    first, last = line[0], line[-1]
+    generations = f"M({first.generation})" + (f"..M({last.generation})" if last is not first else "")
+    chains = plan.forest.wanted_by[first.key]
+    text = Text(generations)
+    if len(chains) > 1:
+        f_a1 = next(chain.f_a1 for chain in plan.forest.chains if chain.name == chains[0])
+        text.append(f"  D({f_a1},·)-{first.network.name}-s{first.seed}", style="cyan")
+        text.append(f"  shared by {len(chains)} chains")
+    else:
+        text.append(f"  {chains[0]}", style="cyan")
+    if finished := sum(spec.key in plan.finished for spec in line):
+        text.append(
+            f"  {'finished' if finished == len(line) else f'{finished} of {len(line)} finished'}", style="green"
+        )
+    return text
+
+
+def status_table(status: StudyStatus) -> Table:
+    """Return a study's grid: a row a chain, a column a generation."""
+    cells = [cell for chain in status.chains.values() for cell in chain]
+    counts = {state: sum(cell.state == state for cell in cells) for state in _STATES}
+    told = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    table = Table(title=f"{status.name}: {told}", title_justify="left", title_style="bold", caption_justify="left")
+    table.caption = "a figure is the finished generation's top-1 error"
+    table.add_column("chain", no_wrap=True)
+    for generation in range(max((len(chain) for chain in status.chains.values()), default=0)):
+        table.add_column(f"Gen #{generation}", justify="right")
+    for name, chain in status.chains.items():
+        table.add_row(name, *(_cell(cell, epochs=status.epochs) for cell in chain))
+    return table
+
+
+_STATES = {"done": "green", "running": "cyan", "interrupted": "yellow", "waiting": "dim", "damaged": "red"}
+
+
+def _cell(cell: GenerationStatus, *, epochs: int) -> Text:
+    shown = percent(cell.top1_error) if cell.state == "done" else cell.state
+    if cell.state in ("running", "interrupted"):
+        shown += f" {cell.epoch}/{epochs}"
+    return Text(shown, style=_STATES[cell.state])
+
+
+def percent(value: float | None) -> str:
+    """Return a fraction as a percentage, a dash for None."""
+    return "–" if value is None else f"{100 * value:.2f}%"
+
+
+def _bare_percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.2f}"
+
+
+def _three(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def duration(seconds: float | None) -> str:
+    """Return seconds in the units a person would use; None is unknown."""
+    if seconds is None:
+        return "unknown"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h {minutes:02d}m"
+    return f"{minutes}m {rest:02d}s" if minutes else f"{seconds:.1f}s" if seconds < 10 else f"{rest}s"
+
+
+def _unknown(value: float | None, text: str) -> str:
+    return "unknown" if value is None else text.format(value)

@@ -1,0 +1,111 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gentrain.config import load_study
+from gentrain.errors import ConfigError
+from gentrain.lineage import build_forest
+from gentrain.plan import make_plan, simulate
+from gentrain.status import study_names, study_status
+from gentrain.store import EPOCHS, MODEL, SPEC, RunStore
+
+POINTS = "grid.process=[{f_a1: 1.0, lambda: 0.0}, {f_a1: 1.0, lambda: 0.5}, {lambda: 0.5}, {lambda: 0.6}]"
+DATA = "d" * 64
+
+
+def study(*overrides):
+    return load_study(overrides=["generations=2", "recipe.epochs=10", "recipe.milestones=[]", *overrides])
+
+
+def plan(store, *overrides, devices=1.0, **settings):
+    return make_plan(study(*overrides), store=store, data=DATA, num_classes=10, devices=devices, **settings)
+
+
+def finish(store, spec, *, seconds, workers=1):
+    folder = store.generation(spec.key)
+    folder.folder.write(SPEC, json.dumps(spec.model_dump(mode="json")).encode())
+    facts = {"scores": {"top1_error": 0.25}, "train_primary": 0.6, "threads": 1, "device": "cpu", "versions": {}}
+    folder.finish({MODEL: b"m", EPOCHS: b"e"}, seconds=seconds, workers=workers, **facts)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return RunStore(str(tmp_path))
+
+
+def test_what_is_not_known_is_unknown_never_zero(store):
+    found = plan(store, POINTS, price=2.0)
+    assert (len(found.seconds), found.unknown) == (8, 8)
+    assert found.device_seconds is found.makespan is found.lower_bound is found.cost is None
+
+
+def test_seconds_are_those_of_like_generations_scaled_to_the_epochs(store):
+    short = build_forest(study("recipe.epochs=2"), data=DATA, num_classes=10)
+    patriarch, student = list(short.specs.values())[:2]
+    finish(store, patriarch, seconds=20.0)
+    assert plan(store, POINTS).unknown == 6  # students were not measured
+    finish(store, student, seconds=30.0)
+    found = plan(store, POINTS, devices=2, price=3.6)
+    assert found.unknown == 0
+    assert sorted(found.seconds.values()) == [100.0] * 2 + [150.0] * 6  # 10 s and 15 s an epoch, 10 epochs
+    assert found.device_seconds == 1100
+    assert found.cost == pytest.approx(1.1)
+    assert found.lower_bound == 550  # all work over two devices; the longest chain takes 400
+    assert found.makespan == 550
+    assert plan(store, POINTS, devices=8).makespan == plan(store, POINTS, devices=8).lower_bound == 400
+    assert plan(store, POINTS, "workers=2", devices=2).unknown == 8  # another number of workers is another speed
+
+
+def test_finished_generations_cost_nothing(store):
+    specs = list(build_forest(study(), data=DATA, num_classes=10).specs.values())
+    for spec in specs[:2]:
+        finish(store, spec, seconds=100.0)
+    found = plan(store)
+    assert (len(found.finished), list(found.seconds)) == (2, [specs[2].key])
+    assert found.makespan == 100
+
+
+def test_workers_and_shares_of_a_gpu_count(store):
+    assert plan(store, "workers=4", devices=9).at_once == 2
+    assert plan(store, "gpus_per_worker=0.25").at_once == 4
+    with pytest.raises(ConfigError, match=r"--gpus 1: one training takes 4 \(workers × gpus_per_worker\); give more"):
+        plan(store, "workers=4")
+
+
+@given(st.data(), st.integers(1, 6))
+def test_the_simulated_schedule_is_between_its_bounds(data, at_once):
+    forest = build_forest(study(POINTS, "grid.seed=[0, 1, 2]"), data=DATA, num_classes=10)
+    left = data.draw(st.sets(st.sampled_from(sorted(forest.specs))))
+    for key in list(forest.specs):  # what follows from one that is left is left
+        if forest.specs[key].teacher in left:
+            left.add(key)
+    seconds = {key: data.draw(st.floats(0.1, 100)) for key in forest.specs if key in left}
+    makespan = simulate(forest, seconds, at_once=at_once)
+    paths = {}
+    for key, own in seconds.items():
+        paths[key] = own + paths.get(forest.specs[key].teacher, 0.0)
+    longest, total = max(paths.values(), default=0.0), sum(seconds.values())
+    assert max(longest, total / at_once) <= makespan + 1e-6
+    assert makespan <= total / at_once + longest + 1e-6  # Graham's bound for list schedules
+
+
+def test_status_tells_done_running_interrupted_and_waiting(store):
+    specs = list(build_forest(study("generations=3"), data=DATA, num_classes=10).specs.values())
+    assert study_names(store) == []
+    folder = store.study("s")
+    folder.write("study.yaml", b"{name: s, recipe: {epochs: 10, milestones: []}}")
+    keys = [spec.key for spec in specs]
+    (folder / "chains").write_json("c.json", {"name": "c", "keys": keys})
+    finish(store, specs[0], seconds=1.0)
+    store.generation(keys[1]).save_checkpoint(7, b"state")
+    store.generation(keys[2]).save_checkpoint(4, b"state")
+    with store.generation(keys[1]).locked(waiting=pytest.fail):
+        (chain,) = study_status(store, "s").chains.values()
+    assert [(cell.state, cell.epoch) for cell in chain] == [
+        ("done", 0), ("running", 7), ("interrupted", 4), ("waiting", 0)
+    ]  # fmt: skip
+    assert chain[0].top1_error == 0.25
+    with pytest.raises(ConfigError, match=r"t: no such study in .*; there: s"):
+        study_status(store, "t")
