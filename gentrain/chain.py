@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from typing import Any, Protocol
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-import yaml
 
 from gentrain.config import Study
 from gentrain.ensemble import running_ensemble
@@ -18,7 +13,7 @@ from gentrain.events import ChainStarted, GenerationDone, GenerationQueued, Note
 from gentrain.lineage import Chain, GenerationSpec, StudentSpec
 from gentrain.metrics import score
 from gentrain.predictions import decode_predictions
-from gentrain.store import EPOCHS, MODEL, PREDICTIONS, Done, Folder, RunStore
+from gentrain.store import EPOCHS, MODEL, PREDICTIONS, Done, RunStore
 
 
 class Runner(Protocol):
@@ -31,15 +26,11 @@ class Runner(Protocol):
 def run_chain(
     chain: Chain, *, study: Study, store: RunStore, runner: Runner, observe: Observer
 ) -> list[dict[str, Any]]:
-    """Bring every generation of the chain to its end; return the rows of results.parquet.
+    """Bring every generation of the chain to its end; return its rows of results.parquet.
 
     A finished generation is verified and reused. Calling this again after any interruption goes on where it stopped.
     """
-    folder = store.study(study.name)
-    keys = tuple(spec.key for spec in chain.specs)
-    folder.write("study.yaml", yaml.safe_dump(study.dump(), sort_keys=False, allow_unicode=True).encode())
-    (folder / "chains").write_json(f"{chain.name}.json", {"name": chain.name, "keys": keys})
-    observe(ChainStarted(chain.name, study.recipe.epochs, chain.targets, keys, str(folder)))
+    observe(ChainStarted(chain.name, study.recipe.epochs, chain.targets, chain.keys, str(store.study(study.name))))
     rows: list[dict[str, Any]] = []
     probabilities: list[np.ndarray] = []
     for spec in chain.specs:
@@ -47,19 +38,8 @@ def run_chain(
         found, labels = decode_predictions(store.generation(spec.key).read_verified(PREDICTIONS))
         probabilities.append(found)
         rows.append(_row(chain, spec, done, probabilities, labels))
-        _merge_results(folder, chain.name, rows)
         observe(GenerationDone(spec.generation, rows[-1], reused))
     return rows
-
-
-def _merge_results(folder: Folder, chain: str, rows: list[dict[str, Any]]) -> None:
-    """Replace this chain's rows in results.parquet; the study's other chains keep theirs."""
-    content = folder.read("results.parquet")
-    kept = []
-    if content is not None:
-        with contextlib.suppress(pa.ArrowInvalid):  # a damaged table is only a summary: it is written anew
-            kept = [row for row in pq.read_table(io.BytesIO(content)).to_pylist() if row["chain"] != chain]
-    folder.write_table("results.parquet", pa.Table.from_pylist([*kept, *rows], RESULTS))
 
 
 def ensure_generation(spec: GenerationSpec, *, store: RunStore, runner: Runner, observe: Observer) -> tuple[Done, bool]:
@@ -88,33 +68,6 @@ def ensure_generation(spec: GenerationSpec, *, store: RunStore, runner: Runner, 
             raise StoreError(f"{folder.folder}: training ended without a sound result; run the same command again")
         folder.clear_training()
         return found.done, False
-
-
-RESULTS = pa.schema(
-    [(name, pa.string()) for name in ("chain", "key", "network")]
-    + [(name, pa.int64()) for name in ("generation", "seed", "workers")]
-    + [
-        (name, pa.float64())
-        for name in (
-            "f_a1",
-            "lambda",
-            "top1_error",
-            "top5_error",
-            "nll",
-            "ece",
-            "ensemble_top1_error",
-            "ensemble_top5_error",
-            "ensemble_nll",
-            "ensemble_ece",
-            "primary_measured",
-            "primary_predicted",
-            "primary_test",
-            "train_seconds",
-        )
-    ]
-)
-"""results.parquet: errors are fractions; ensemble_* are null for the patriarch, which has none; primary_measured is the
-training set's mean largest score in the last epoch, primary_test the test set's."""
 
 
 def _row(

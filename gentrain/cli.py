@@ -22,6 +22,9 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as recipe.epochs=10.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON rows on standard output, all else on standard error.")]
+AddressOption = Annotated[
+    str | None, typer.Option("--address", help="A running Ray cluster, such as auto; default: a private one.")
+]
 INTERRUPTED = 130
 """What Typer returns after Ctrl-C, as shells do."""
 QUICKSTART = Path(__file__).with_name("quickstart.yaml")
@@ -50,9 +53,7 @@ def chain(
     runs: RunsOption = "runs",
     settings: SetOption = None,
     as_json: JsonOption = False,
-    address: Annotated[
-        str | None, typer.Option("--address", help="A running Ray cluster, such as auto; default: a private one.")
-    ] = None,
+    address: AddressOption = None,
     local: Annotated[bool, typer.Option("--local", help="Debug: in this process, without Ray.")] = False,
 ) -> None:
     """Train one chain D(f_a1, λ): a patriarch and its students, with the running ensembles."""
@@ -75,6 +76,33 @@ def chain(
         print_json(rows, sys.stdout)
     else:
         view.console.print(results_table(rows))
+        view.console.print(f"results: {Path(runs) / 'studies' / loaded.name}")
+
+
+@app.command()
+def sweep(
+    study: StudyArgument = None,
+    data: DataOption = None,
+    runs: RunsOption = "runs",
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+    extend: Annotated[bool, typer.Option("--extend", help="Add chains to a sweep of the same name.")] = False,
+    address: AddressOption = None,
+) -> None:
+    """Train the whole grid of a study, every shared generation once."""
+    from gentrain.config import load_study
+    from gentrain.launch import launch_sweep
+    from gentrain.status import study_status
+    from gentrain.store import RunStore
+    from gentrain.view import open_view, print_json, show, status_table
+
+    loaded = load_study(study or QUICKSTART, overrides=settings or (), dataset__path=data)
+    with open_view(as_json=as_json, live=False) as view:
+        rows = launch_sweep(loaded, runs=runs, observe=view, address=address, extend=extend)
+    if as_json:
+        print_json(rows, sys.stdout)
+    else:
+        show(status_table(study_status(RunStore(runs), loaded.name)))
         view.console.print(f"results: {Path(runs) / 'studies' / loaded.name}")
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from gentrain.chain import run_chain
 from gentrain.config import Study
 from gentrain.data.prepare import PreparedData, find_manifest, prepare
-from gentrain.errors import ConfigError
-from gentrain.events import Note, Observer
-from gentrain.lineage import build_chain
+from gentrain.errors import ConfigError, StoreError, TrainingError
+from gentrain.events import Event, GenerationDone, Note, Observer
+from gentrain.lineage import Forest, GenerationSpec, build_chain, build_forest
 from gentrain.plan import Plan, make_plan
+from gentrain.record import StudyRecord
 from gentrain.store import RunStore
 
 
@@ -54,14 +57,107 @@ def launch_chain(
             probe(address)
     data = prepare_data(study, store=store, observe=observe)
     chain = build_chain(study, data=data.manifest.fingerprint, num_classes=data.num_classes)
+    record = StudyRecord(study, store=store)
+    record.begin([chain])
+    observe = recording(record, observe)
     if local:
         debug = LocalRunner(study, store=store, data=data.folder, observe=observe)
         return run_chain(chain, study=study, store=store, runner=debug, observe=observe)
 
-    log = store.data.parent / "studies" / study.name / "ray.log"
+    log = _ray_log(store, study)
     observe(Note(f"{f'connecting to Ray at {address}' if address else 'starting Ray'}; what it says goes to {log}"))
     with ray_session(address=address, log=log):
         from gentrain.cluster.trainer import RayRunner
 
         runner = RayRunner(study, store=store, data=data.folder, chain=chain.name, observe=observe)
         return run_chain(chain, study=study, store=store, runner=runner, observe=observe)
+
+
+def launch_sweep(
+    study: Study, *, runs: str, observe: Observer, address: str | None = None, extend: bool = False
+) -> list[dict[str, Any]]:
+    """Run every chain of the study's grid to its end on Ray; return the rows of results.parquet.
+
+    Chains that are finished are verified and read here, without Ray: a sweep that is complete ends in seconds.
+
+    Raises:
+        ConfigError: when a sweep of this name wanted something else before.
+        TrainingError: when chains could not be finished, naming each; the others are.
+    """
+    from gentrain.cluster.session import fit_resources, own_resources, probe, ray_session
+
+    study = _for_sweeps(study)
+    store = RunStore(runs)
+    store.check_writable()
+    if address is None:
+        fit_resources(study, own_resources())
+    else:
+        probe(address)
+    data = prepare_data(study, store=store, observe=observe)
+    forest = build_forest(study, data=data.manifest.fingerprint, num_classes=data.num_classes)
+    points = dict(zip((chain.name for chain in forest.chains), study.points(), strict=True))
+    record = StudyRecord(study, store=store)
+    record.check_unchanged(forest.chains, extend=extend)
+    record.begin(forest.chains)
+    observe(
+        Note(
+            f"{study.name}: {len(forest.chains)} chains of {forest.wanted} generations, "
+            f"{len(forest.specs)} distinct trainings"
+        )
+    )
+    left = _unfinished(forest, store)
+    failures: dict[str, str] = {}
+    if left:
+        log = _ray_log(store, study)
+        observe(Note(f"{len(left)} trainings to do; starting Ray, what it says goes to {log}"))
+        with ray_session(address=address, log=log):
+            from gentrain.cluster.sweep import run_trials
+
+            chains = [chain for chain in forest.chains if set(chain.keys) & left]
+            chains.sort(key=lambda chain: -len(set(chain.keys) & left))
+            failures = run_trials(chains, points, store=store, data=data.folder, observe=recording(record, observe))
+    rows = []
+    for chain in forest.chains:
+        if not set(chain.keys) & _unfinished(forest, store, among=chain.keys):
+            rows += run_chain(chain, study=points[chain.name], store=store, runner=_NoRunner(), observe=lambda _: None)
+        elif chain.name not in failures:
+            failures[chain.name] = "interrupted"
+    record.add(rows)
+    if failures:
+        told = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
+        raise TrainingError(f"{len(failures)} of {len(forest.chains)} chains are not finished: {told}")
+    return rows
+
+
+class _NoRunner:
+    """For chains that are finished: nothing is left to train."""
+
+    def run_generation(self, spec: GenerationSpec, *, weights_done: bool = False) -> None:
+        raise StoreError(f"generation {spec.generation} ({spec.key}) vanished meanwhile; run the same command again")
+
+
+def _for_sweeps(study: Study) -> Study:
+    """Give a worker one CPU where the study doesn't say: chains side by side use the cores better than threads do."""
+    if study.cpus_per_worker is None and study.device != "cuda" and not study.gpus_per_worker:
+        return study.model_copy(update={"cpus_per_worker": 1})
+    return study
+
+
+def _unfinished(forest: Forest, store: RunStore, *, among: Iterable[str] | None = None) -> set[str]:
+    """Return the keys whose generations are not there, whole and verified."""
+    return {key for key in (forest.specs if among is None else among) if not store.generation(key).inspect().sound}
+
+
+def recording(record: StudyRecord, observe: Observer) -> Observer:
+    """Return an observer that puts finished generations into the study's table before it passes them on."""
+
+    def both(event: Event) -> None:
+        if isinstance(event, GenerationDone):
+            record.add([event.row])
+        observe(event)
+
+    return both
+
+
+def _ray_log(store: RunStore, study: Study) -> Path:
+    return store.data.parent / "studies" / study.name / "ray.log"

@@ -77,6 +77,11 @@ class Chain(_Frozen):
     specs: tuple[GenerationSpec, ...]
 
     @property
+    def keys(self) -> tuple[str, ...]:
+        """Its generations' keys, in order."""
+        return tuple(spec.key for spec in self.specs)
+
+    @property
     def targets(self) -> tuple[float, ...]:
         """Predicted primary score w_g of each generation."""
         process = Process(self.f_a1, self.lam, k=self.k)

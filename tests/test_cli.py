@@ -24,6 +24,7 @@ OPTIONS = {
     "chain": ["STUDY.yaml", "--f-a1", "--lambda", "--generations", "--workers", "--data", "--runs", "--set", "--json",
               "--address", "--local"],
     "plan": ["STUDY.yaml", "--gpus", "--price", "--data", "--runs", "--set", "--json"],
+    "sweep": ["STUDY.yaml", "--data", "--runs", "--set", "--json", "--extend", "--address"],
     "status": ["STUDY", "--runs", "--json"],
     "prepare": ["STUDY.yaml", "--data", "--runs", "--skip-broken", "--set", "--json"],
 }  # fmt: skip

@@ -141,6 +141,7 @@ def test_a_damaged_newest_checkpoint_is_told_and_the_one_before_it_used(tmp_path
 
 
 @pytest.mark.ray
+@pytest.mark.timeout(900)
 def test_ctrl_c_and_then_the_driver_killed_on_ray_with_one_worker(tmp_path, reference):
     runs = tmp_path / "runs"
     with started(runs, "--workers", "1") as driver:
@@ -161,6 +162,7 @@ def test_ctrl_c_and_then_the_driver_killed_on_ray_with_one_worker(tmp_path, refe
 
 
 @pytest.mark.ray
+@pytest.mark.timeout(900)
 def test_a_worker_killed_and_then_everything_with_two_workers(tmp_path, reference):
     runs = tmp_path / "runs"
     with started(runs, "--workers", "2") as driver:

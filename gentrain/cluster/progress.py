@@ -14,14 +14,23 @@ POLL_SECONDS = 0.25
 
 
 class ProgressBoard:
-    """Events of one generation, in order; workers post, the driver drains."""
+    """Events in order: those who work post, the driver drains."""
 
     def __init__(self) -> None:
         self._events: list[Event | GentrainError] = []
+        self._failures: dict[str, str] = {}
 
     def post(self, event: Event | GentrainError) -> None:
         """Add an event, or the error that ended the training."""
         self._events.append(event)
+
+    def fail(self, chain: str, reason: str) -> None:
+        """Note why a chain ended early."""
+        self._failures[chain] = reason
+
+    def failures(self) -> dict[str, str]:
+        """Return why chains ended early, by name."""
+        return self._failures
 
     def drain(self) -> list[Event | GentrainError]:
         """Return what came since the last call."""

@@ -78,7 +78,7 @@ class _Board:
             line.primary, line.train_error = row["primary_score"], row["train_error"]
             line.error = row["test_error"] if row["test_error"] is not None else line.error
             line.epoch_seconds.append(row["seconds"])
-        elif isinstance(event, GenerationDone):
+        elif isinstance(event, GenerationDone) and self.lines:
             row, line = event.row, self.lines[event.generation]
             line.state, line.epoch, line.images = "reused" if event.reused else "done", self.epochs, 0
             line.error, line.ensemble_error = row["top1_error"], row["ensemble_top1_error"]
@@ -153,7 +153,8 @@ class PlainView(View):
         if isinstance(event, GenerationDone):
             row = event.row
             ensemble = row["ensemble_top1_error"]
-            told = f"generation {event.generation} {'found finished' if event.reused else 'done'}: "
+            told = f"{row['chain']}: " if row["chain"] != board.chain else ""
+            told += f"generation {event.generation} {'found finished' if event.reused else 'done'}: "
             told += f"test error {percent(row['top1_error'])}"
             return told + (f", ensemble {percent(ensemble)}" if ensemble is not None else "")
         return None
@@ -220,7 +221,7 @@ class LiveView(View):
         yield percent(line.ensemble_error)
 
 
-def open_view(*, as_json: bool, stream: TextIO | None = None) -> View:
+def open_view(*, as_json: bool, live: bool = True, stream: TextIO | None = None) -> View:
     """Return the view that suits standard output; with `as_json`, plain lines on standard error.
 
     The view writes to a copy of the stream's descriptor, so that what Ray prints can be sent elsewhere meanwhile.
@@ -230,5 +231,5 @@ def open_view(*, as_json: bool, stream: TextIO | None = None) -> View:
         copy = open(os.dup(stream.fileno()), "w", encoding="utf-8", buffering=1, closefd=True)  # noqa: SIM115
     except (OSError, ValueError):  # a stream without a descriptor, in tests and notebooks
         return PlainView(stream)
-    kind = LiveView if not as_json and stream.isatty() else PlainView
+    kind = LiveView if live and not as_json and stream.isatty() else PlainView
     return kind(copy, after=stream)
