@@ -88,6 +88,8 @@ def launch_sweep(
 
     study = _for_sweeps(study)
     store = RunStore(runs)
+    if not store.local:
+        raise ConfigError(f"--runs {runs}: a sweep needs a disk that all nodes share; object stores have no locks yet")
     store.check_writable()
     if address is None:
         fit_resources(study, own_resources())

@@ -326,9 +326,14 @@ class RunStore:
     @property
     def data(self) -> Path:
         """Where prepared datasets lie (always a local disk: FFCV maps them into memory)."""
-        if isinstance(self.root.filesystem, pafs.LocalFileSystem):
+        if self.local:
             return Path(self.root.path) / "data"
         return Path("~/.cache/gentrain/data").expanduser()
+
+    @property
+    def local(self) -> bool:
+        """Whether this is a folder of a disk, where locks work."""
+        return isinstance(self.root.filesystem, pafs.LocalFileSystem)
 
     def check_writable(self) -> None:
         """Fail at once, in one line, where nothing can be written."""
