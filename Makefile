@@ -4,12 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test setup lint types layers unit docs fmt clean
+.PHONY: demo test slow setup lint types layers unit docs fmt clean
 
 demo: $(STAMP)
 	$(BIN)/gentrain chain experiments/quickstart.yaml
 
 test: lint types layers unit
+
+slow: $(STAMP)
+	$(BIN)/pytest -m slow
 
 setup: $(STAMP)
 

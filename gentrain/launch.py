@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -118,13 +117,14 @@ def launch_sweep(
             chains = [chain for chain in forest.chains if set(chain.keys) & left]
             chains.sort(key=lambda chain: -len(set(chain.keys) & left))
             failures = run_trials(chains, points, store=store, data=data.folder, observe=recording(record, observe))
+    left = _unfinished(forest, store)
     rows = []
     for chain in forest.chains:
-        if not set(chain.keys) & _unfinished(forest, store, among=chain.keys):
+        if not set(chain.keys) & left:
             rows += run_chain(chain, study=points[chain.name], store=store, runner=_NoRunner(), observe=lambda _: None)
-        elif chain.name not in failures:
-            failures[chain.name] = "interrupted"
     record.add(rows)
+    if any(set(chain.keys) & left for chain in forest.chains if chain.name not in failures):
+        raise KeyboardInterrupt  # Tune answers Ctrl-C by returning as if all were well
     if failures:
         told = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
         raise TrainingError(f"{len(failures)} of {len(forest.chains)} chains are not finished: {told}")
@@ -145,9 +145,9 @@ def _for_sweeps(study: Study) -> Study:
     return study
 
 
-def _unfinished(forest: Forest, store: RunStore, *, among: Iterable[str] | None = None) -> set[str]:
+def _unfinished(forest: Forest, store: RunStore) -> set[str]:
     """Return the keys whose generations are not there, whole and verified."""
-    return {key for key in (forest.specs if among is None else among) if not store.generation(key).inspect().sound}
+    return {key for key in forest.specs if not store.generation(key).inspect().sound}
 
 
 def recording(record: StudyRecord, observe: Observer) -> Observer:

@@ -224,12 +224,16 @@ class TestRayRunner(RunnerCase):
     def launch(study, runs, observe):
         from gentrain.chain import run_chain
         from gentrain.cluster.trainer import RayRunner
-        from gentrain.launch import prepare_data
+        from gentrain.launch import prepare_data, recording
         from gentrain.lineage import build_chain
+        from gentrain.record import StudyRecord
 
         store = RunStore(str(runs))
         data = prepare_data(study, store=store, observe=observe)
         chain = build_chain(study, data=data.manifest.fingerprint, num_classes=data.num_classes)
+        record = StudyRecord(study, store=store)
+        record.begin([chain])
+        observe = recording(record, observe)
         runner = RayRunner(study, store=store, data=data.folder, chain=chain.name, observe=observe)
         return run_chain(chain, study=study, store=store, runner=runner, observe=observe)
 
