@@ -59,7 +59,7 @@ def chain(
     """Train one chain D(f_a1, λ): a patriarch and its students, with the running ensembles."""
     from gentrain.config import load_study
     from gentrain.launch import launch_chain
-    from gentrain.view import open_view, print_json, results_table
+    from gentrain.view import ChainLines, ChainTable, open_view, print_json, results_table
 
     loaded = load_study(
         study or QUICKSTART,
@@ -70,7 +70,7 @@ def chain(
         workers=workers,
         dataset__path=data,
     )
-    with open_view(as_json=as_json) as view:
+    with open_view(ChainLines, ChainTable, as_json=as_json) as view:
         rows = launch_chain(loaded, runs=runs, observe=view, address=address, local=local)
     if as_json:
         print_json(rows, sys.stdout)
@@ -94,10 +94,10 @@ def sweep(
     from gentrain.launch import launch_sweep
     from gentrain.status import study_status
     from gentrain.store import RunStore
-    from gentrain.view import open_view, print_json, show, status_table
+    from gentrain.view import SweepLines, SweepTable, open_view, print_json, show, status_table
 
     loaded = load_study(study or QUICKSTART, overrides=settings or (), dataset__path=data)
-    with open_view(as_json=as_json, live=False) as view:
+    with open_view(SweepLines, SweepTable, as_json=as_json) as view:
         rows = launch_sweep(loaded, runs=runs, observe=view, address=address, extend=extend)
     if as_json:
         print_json(rows, sys.stdout)
@@ -121,12 +121,12 @@ def prepare(
     from gentrain.config import load_study
     from gentrain.launch import prepare_data
     from gentrain.store import RunStore
-    from gentrain.view import manifest_table, open_view, print_json
+    from gentrain.view import ChainLines, ChainTable, manifest_table, open_view, print_json
 
     loaded = load_study(
         study or QUICKSTART, overrides=settings or (), dataset__path=data, dataset__skip_broken=skip_broken or None
     )
-    with open_view(as_json=as_json) as view:
+    with open_view(ChainLines, ChainTable, as_json=as_json) as view:
         prepared = prepare_data(loaded, store=RunStore(runs), observe=view)
     if as_json:
         print_json([{"folder": str(prepared.folder), **prepared.manifest.model_dump(mode="json")}], sys.stdout)

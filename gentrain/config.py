@@ -146,6 +146,16 @@ class GridConfig(_Settings):
         return not (self.process or self.network or self.seed or self.points)
 
 
+class SchedulerConfig(_Settings):
+    """Which of a sweep's chains go on: a scheduler of Ray Tune over the held-out error by generation."""
+
+    name: Literal["fifo", "asha", "median"] = Field(
+        "fifo", description="fifo: every chain to its end; asha: successive halving; median: stop below the median."
+    )
+    grace: int = Field(1, ge=1, description="Students that every chain may train before it can be stopped.")
+    reduction: float = Field(2, gt=1, description="asha only: one in so many goes on at each rung.")
+
+
 class Study(_Settings):
     """Everything that one study says."""
 
@@ -157,6 +167,10 @@ class Study(_Settings):
     process: ProcessConfig = Field(default_factory=ProcessConfig)
     grid: GridConfig = Field(default_factory=GridConfig)
     generations: int = Field(5, ge=0, description="Students after the patriarch.")
+    patience: int | None = Field(
+        None, ge=1, description="End a chain after so many generations without a better error on the validation split."
+    )
+    scheduler: SchedulerConfig = Field(default_factory=SchedulerConfig)
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of initial weights, order and augmentation.")
     precision: Literal["bf16", "fp32"] = Field("bf16", description="Autocast of the convolutions; losses are fp32.")
     sync_batchnorm: bool = Field(False, description="One BatchNorm statistic over all workers (GPU only).")
@@ -178,6 +192,13 @@ class Study(_Settings):
             raise ValueError(f"`gpus_per_worker` ({self.gpus_per_worker}) needs `device: auto` or `cuda`, not cpu")
         if self.gpus_per_worker and self.gpus_per_worker > 1:
             raise ValueError(f"`gpus_per_worker` ({self.gpus_per_worker}) is at most 1: raise `workers` instead")
+        return self
+
+    @model_validator(mode="after")
+    def _held_out(self) -> Self:
+        wanted = "patience" if self.patience else f"scheduler.name: {self.scheduler.name}"
+        if (self.patience or self.scheduler.name != "fifo") and not self.dataset.validation:
+            raise ValueError(f"`{wanted}` needs images held out of the training set; set dataset.validation, say 0.1")
         return self
 
     @model_validator(mode="after")

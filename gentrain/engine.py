@@ -29,7 +29,7 @@ from gentrain.checkpoint import encode_training_state, encode_weights, load_trai
 from gentrain.data.augment import augment, normalise
 from gentrain.data.loader import Batch, Loader
 from gentrain.data.manifest import Manifest
-from gentrain.data.prepare import load_prepared
+from gentrain.data.share import obtain
 from gentrain.errors import GentrainError, TrainingError
 from gentrain.events import EpochDone, Event, GenerationStarted, Note, Progress
 from gentrain.job import Job
@@ -86,7 +86,7 @@ class _Generation:
         self.job, self.spec, self.worker = job, job.spec, worker
         self.post: Post = post if worker.rank == 0 else (lambda _: None)
         self.folder: GenerationFolder = job.store.generation(job.spec.key)
-        self.data = load_prepared(job.data)
+        self.data = obtain(job.data, job.store)
         self.rows: list[dict[str, Any]] = []
         torch.manual_seed(_stream(self.spec.seed, self.spec.generation))
         self.model = self._to_device(build_model(self.spec.network.name, num_classes=self.spec.num_classes))

@@ -31,5 +31,9 @@ class StoreError(GentrainError):
     """The run folder can't be written, or a file in it is damaged beyond repair."""
 
 
+class TakenOverError(StoreError):
+    """Another process trains this generation now; this one has stopped."""
+
+
 class TrainingError(GentrainError):
     """A generation that can't go on (a non-finite loss); the last good checkpoint stays."""

@@ -27,6 +27,22 @@ class ChainStarted:
 
 
 @dataclass(frozen=True)
+class ChainSaturated:
+    """The chain ends early, after `generation`: its held-out error got no better (`patience`)."""
+
+    chain: str
+    generation: int
+
+
+@dataclass(frozen=True)
+class GenerationWaiting:
+    """A generation is being trained by another, or no device is free for it."""
+
+    generation: int
+    key: str
+
+
+@dataclass(frozen=True)
 class GenerationQueued:
     """A generation is about to be trained: its workers are being started."""
 
@@ -75,5 +91,43 @@ class GenerationDone:
     reused: bool
 
 
-Event = Note | ChainStarted | GenerationQueued | GenerationStarted | Progress | EpochDone | GenerationDone
+@dataclass(frozen=True)
+class InChain:
+    """What happened in one of a sweep's chains."""
+
+    chain: str
+    event: Event
+
+
+@dataclass(frozen=True)
+class SweepStarted:
+    """A sweep begins: the keys of its chains' generations, by the chains' names."""
+
+    name: str
+    epochs: int
+    chains: Mapping[str, tuple[str, ...]]
+    runs: str
+
+
+@dataclass(frozen=True)
+class CapacityChanged:
+    """The cluster's devices hold so many trainings at once."""
+
+    slots: int
+
+
+Event = (
+    Note
+    | ChainStarted
+    | ChainSaturated
+    | GenerationWaiting
+    | GenerationQueued
+    | GenerationStarted
+    | Progress
+    | EpochDone
+    | GenerationDone
+    | InChain
+    | SweepStarted
+    | CapacityChanged
+)
 Observer = Callable[[Event], None]

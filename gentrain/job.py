@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from gentrain.lineage import GenerationSpec
 from gentrain.store import RunStore
@@ -15,7 +14,8 @@ class Job:
 
     spec: GenerationSpec
     store: RunStore
-    data: Path
+    data: str
+    """Name of the prepared dataset (see `gentrain.data.share`)."""
     token: str
     """Of the claim (`GenerationFolder.claim`): a worker whose token is no longer the folder's stops."""
     evaluate_every: int

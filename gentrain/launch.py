@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import functools
+import math
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gentrain.chain import run_chain
+from gentrain.chain import missing_keys, run_chain, turn_by_lock
 from gentrain.config import Study
-from gentrain.data.prepare import PreparedData, find_manifest, prepare
+from gentrain.data.prepare import PreparedData, find_manifest, prepare, prepared_name
+from gentrain.data.share import obtain, publish, published
 from gentrain.errors import ConfigError, StoreError, TrainingError
-from gentrain.events import Event, GenerationDone, Note, Observer
-from gentrain.lineage import Forest, GenerationSpec, build_chain, build_forest
-from gentrain.plan import Plan, make_plan
+from gentrain.events import Event, GenerationDone, InChain, Note, Observer, SweepStarted
+from gentrain.lineage import Chain, GenerationSpec, build_chain, build_forest
+from gentrain.plan import Plan, make_plan, starting_order, urgencies
 from gentrain.record import StudyRecord
 from gentrain.store import RunStore
 
 
 def prepare_data(study: Study, *, store: RunStore, observe: Observer) -> PreparedData:
     """Return the study's prepared dataset, compiled now if it isn't there or is damaged."""
-    return prepare(study.dataset, store.data, notify=lambda text: observe(Note(text)))
+    name = prepared_name(study.dataset)
+    if published(name, store):
+        return obtain(name, store)
+    data = prepare(study.dataset, store.data, notify=lambda text: observe(Note(text)))
+    publish(data, store)
+    return data
 
 
 def plan_study(study: Study, *, runs: str, devices: float, price: float | None) -> Plan:
@@ -60,7 +69,7 @@ def launch_chain(
     record.begin([chain])
     observe = recording(record, observe)
     if local:
-        debug = LocalRunner(study, store=store, data=data.folder, observe=observe)
+        debug = LocalRunner(study, store=store, data=data.folder.name, observe=observe)
         return run_chain(chain, study=study, store=store, runner=debug, observe=observe)
 
     log = _ray_log(store, study)
@@ -68,7 +77,7 @@ def launch_chain(
     with ray_session(address=address, log=log):
         from gentrain.cluster.trainer import RayRunner
 
-        runner = RayRunner(study, store=store, data=data.folder, chain=chain.name, observe=observe)
+        runner = RayRunner(study, store=store, data=data.folder.name, chain=chain.name, observe=observe)
         return run_chain(chain, study=study, store=store, runner=runner, observe=observe)
 
 
@@ -87,8 +96,6 @@ def launch_sweep(
 
     study = _for_sweeps(study)
     store = RunStore(runs)
-    if not store.local:
-        raise ConfigError(f"--runs {runs}: a sweep needs a disk that all nodes share; object stores have no locks yet")
     store.check_writable()
     if address is None:
         fit_resources(study, own_resources())
@@ -99,40 +106,80 @@ def launch_sweep(
     points = dict(zip((chain.name for chain in forest.chains), study.points(), strict=True))
     record = StudyRecord(study, store=store)
     record.check_unchanged(forest.chains, extend=extend)
-    record.begin(forest.chains)
+    stopped = record.stopped()
+    record.begin(forest.chains, stopped=stopped)
     observe(
         Note(
             f"{study.name}: {len(forest.chains)} chains of {forest.wanted} generations, "
             f"{len(forest.specs)} distinct trainings"
         )
     )
-    left = _unfinished(forest, store)
-    failures: dict[str, str] = {}
-    if left:
+    keys = {chain.name: chain.keys for chain in forest.chains}
+    observe(SweepStarted(study.name, study.recipe.epochs, keys, str(record.folder)))
+    finished = _Finished(points, store=store, observe=observe)
+    missing = finished.read(forest.chains, skip=stopped)
+    failed: Mapping[str, str] = {}
+    if left := {key for keys in missing.values() for key in keys}:
         log = _ray_log(store, study)
         observe(Note(f"{len(left)} trainings to do; starting Ray, what it says goes to {log}"))
+        plan = make_plan(
+            study, store=store, data=data.manifest.fingerprint, num_classes=data.num_classes, devices=math.inf
+        )
+        chains = starting_order(plan, missing)
         with ray_session(address=address, log=log):
             from gentrain.cluster.sweep import run_trials
 
-            chains = [chain for chain in forest.chains if set(chain.keys) & left]
-            chains.sort(key=lambda chain: -len(set(chain.keys) & left))
-            failures = run_trials(chains, points, store=store, data=data.folder, observe=recording(record, observe))
-    left = _unfinished(forest, store)
-    rows = []
-    for chain in forest.chains:
-        if not set(chain.keys) & left:
-            rows += run_chain(chain, study=points[chain.name], store=store, runner=_NoRunner(), observe=lambda _: None)
-    record.add(rows)
-    if any(set(chain.keys) & left for chain in forest.chains if chain.name not in failures):
+            outcome = run_trials(
+                chains,
+                points,
+                urgencies(plan),
+                store=store,
+                data=data.folder.name,
+                observe=recording(record, observe),
+            )
+        failed, stopped = outcome.failed, stopped | outcome.stopped
+        missing = finished.read(chains)
+        record.begin(forest.chains, stopped=stopped & missing.keys())
+    record.add(finished.rows)
+    if missing.keys() - failed.keys() - stopped:
         raise KeyboardInterrupt  # Tune answers Ctrl-C by returning as if all were well
-    if failures:
-        told = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
-        raise TrainingError(f"{len(failures)} of {len(forest.chains)} chains are not finished: {told}")
-    return rows
+    if failed:
+        told = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
+        raise TrainingError(f"{len(failed)} of {len(forest.chains)} chains are not finished: {told}")
+    return sorted(finished.rows, key=lambda row: (row["chain"], row["generation"]))
+
+
+class _Finished:
+    """Reads chains that are finished, without Ray; what is missing of the others."""
+
+    def __init__(self, points: Mapping[str, Study], *, store: RunStore, observe: Observer) -> None:
+        self._points, self._store, self._observe = points, store, observe
+        self.rows: list[dict[str, Any]] = []
+
+    def read(self, chains: Iterable[Chain], *, skip: Container[str] = ()) -> dict[str, tuple[str, ...]]:
+        """Add the rows of the chains that are finished; return the keys that the others miss, by their names."""
+        inspect = functools.cache(lambda key: self._store.generation(key).inspect())
+        missing: dict[str, tuple[str, ...]] = {}
+        for chain in chains:
+            study = self._points[chain.name]
+            if left := missing_keys(chain, study=study, inspect=inspect):
+                if chain.name not in skip:
+                    missing[chain.name] = left
+                continue
+
+            def observe(event: Event, chain: Chain = chain) -> None:
+                self._observe(InChain(chain.name, event))
+
+            runner = _NoRunner(self._store)
+            self.rows += run_chain(chain, study=study, store=self._store, runner=runner, observe=observe)
+        return missing
 
 
 class _NoRunner:
     """For chains that are finished: nothing is left to train."""
+
+    def __init__(self, store: RunStore) -> None:
+        self.turn = turn_by_lock(store)
 
     def run_generation(self, spec: GenerationSpec, *, weights_done: bool = False) -> None:
         raise StoreError(f"generation {spec.generation} ({spec.key}) vanished meanwhile; run the same command again")
@@ -145,17 +192,13 @@ def _for_sweeps(study: Study) -> Study:
     return study
 
 
-def _unfinished(forest: Forest, store: RunStore) -> set[str]:
-    """Return the keys whose generations are not there, whole and verified."""
-    return {key for key in forest.specs if not store.generation(key).inspect().sound}
-
-
 def recording(record: StudyRecord, observe: Observer) -> Observer:
     """Return an observer that puts finished generations into the study's table before it passes them on."""
 
     def both(event: Event) -> None:
-        if isinstance(event, GenerationDone):
-            record.add([event.row])
+        inner = event.event if isinstance(event, InChain) else event
+        if isinstance(inner, GenerationDone):
+            record.add([inner.row])
         observe(event)
 
     return both

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import torch
 
+from gentrain.chain import turn_by_lock
 from gentrain.config import Study
 from gentrain.engine import Worker, train_generation
 from gentrain.errors import ResourceError
@@ -19,9 +19,10 @@ from gentrain.store import RunStore
 class LocalRunner:
     """Trains generations here and now; the same interface as `gentrain.cluster.trainer.RayRunner`."""
 
-    def __init__(self, study: Study, *, store: RunStore, data: Path, observe: Observer) -> None:
+    def __init__(self, study: Study, *, store: RunStore, data: str, observe: Observer) -> None:
         self.check(study)
         self.study, self.store, self.data, self.observe = study, store, data, observe
+        self.turn = turn_by_lock(store)
         cuda = study.device != "cpu" and torch.cuda.is_available()
         self.device = torch.device("cuda:0" if cuda else "cpu")
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 import heapq
 import json
 import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 from gentrain.config import Study
 from gentrain.errors import ConfigError
-from gentrain.lineage import Forest, GenerationSpec, build_forest
+from gentrain.lineage import Chain, Forest, GenerationSpec, build_forest
 from gentrain.store import DONE, SPEC, Done, RunStore
 
 Rate = tuple[str, str, int, str, str, int]
@@ -159,6 +159,45 @@ def simulate(forest: Forest, seconds: Mapping[str, float], *, at_once: int) -> f
         for key in students[ended]:
             heapq.heappush(ready, (-remaining[key], key))
     return now
+
+
+def urgencies(plan: Plan) -> dict[str, float]:
+    """Return the work that waits for each generation that is left, itself included: the longest line of students.
+
+    In seconds where all are known, else in epochs.
+    """
+    return _remaining(plan.forest, _work(plan))
+
+
+def starting_order(plan: Plan, missing: Mapping[str, tuple[str, ...]]) -> list[Chain]:
+    """Return the chains that miss generations, the longest remaining first.
+
+    Of those that begin with the same generation only one can work at once, so they come in rounds: first one for each
+    generation, then the second ones, and so on.
+
+    Args:
+        plan: of the study.
+        missing: by the name of each chain, the keys that it still has to train.
+    """
+    work = _work(plan)
+    chains = [chain for chain in plan.forest.chains if missing[chain.name]]
+    chains.sort(key=lambda chain: (-sum(work.get(key, 0.0) for key in missing[chain.name]), chain.name))
+    rounds: Counter[str] = Counter()
+    placed = []
+    for position, chain in enumerate(chains):
+        first = missing[chain.name][0]
+        placed.append((rounds[first], position, chain))
+        rounds[first] += 1
+    return [chain for _, _, chain in sorted(placed, key=lambda item: item[:2])]
+
+
+def _work(plan: Plan) -> dict[str, float]:
+    """Return seconds, or epochs where seconds aren't known of all, by key."""
+    specs = plan.forest.specs
+    return {
+        key: float(specs[key].recipe.epochs) if plan.unknown else seconds or 0.0
+        for key, seconds in plan.seconds.items()
+    }
 
 
 def _remaining(forest: Forest, seconds: Mapping[str, float]) -> dict[str, float]:

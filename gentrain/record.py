@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -36,6 +36,7 @@ RESULTS = pa.schema(
             "primary_measured",
             "primary_predicted",
             "primary_test",
+            "validation_error",
             "train_seconds",
         )
     ]
@@ -51,11 +52,18 @@ class StudyRecord:
         self.study = study
         self.folder = store.study(study.name)
 
-    def begin(self, chains: Iterable[Chain]) -> None:
-        """Write the study and the keys of its chains, beside those that are there."""
+    def begin(self, chains: Iterable[Chain], *, stopped: Container[str] = ()) -> None:
+        """Write the study and the keys of its chains, beside those that are there; some were stopped by a scheduler."""
         self.folder.write("study.yaml", yaml.safe_dump(self.study.dump(), sort_keys=False, allow_unicode=True).encode())
         for chain in chains:
-            (self.folder / "chains").write_json(f"{chain.name}.json", {"name": chain.name, "keys": chain.keys})
+            entry = {"name": chain.name, "keys": chain.keys, "stopped": chain.name in stopped}
+            (self.folder / "chains").write_json(f"{chain.name}.json", entry)
+
+    def stopped(self) -> frozenset[str]:
+        """Return the chains that the study's scheduler has stopped; where it has none now, they go on."""
+        if self.study.scheduler.name == "fifo":
+            return frozenset()
+        return frozenset(name for name, entry in self._chains().items() if entry.get("stopped"))
 
     def check_unchanged(self, chains: Iterable[Chain], *, extend: bool) -> None:
         """Refuse to mix two sweeps: what a sweep of this name wanted before must still be wanted, to the key.
@@ -66,7 +74,7 @@ class StudyRecord:
         content = self.folder.read("study.yaml")
         if content is None:
             return
-        before = {name: tuple(keys) for name, keys in self._chains().items()}
+        before = {name: tuple(entry["keys"]) for name, entry in self._chains().items()}
         wanted = {chain.name: chain.keys for chain in chains}
         changed = [name for name, keys in before.items() if wanted.get(name) != keys]
         added = [name for name in wanted if name not in before]
@@ -94,10 +102,10 @@ class StudyRecord:
                 return found
         return []
 
-    def _chains(self) -> dict[str, list[str]]:
+    def _chains(self) -> dict[str, dict[str, Any]]:
         folder = self.folder / "chains"
         records = (json.loads(folder.read(name) or b"{}") for name in folder.names())
-        return {record["name"]: record["keys"] for record in records}
+        return {record["name"]: record for record in records}
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

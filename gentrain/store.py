@@ -25,7 +25,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from gentrain.errors import ResourceError, StoreError
+from gentrain.errors import ResourceError, StoreError, TakenOverError
 
 MODEL = "model.safetensors"
 PREDICTIONS = "predictions.parquet"
@@ -34,6 +34,8 @@ EPOCHS = "epochs.parquet"
 SPEC = "spec.json"
 DONE = "DONE.json"
 KEPT_CHECKPOINTS = 2
+CACHE = "GENTRAIN_CACHE"
+"""Environment variable: a node's own folder for datasets whose store is elsewhere; default ~/.cache/gentrain."""
 
 
 def digest(content: bytes) -> str:
@@ -272,9 +274,9 @@ class GenerationFolder:
         return token
 
     def check_claim(self, token: str) -> None:
-        """Raise StoreError when another attempt has taken the folder over since."""
+        """Raise TakenOverError when another attempt has taken the folder over since."""
         if self.train.read("owner") != token.encode():
-            raise StoreError(f"{self.folder}: another process has taken this generation over; this one stops")
+            raise TakenOverError(f"{self.folder}: another process has taken this generation over; this one stops")
 
     def lock_held(self) -> bool:
         """Return whether a living process trains this generation; elsewhere than on a local disk nobody can tell."""
@@ -328,7 +330,7 @@ class RunStore:
         """Where prepared datasets lie (always a local disk: FFCV maps them into memory)."""
         if self.local:
             return Path(self.root.path) / "data"
-        return Path("~/.cache/gentrain/data").expanduser()
+        return Path(os.environ.get(CACHE) or "~/.cache/gentrain").expanduser() / "data"
 
     @property
     def local(self) -> bool:

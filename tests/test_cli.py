@@ -16,7 +16,7 @@ from gentrain.cli import app, run
 from gentrain.errors import StoreError
 from gentrain.events import ChainStarted, EpochDone, GenerationDone, GenerationStarted, Note, Progress
 from gentrain.store import MODEL
-from gentrain.view import LiveView, PlainView, results_table
+from gentrain.view import ChainLines, ChainTable, results_table
 from tests.conftest import SMALL
 
 GENTRAIN = str(Path(sys.executable).with_name("gentrain"))
@@ -226,7 +226,7 @@ STORY = [
 
 def test_the_plain_view_tells_every_epoch():
     stream = io.StringIO()
-    with PlainView(stream) as view:
+    with ChainLines(stream) as view:
         for event in STORY:
             view(event)
     assert stream.getvalue().splitlines() == [
@@ -242,7 +242,7 @@ def test_the_plain_view_tells_every_epoch():
 
 def test_the_live_view_shows_every_generation():
     stream = io.StringIO()
-    view = LiveView(stream)
+    view = ChainTable(stream)
     for event in STORY[:4]:
         view(event)
     view.console.width = 200
@@ -254,7 +254,7 @@ def test_the_live_view_shows_every_generation():
 
 def test_the_table_has_what_the_papers_tables_have():
     stream = io.StringIO()
-    view = PlainView(stream)
+    view = ChainLines(stream)
     other = ROW | {"generation": 1, "ensemble_top1_error": 0.2, "ensemble_top5_error": 0.04, "ensemble_nll": 0.9,
                    "ensemble_ece": 0.05}  # fmt: skip
     view.console.print(results_table([ROW, other]))
@@ -265,7 +265,7 @@ def test_the_table_has_what_the_papers_tables_have():
 
 def test_markup_in_names_is_shown_not_obeyed():
     stream = io.StringIO()
-    with PlainView(stream) as view:
+    with ChainLines(stream) as view:
         view(Note("[red]class[/red] [link=x]"))
     assert stream.getvalue() == "[red]class[/red] [link=x]\n"
 

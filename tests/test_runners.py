@@ -176,7 +176,7 @@ class TestLocalRunner(RunnerCase):
 
         data = prepare(study.dataset, store.data)
         chain = build_chain(study, data=data.manifest.fingerprint, num_classes=data.num_classes)
-        runner = LocalRunner(study, store=store, data=data.folder, observe=lambda _: None)
+        runner = LocalRunner(study, store=store, data=data.folder.name, observe=lambda _: None)
         with pytest.raises(GentrainError, match="missing or damaged"):
             ensure_generation(chain.specs[1], store=store, runner=runner, observe=lambda _: None)
 
@@ -234,7 +234,7 @@ class TestRayRunner(RunnerCase):
         record = StudyRecord(study, store=store)
         record.begin([chain])
         observe = recording(record, observe)
-        runner = RayRunner(study, store=store, data=data.folder, chain=chain.name, observe=observe)
+        runner = RayRunner(study, store=store, data=data.folder.name, chain=chain.name, observe=observe)
         return run_chain(chain, study=study, store=store, runner=runner, observe=observe)
 
     def test_it_ends_in_the_debug_runners_bits(self, finished, tmp_path):

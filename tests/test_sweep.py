@@ -102,8 +102,3 @@ def test_a_chain_that_fails_says_why_and_the_others_finish(tmp_path, monkeypatch
     with pytest.raises(TrainingError, match=r"1 of 2 chains are not finished: D\(0\.6,0\.6\)-resnet14-s0: .*" + key):
         launch_sweep(study, runs=str(tmp_path), observe=lambda _: None)
     assert len(done(tmp_path)) == 1
-
-
-def test_a_sweep_on_an_object_store_is_refused():
-    with pytest.raises(ConfigError, match="a sweep needs a disk that all nodes share"):
-        launch_sweep(load_study(overrides=GRID), runs="s3://bucket/runs?region=eu-west-1", observe=lambda _: None)

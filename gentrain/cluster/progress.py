@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Self
 
 import ray
 
@@ -38,34 +40,43 @@ class ProgressBoard:
         return events
 
 
-class Listener:
-    """Passes a board's events on to an observer while the block runs; keeps a posted error for afterwards."""
+class Every:
+    """Calls `action` every so many seconds while the block runs, in a thread; a Ray that is gone is no error."""
 
-    def __init__(self, board: Any, observe: Observer) -> None:
-        self._board, self._observe = board, observe
+    def __init__(self, seconds: float, action: Callable[[], None]) -> None:
+        self._seconds, self._action = seconds, action
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="gentrain-progress", daemon=True)
-        self.error: GentrainError | None = None
 
-    def __enter__(self) -> Listener:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
-        self._fetch()
 
     def _run(self) -> None:
-        while not self._stop.wait(POLL_SECONDS):
+        while not self._stop.wait(self._seconds):
+            with contextlib.suppress(ray.exceptions.RayError):
+                self._action()
+
+
+class Listener(Every):
+    """Passes a board's events on to an observer while the block runs; keeps a posted error for afterwards."""
+
+    def __init__(self, board: Any, observe: Observer) -> None:
+        super().__init__(POLL_SECONDS, self._fetch)
+        self._board, self._observe = board, observe
+        self.error: GentrainError | None = None
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        with contextlib.suppress(ray.exceptions.RayError):  # the view misses some lines; the store is the truth
             self._fetch()
 
     def _fetch(self) -> None:
-        try:
-            events = ray.get(self._board.drain.remote(), timeout=10)
-        except ray.exceptions.RayError:
-            return  # the view misses some lines; the store is the truth
-        for event in events:
+        for event in ray.get(self._board.drain.remote(), timeout=10):
             if isinstance(event, GentrainError):
                 self.error = event
             else:

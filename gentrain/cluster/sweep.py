@@ -1,56 +1,105 @@
 """Many chains side by side through Ray Tune: one trial a chain, every shared generation trained once.
 
-A chain's generations are trained under the lock of their folder (`GenerationFolder.locked`): of several chains that
-want one, the first trains it and the others wait for the lock, holding no device. The kernel frees the lock of a trial
-that died, so the next one goes on from the newest checkpoint. Nobody holds a device while waiting for a lock, so no two
-chains can wait for each other.
+A trial holds no device: it waits for its turn at each generation (`gentrain.admission`), and Ray Train's worker group
+takes the devices only then. A trial that is killed is started again, elsewhere if its node is gone; what it trained
+goes on from the newest checkpoint under whichever chain is next.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import ray
 from ray import tune
+from ray.tune import schedulers
 
 from gentrain.chain import run_chain
-from gentrain.cluster.progress import Listener, ProgressBoard
-from gentrain.cluster.session import fit_resources
+from gentrain.cluster.capacity import Capacity, capacity, pending
+from gentrain.cluster.metrics import Gauges
+from gentrain.cluster.progress import Every, Listener, ProgressBoard
+from gentrain.cluster.registry import Turns, start_registry
+from gentrain.cluster.session import Resources
 from gentrain.cluster.trainer import RayRunner
 from gentrain.config import Study
-from gentrain.errors import GentrainError
-from gentrain.events import Event, GenerationDone, Note, Observer
+from gentrain.errors import GentrainError, ResourceError, TakenOverError
+from gentrain.events import CapacityChanged, Event, GenerationDone, InChain, Note, Observer, Progress
 from gentrain.lineage import Chain
 from gentrain.store import RunStore
 
-DRIVER_BYTES = 1.7e9
-"""Memory of a running chain's helper processes: its trial, Ray Train's controller, their monitors."""
 MAX_TRIAL_FAILURES = 3
 """Restarts of a chain's trial that was killed; errors of the user's making are not retried."""
+MAX_TAKEOVERS = 10
+"""Times that a chain whose lease lapsed (a node cut off for a while) queues again for the same generation."""
+WATCH_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a sweep's trials ended, by the names of their chains; those in neither are finished or were interrupted."""
+
+    failed: Mapping[str, str]
+    stopped: frozenset[str]
+    """By the scheduler across chains."""
+
+
+@dataclass(frozen=True)
+class _Context:
+    """What every trial is told."""
+
+    chains: Mapping[str, Chain]
+    points: Mapping[str, Study]
+    store: RunStore
+    data: str
+    resources: Resources
+    board: Any
+    registry: Any
 
 
 def run_trials(
-    chains: Sequence[Chain], points: Mapping[str, Study], *, store: RunStore, data: Path, observe: Observer
-) -> dict[str, str]:
-    """Run the chains to their end on the connected cluster, the longest remaining first.
+    chains: Sequence[Chain],
+    points: Mapping[str, Study],
+    priorities: Mapping[str, float],
+    *,
+    store: RunStore,
+    data: str,
+    observe: Observer,
+) -> Outcome:
+    """Run the chains to their end on the connected cluster, in the order given.
 
-    Returns:
-        What went wrong, by the name of the chain; empty when all are finished.
+    Args:
+        chains: those that aren't finished.
+        points: the study of every chain, by name.
+        priorities: urgency of every generation, by key.
+        store: opened again wherever a trial runs.
+        data: name of the prepared dataset.
+        observe: told what happens.
     """
     study = next(iter(points.values()))
-    at_once = _at_once(study, len(chains), observe)
+    found = capacity(study)
+    at_once = min(len(chains), 2 * found.slots, found.drivers)
+    observe(Note(_told(found, chains=len(chains), at_once=at_once)))
+    observe(CapacityChanged(found.slots))
     board = ray.remote(num_cpus=0)(ProgressBoard).remote()
-    trainable = tune.with_parameters(
-        _trial, chains={chain.name: chain for chain in chains}, points=dict(points), store=store, data=data, board=board
+    registry = start_registry(priorities, found.slots)
+    context = _Context(
+        chains={chain.name: chain for chain in chains},
+        points=dict(points),
+        store=store,
+        data=data,
+        resources=found.resources,
+        board=board,
+        registry=registry,
     )
     tuner = tune.Tuner(
-        tune.with_resources(trainable, tune.PlacementGroupFactory([{"node:__internal_head__": 0.001}])),
+        tune.with_resources(
+            tune.with_parameters(_trial, context=context), tune.PlacementGroupFactory([dict(found.driver_resources)])
+        ),
         param_space={"chain": tune.grid_search([chain.name for chain in chains])},
         tune_config=tune.TuneConfig(
             max_concurrent_trials=at_once,
+            scheduler=_scheduler(study),
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,
         ),
@@ -58,63 +107,105 @@ def run_trials(
             name=study.name, verbose=0, failure_config=tune.FailureConfig(max_failures=MAX_TRIAL_FAILURES)
         ),
     )
-    failures: dict[str, str] = {}
+    watch = _Watch(study, registry, found.slots, observe)
     try:
-        with Listener(board, observe):
+        with Listener(board, observe), Every(WATCH_SECONDS, watch):
             results = tuner.fit()
-        failures |= ray.get(board.failures.remote())
-        for result in results:
-            if result.error is not None and result.config["chain"] not in failures:
-                failures[result.config["chain"]] = str(result.error).strip().splitlines()[-1]
+        failed = dict(ray.get(board.failures.remote()))
     finally:
         ray.kill(board)
-    return failures
+        ray.kill(registry)
+    stopped = set()
+    for result in results:
+        name = result.config["chain"]
+        if result.error is not None:
+            failed.setdefault(name, str(result.error).strip().splitlines()[-1])
+        elif (result.metrics or {}).get("done") and not result.metrics.get("chain_done"):
+            stopped.add(name)
+    return Outcome(failed, frozenset(stopped - failed.keys()))
 
 
-def _trial(
-    config: Mapping[str, Any],
-    *,
-    chains: Mapping[str, Chain],
-    points: Mapping[str, Study],
-    store: RunStore,
-    data: Path,
-    board: Any,
-) -> None:
+def _trial(config: Mapping[str, Any], *, context: _Context) -> None:
     name = config["chain"]
+    study, store, board = context.points[name], context.store, context.board
     post: Callable[[Event], None] = board.post.remote
+    gauges = Gauges(name)
 
     def observe(event: Event) -> None:
+        gauges(event)
         if isinstance(event, Note):
             post(Note(f"{name}: {event.text}", event.level))
-        elif isinstance(event, GenerationDone):
-            post(event)
-            tune.report({key: value for key, value in event.row.items() if value is not None})
+        elif not isinstance(event, Progress):  # too many for the driver of a thousand chains
+            post(InChain(name, event))
+        if isinstance(event, GenerationDone):
+            row = {key: value for key, value in event.row.items() if value is not None}
+            last = event.generation + 1 == len(context.chains[name].specs)
+            tune.report(row | {"chain_done": last})
 
-    study = points[name]
-    runner = RayRunner(study, store=store, data=data, chain=name, observe=observe)
-    try:
-        run_chain(chains[name], study=study, store=store, runner=runner, observe=observe)
-    except GentrainError as error:
-        ray.get(board.fail.remote(name, str(error)))
-
-
-def _at_once(study: Study, chains: int, observe: Observer) -> int:
-    """Return how many chains run side by side: twice what the devices hold (some wait for others), if memory allows."""
-    resources = fit_resources(study, ray.cluster_resources())
-    available = ray.cluster_resources()
-    room = available["CPU"] / (resources.workers * resources.cpus)
-    if resources.cuda:
-        room = min(room, available["GPU"] / (resources.workers * resources.gpus))
-    held = max(1, math.floor(room + 1e-9))
-    memory = max(1, int(available["memory"] // DRIVER_BYTES)) if "memory" in available else chains
-    at_once: int = min(chains, 2 * held, memory)
-    observe(
-        Note(
-            f"{chains} chains to run, {at_once} side by side: the devices hold {held} trainings at once, memory "
-            f"{memory} drivers of {DRIVER_BYTES / 1e9:g} GB"
-        )
+    runner = RayRunner(
+        study,
+        store=store,
+        data=context.data,
+        chain=name,
+        observe=observe,
+        resources=context.resources,
+        turn=Turns(context.registry, store, chain=name),
     )
-    return at_once
+    reason = f"its lease lapsed {MAX_TAKEOVERS} times; is the head overloaded, or a second sweep on the same store?"
+    for _ in range(MAX_TAKEOVERS):
+        try:
+            run_chain(context.chains[name], study=study, store=store, runner=runner, observe=observe)
+        except TakenOverError:
+            continue
+        except GentrainError as error:
+            reason = str(error)
+            break
+        else:
+            return
+    ray.get(board.fail.remote(name, reason))
+
+
+class _Watch:
+    """Follows the cluster while a sweep runs: tells the registry of its devices, the user of nodes waited for."""
+
+    def __init__(self, study: Study, registry: Any, slots: int, observe: Observer) -> None:
+        self._study, self._registry, self._slots, self._observe = study, registry, slots, observe
+        self._waiting = self._told = ""
+
+    def __call__(self) -> None:
+        try:
+            slots = capacity(self._study).slots
+        except ResourceError:
+            slots = 0  # what is left holds no training; the cluster may get nodes again
+        if slots != self._slots:
+            ray.get(self._registry.set_slots.remote(slots))
+            self._slots = slots
+            self._observe(CapacityChanged(slots))
+        waiting = pending()
+        if waiting == self._waiting != self._told:  # twice the same: not just on its way
+            self._told = waiting
+            if waiting:
+                self._observe(Note(waiting))
+        self._waiting = waiting
+
+
+def _scheduler(study: Study) -> Any:
+    settings = study.scheduler
+    if settings.name == "fifo":
+        return None
+    common = {"time_attr": "generation", "metric": "validation_error", "mode": "min"}
+    if settings.name == "asha":
+        return schedulers.ASHAScheduler(
+            **common, grace_period=settings.grace, reduction_factor=settings.reduction, max_t=max(1, study.generations)
+        )
+    return schedulers.MedianStoppingRule(**common, grace_period=settings.grace, min_samples_required=2)
+
+
+def _told(found: Capacity, *, chains: int, at_once: int) -> str:
+    return (
+        f"{chains} chains to run, {at_once} side by side: the devices hold {found.slots} trainings at once, "
+        f"{found.drivers_told}"
+    )
 
 
 def _trial_name(trial: Any) -> str:

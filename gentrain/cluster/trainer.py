@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
+from gentrain.chain import Turn, turn_by_lock
 from gentrain.cluster.progress import Listener, ProgressBoard
 from gentrain.cluster.session import Resources, fit_resources
 from gentrain.cluster.worker import train_worker
@@ -37,9 +37,20 @@ class RayRunner:
     every attempt and told of no checkpoint, so it can neither resume by name nor trip over one that is gone.
     """
 
-    def __init__(self, study: Study, *, store: RunStore, data: Path, chain: str, observe: Observer) -> None:
+    def __init__(
+        self,
+        study: Study,
+        *,
+        store: RunStore,
+        data: str,
+        chain: str,
+        observe: Observer,
+        resources: Resources | None = None,
+        turn: Turn | None = None,
+    ) -> None:
         self.study, self.store, self.data, self.chain, self.observe = study, store, data, chain, observe
-        self.resources: Resources = fit_resources(study, ray.cluster_resources())
+        self.resources = resources or fit_resources(study, ray.cluster_resources())
+        self.turn = turn or turn_by_lock(store)
 
     def run_generation(self, spec: GenerationSpec, *, weights_done: bool = False) -> None:
         """Train `spec` to its DONE."""

@@ -54,7 +54,7 @@ def prepare(config: DatasetConfig, folder: Path, *, notify: Callable[[str], None
         DataError: for a source that is missing, broken or doesn't fit the settings.
         ResourceError: when the disk is full or can't be written.
     """
-    target = folder / f"{config.source}-{_request(config)}"
+    target = folder / prepared_name(config)
     if target.exists():
         try:
             return load_prepared(target)
@@ -92,9 +92,8 @@ def prepare(config: DatasetConfig, folder: Path, *, notify: Callable[[str], None
 
 def find_manifest(config: DatasetConfig, folder: Path) -> Manifest | None:
     """Return the manifest of the dataset if it is prepared below `folder`; its files are not verified."""
-    wanted = folder / f"{config.source}-{_request(config)}"
     try:
-        return _read_manifest(wanted)
+        return _read_manifest(folder / prepared_name(config))
     except DataError:
         return None
 
@@ -208,8 +207,15 @@ def _tell(manifest: Manifest, notify: Callable[[str], None]) -> None:
         notify(f"skipped {len(manifest.skipped)} broken pictures: " + ", ".join(manifest.skipped[:5]))
 
 
-def _request(config: DatasetConfig) -> str:
-    """Hash the settings and the source files' names, sizes and times: cheap, so that a changed source is noticed."""
+def prepared_name(config: DatasetConfig) -> str:
+    """Return the name of the prepared set's folder.
+
+    It has a hash of the settings and of the source files' names, sizes and times: cheap, so that a changed source is
+    noticed.
+
+    Raises:
+        DataError: when there is no such source folder.
+    """
     wanted = config.model_dump(mode="json", exclude={"path"}) | {"version": PREPARE_VERSION}
     if config.path is not None:
         root = Path(config.path).expanduser()
@@ -218,7 +224,8 @@ def _request(config: DatasetConfig) -> str:
         wanted["files"] = sorted(
             (str(p.relative_to(root)), p.stat().st_size, p.stat().st_mtime_ns) for p in root.rglob("*") if p.is_file()
         )
-    return hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:12]
+    request = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:12]
+    return f"{config.source}-{request}"
 
 
 def _sha256(path: Path) -> str:

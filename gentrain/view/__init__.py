@@ -8,7 +8,9 @@ from typing import Any, TextIO
 
 from rich.console import Console, RenderableType
 
-from gentrain.view.live import LiveView, PlainView, View, open_view
+from gentrain.view.base import View, open_view
+from gentrain.view.chain import ChainLines, ChainTable
+from gentrain.view.sweep import SweepLines, SweepTable
 from gentrain.view.tables import (
     forest_tree,
     manifest_table,
@@ -19,8 +21,10 @@ from gentrain.view.tables import (
 )
 
 __all__ = [
-    "LiveView",
-    "PlainView",
+    "ChainLines",
+    "ChainTable",
+    "SweepLines",
+    "SweepTable",
     "View",
     "forest_tree",
     "manifest_table",

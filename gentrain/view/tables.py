@@ -153,7 +153,7 @@ def _branch(plan: Plan, line: Sequence[GenerationSpec]) -> Text:
 def status_table(status: StudyStatus) -> Table:
     """Return a study's grid: a row a chain, a column a generation."""
     cells = [cell for chain in status.chains.values() for cell in chain]
-    counts = {state: sum(cell.state == state for cell in cells) for state in _STATES}
+    counts = {state: sum(cell.state == state for cell in cells) for state in STATES}
     told = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     table = Table(title=f"{status.name}: {told}", title_justify="left", title_style="bold", caption_justify="left")
     table.caption = "a figure is the finished generation's top-1 error"
@@ -165,14 +165,21 @@ def status_table(status: StudyStatus) -> Table:
     return table
 
 
-_STATES = {"done": "green", "running": "cyan", "interrupted": "yellow", "waiting": "dim", "damaged": "red"}
+STATES = {
+    "starting": "yellow",
+    "done": "green",
+    "running": "cyan",
+    "interrupted": "yellow",
+    "waiting": "dim",
+    "damaged": "red",
+}
 
 
 def _cell(cell: GenerationStatus, *, epochs: int) -> Text:
     shown = percent(cell.top1_error) if cell.state == "done" else cell.state
     if cell.state in ("running", "interrupted"):
         shown += f" {cell.epoch}/{epochs}"
-    return Text(shown, style=_STATES[cell.state])
+    return Text(shown, style=STATES[cell.state])
 
 
 def percent(value: float | None) -> str:

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import os
-import sys
-import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Self, TextIO
+from typing import TextIO
 
-from rich.console import Console
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from gentrain.events import (
+    ChainSaturated,
     ChainStarted,
     EpochDone,
     Event,
     GenerationDone,
     GenerationQueued,
     GenerationStarted,
-    Note,
+    GenerationWaiting,
     Progress,
 )
+from gentrain.view.base import LinesView, TableView
 from gentrain.view.tables import duration, percent
 
 
@@ -60,6 +57,8 @@ class _Board:
         if isinstance(event, ChainStarted):
             self.chain, self.runs, self.epochs = event.chain, event.runs, event.epochs
             self.lines = [_Line(target) for target in event.targets]
+        elif isinstance(event, GenerationWaiting):
+            self.lines[event.generation].state = "waiting"
         elif isinstance(event, GenerationQueued):
             self.lines[event.generation].state = "starting"
         elif isinstance(event, GenerationStarted):
@@ -93,93 +92,65 @@ class _Board:
         return max(0.0, left * sum(seen) / len(seen))
 
 
-class View:
-    """Shows events; a context manager, so that the terminal is whole again whatever happens.
-
-    `stream` is closed at the end where `after` is given, to which `console` writes from then on.
-    """
-
-    def __init__(self, stream: TextIO, *, after: TextIO | None = None) -> None:
-        self.console = Console(file=stream, highlight=False, soft_wrap=True)
-        self._stream, self._after = stream, after
-        self._board = _Board()
-        self._lock = threading.Lock()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._after is not None:
-            self._stream.close()
-            self.console = Console(file=self._after, highlight=False, soft_wrap=True)
-
-    def __call__(self, event: Event) -> None:
-        """Take an event, from any thread."""
-        with self._lock:
-            self._board.update(event)
-            self._show(event)
-
-    def _show(self, event: Event) -> None:
-        raise NotImplementedError
-
-
-class PlainView(View):
-    """A line for every epoch and every finished generation: for logs, pipes and CI."""
-
-    def _show(self, event: Event) -> None:
-        if text := self._line(event):
-            self.console.print(Text(text))
-
-    def _line(self, event: Event) -> str | None:
-        board = self._board
-        if isinstance(event, Note):
-            return f"warning: {event.text}" if event.level == "warning" else event.text
-        if isinstance(event, ChainStarted):
-            return f"{event.chain}: {len(event.keys)} generations of {event.epochs} epochs; results in {event.runs}"
-        if isinstance(event, GenerationStarted):
-            resumed = f", going on after epoch {event.epoch}" if event.epoch else ""
-            return f"generation {event.generation} ({event.key}){resumed}"
-        if isinstance(event, EpochDone):
-            row, left = event.row, board.seconds_left()
-            parts = [
-                f"generation {event.generation} epoch {row['epoch']}/{board.epochs}",
-                f"loss {row['loss']:.4f} = hard {row['hard']:.4f}, soft {row['soft']:.4f}",
-                f"primary {row['primary_score']:.3f} (target {board.lines[event.generation].target:.3f})",
-                f"error: train {percent(row['train_error'])} test {percent(row['test_error'])}",
-                f"{row['images_per_second']:,.0f} images/s",
-                f"{duration(left)} left",
-            ]
-            return "  ".join(parts)
-        if isinstance(event, GenerationDone):
-            row = event.row
-            ensemble = row["ensemble_top1_error"]
-            told = f"{row['chain']}: " if row["chain"] != board.chain else ""
-            told += f"generation {event.generation} {'found finished' if event.reused else 'done'}: "
-            told += f"test error {percent(row['top1_error'])}"
-            return told + (f", ensemble {percent(ensemble)}" if ensemble is not None else "")
-        return None
-
-
-class LiveView(View):
-    """A table that is redrawn in place, one line a generation."""
+class ChainLines(LinesView):
+    """A line for every epoch and every finished generation."""
 
     def __init__(self, stream: TextIO, *, after: TextIO | None = None) -> None:
         super().__init__(stream, after=after)
-        self._live = Live(console=self.console, refresh_per_second=4, get_renderable=self._render, transient=True)
+        self._board = _Board()
+
+    def _line(self, event: Event) -> str | None:
+        self._board.update(event)
+        match event:
+            case ChainStarted():
+                text = f"{event.chain}: {len(event.keys)} generations of {event.epochs} epochs; results in {event.runs}"
+            case GenerationWaiting():
+                text = f"generation {event.generation} ({event.key}) is trained by another process; waiting for it"
+            case ChainSaturated():
+                text = f"{event.chain} ends after generation {event.generation}: its held-out error got no better"
+            case GenerationStarted():
+                resumed = f", going on after epoch {event.epoch}" if event.epoch else ""
+                text = f"generation {event.generation} ({event.key}){resumed}"
+            case EpochDone():
+                text = self._epoch(event)
+            case GenerationDone():
+                text = told_done(event)
+            case _:
+                return super()._line(event)
+        return text
+
+    def _epoch(self, event: EpochDone) -> str:
+        row, board = event.row, self._board
+        parts = [
+            f"generation {event.generation} epoch {row['epoch']}/{board.epochs}",
+            f"loss {row['loss']:.4f} = hard {row['hard']:.4f}, soft {row['soft']:.4f}",
+            f"primary {row['primary_score']:.3f} (target {board.lines[event.generation].target:.3f})",
+            f"error: train {percent(row['train_error'])} test {percent(row['test_error'])}",
+            f"{row['images_per_second']:,.0f} images/s",
+            f"{duration(board.seconds_left())} left",
+        ]
+        return "  ".join(parts)
+
+
+def told_done(event: GenerationDone) -> str:
+    """Return the line of a finished generation."""
+    ensemble = event.row["ensemble_top1_error"]
+    told = f"generation {event.generation} {'found finished' if event.reused else 'done'}: "
+    told += f"test error {percent(event.row['top1_error'])}"
+    return told + (f", ensemble {percent(ensemble)}" if ensemble is not None else "")
+
+
+class ChainTable(TableView):
+    """One line a generation."""
+
+    def __init__(self, stream: TextIO, *, after: TextIO | None = None) -> None:
+        self._board = _Board()
         self._started = time.monotonic()
+        super().__init__(stream, after=after)
 
-    def __enter__(self) -> Self:
-        self._live.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._live.stop()
-        super().__exit__(*error)
-
-    def _show(self, event: Event) -> None:
-        if isinstance(event, Note):
-            style = "yellow" if event.level == "warning" else "dim"
-            self.console.print(Text(event.text, style=style))
+    def _take(self, event: Event) -> None:
+        self._board.update(event)
+        super()._take(event)
 
     def _render(self) -> Table | Text:
         board = self._board
@@ -219,17 +190,3 @@ class LiveView(View):
         yield percent(line.train_error)
         yield percent(line.error)
         yield percent(line.ensemble_error)
-
-
-def open_view(*, as_json: bool, live: bool = True, stream: TextIO | None = None) -> View:
-    """Return the view that suits standard output; with `as_json`, plain lines on standard error.
-
-    The view writes to a copy of the stream's descriptor, so that what Ray prints can be sent elsewhere meanwhile.
-    """
-    stream = stream or (sys.stderr if as_json else sys.stdout)
-    try:
-        copy = open(os.dup(stream.fileno()), "w", encoding="utf-8", buffering=1, closefd=True)  # noqa: SIM115
-    except (OSError, ValueError):  # a stream without a descriptor, in tests and notebooks
-        return PlainView(stream)
-    kind = LiveView if live and not as_json and stream.isatty() else PlainView
-    return kind(copy, after=stream)

@@ -1,0 +1,94 @@
+"""What all views share: a stream of their own, one event at a time, a terminal that is whole again at the end."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from typing import Self, TextIO
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from gentrain.events import Event, Note
+
+
+class View:
+    """Shows events; a context manager, so that the terminal is whole again whatever happens.
+
+    `stream` is closed at the end where `after` is given, to which `console` writes from then on.
+    """
+
+    def __init__(self, stream: TextIO, *, after: TextIO | None = None) -> None:
+        self.console = Console(file=stream, highlight=False, soft_wrap=True)
+        self._stream, self._after = stream, after
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._after is not None:
+            self._stream.close()
+            self.console = Console(file=self._after, highlight=False, soft_wrap=True)
+
+    def __call__(self, event: Event) -> None:
+        """Take an event, from any thread."""
+        with self._lock:
+            self._take(event)
+
+    def _take(self, event: Event) -> None:
+        raise NotImplementedError
+
+
+class LinesView(View):
+    """Plain lines: for logs, pipes and CI."""
+
+    def _take(self, event: Event) -> None:
+        if text := self._line(event):
+            self.console.print(Text(text))
+
+    def _line(self, event: Event) -> str | None:
+        """Return the line that tells the event, if it's worth one."""
+        if isinstance(event, Note):
+            return f"warning: {event.text}" if event.level == "warning" else event.text
+        return None
+
+
+class TableView(View):
+    """A table that is redrawn in place; notes scroll by above it."""
+
+    def __init__(self, stream: TextIO, *, after: TextIO | None = None) -> None:
+        super().__init__(stream, after=after)
+        self._live = Live(console=self.console, refresh_per_second=4, get_renderable=self._render, transient=True)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._live.stop()
+        super().__exit__(*error)
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, Note):
+            style = "yellow" if event.level == "warning" else "dim"
+            self.console.print(Text(event.text, style=style))
+
+    def _render(self) -> RenderableType:
+        raise NotImplementedError
+
+
+def open_view(lines: type[LinesView], table: type[TableView], *, as_json: bool, stream: TextIO | None = None) -> View:
+    """Return the view that suits standard output; with `as_json`, plain lines on standard error.
+
+    The view writes to a copy of the stream's descriptor, so that what Ray prints can be sent elsewhere meanwhile.
+    """
+    stream = stream or (sys.stderr if as_json else sys.stdout)
+    try:
+        copy = open(os.dup(stream.fileno()), "w", encoding="utf-8", buffering=1, closefd=True)  # noqa: SIM115
+    except (OSError, ValueError):  # a stream without a descriptor, in tests and notebooks
+        return lines(stream)
+    kind = table if not as_json and stream.isatty() else lines
+    return kind(copy, after=stream)
