@@ -13,7 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Answer = Literal["train", "look", "wait"]
+from gentrain.errors import TrainingError
+
+Answer = Literal["train", "look", "wait", "failed"]
 LEASE_SECONDS = 20.0
 """A lease that wasn't renewed for so long lapses; its holder is taken for dead."""
 POLL_SECONDS = 0.25
@@ -46,11 +48,14 @@ class Admission:
         self._leases: dict[str, _Lease] = {}
         self._asked: dict[str, float] = {}
         self._finished: set[str] = set()
+        self._failed: dict[str, str] = {}
 
     def request(self, key: str, holder: str, now: float) -> Answer:
-        """Ask for the right to train `key`; "look": it is finished, so the store has it."""
+        """Ask for the right to train `key`; "look": it is finished, so the store has it; "failed": see `reason`."""
         if key in self._finished:
             return "look"
+        if key in self._failed:
+            return "failed"
         self._lapse(now)
         lease = self._leases.get(key)
         if lease is not None:
@@ -67,14 +72,26 @@ class Admission:
 
     def renew(self, key: str, holder: str, now: float) -> bool:
         """Say that `holder` is alive and trains `key`; False when the lease has lapsed and is another's now."""
+        if key in self._finished:
+            return False
         lease = self._leases.setdefault(key, _Lease(holder, now))
-        if lease.holder != holder or key in self._finished:
+        if lease.holder != holder:
             return False
         lease.renewed = now
         return True
 
-    def release(self, key: str, holder: str, *, finished: bool) -> None:
-        """Give the lease back; `finished` when the generation is in the store, whole and verified."""
+    def release(self, key: str, holder: str, *, finished: bool, reason: str = "") -> None:
+        """Give the lease back.
+
+        Args:
+            key: of the generation.
+            holder: of the lease; another's is left as it is.
+            finished: whether the generation is in the store, whole and verified.
+            reason: why it can't be trained, if it failed for good: nobody else needs to find that out again.
+        """
+        if reason:
+            self._failed[key] = reason
+            self._asked.pop(key, None)
         if finished:
             self._finished.add(key)
             self._asked.pop(key, None)
@@ -84,6 +101,10 @@ class Admission:
     def reopen(self, key: str) -> None:
         """Take back that `key` is finished: what the store has of it is damaged."""
         self._finished.discard(key)
+
+    def reason(self, key: str) -> str:
+        """Return why `key` failed."""
+        return self._failed[key]
 
     @property
     def held(self) -> dict[str, str]:
@@ -115,18 +136,24 @@ def take_turn(
     sound: Callable[[], bool],
     waiting: Callable[[], None],
     sleep: Callable[[float], None] = time.sleep,
-) -> Answer:
-    """Ask until it is this chain's turn ("train"), or until the generation is there, whole and verified ("look")."""
+) -> bool:
+    """Ask until it is this chain's turn (True), or until the generation is there, whole and verified (False).
+
+    Raises:
+        TrainingError: when another chain found that it can't be trained, with the reason.
+    """
     told = False
     answer: Answer
     while (answer := ask("request", key)) != "train":
+        if answer == "failed":
+            raise TrainingError(ask("reason", key))
         if answer == "look":
             if sound():
-                break
+                return False
             ask("reopen", key)
             continue
         if not told:
             waiting()
             told = True
         sleep(POLL_SECONDS)
-    return answer
+    return True

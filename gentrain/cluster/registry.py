@@ -12,6 +12,7 @@ import ray
 
 from gentrain.admission import LEASE_SECONDS, Admission, Answer, take_turn
 from gentrain.cluster.progress import Every
+from gentrain.errors import GentrainError, TakenOverError
 from gentrain.lineage import GenerationSpec
 from gentrain.store import RunStore
 
@@ -33,13 +34,17 @@ class Registry:
         """See `Admission.renew`."""
         return self._admission.renew(key, holder, time.monotonic())
 
-    def release(self, key: str, holder: str, finished: bool) -> None:
+    def release(self, key: str, holder: str, finished: bool, reason: str) -> None:
         """See `Admission.release`."""
-        self._admission.release(key, holder, finished=finished)
+        self._admission.release(key, holder, finished=finished, reason=reason)
 
     def reopen(self, key: str) -> None:
         """See `Admission.reopen`."""
         self._admission.reopen(key)
+
+    def reason(self, key: str) -> str:
+        """See `Admission.reason`."""
+        return self._admission.reason(key)
 
     def held(self) -> dict[str, str]:
         """See `Admission.held`."""
@@ -67,17 +72,23 @@ class Turns:
     def __call__(self, spec: GenerationSpec, *, waiting: Callable[[], None]) -> Iterator[None]:
         """Wait until `spec` is this chain's to train, or finished by another, and hold it for the block."""
         folder = self._store.generation(spec.key)
-        if take_turn(self._ask, spec.key, sound=lambda: folder.inspect().sound, waiting=waiting) == "look":
+        if not take_turn(self._ask, spec.key, sound=lambda: folder.inspect().sound, waiting=waiting):
             yield
             return
+        reason = ""
         try:
             with self._renewing(spec.key), folder.locked(waiting=waiting):
                 yield
+        except TakenOverError:
+            raise
+        except GentrainError as error:
+            reason = str(error)
+            raise
         finally:
-            self._ask("release", spec.key, folder.inspect().sound)
+            self._ask("release", spec.key, folder.inspect().sound, reason)
 
     def _ask(self, question: str, key: str, *arguments: Any) -> Any:
-        holder = () if question == "reopen" else (self._holder,)
+        holder = () if question in ("reopen", "reason") else (self._holder,)
         return ray.get(getattr(self._registry, question).remote(key, *holder, *arguments))
 
     @contextlib.contextmanager
