@@ -4,7 +4,6 @@ Ray reads its environment when it is imported, so what gentrain asks of it is se
 """
 
 import os
-import sys
 
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -13,7 +12,5 @@ _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
-if "ray" not in sys.modules:  # half a change of mind about tokens would lock the program out of its own cluster
-    _ENVIRONMENT["RAY_AUTH_MODE"] = "token"
 for _name, _value in _ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)

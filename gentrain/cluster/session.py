@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -41,13 +42,13 @@ def ray_session(*, address: str | None, log: Path, cpus: int | None = None) -> I
     Raises:
         ResourceError: when there is no cluster at `address`.
     """
-    import ray
-
     log.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(log)
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
     with _output_to(log), contextlib.closing(handler):
         _connect(address, log=log, cpus=cpus)
+        import ray
+
         _redirect_loggers(handler)
         try:
             yield
@@ -56,6 +57,7 @@ def ray_session(*, address: str | None, log: Path, cpus: int | None = None) -> I
 
 
 def _connect(address: str | None, *, log: Path, cpus: int | None) -> None:
+    _agree_on_tokens(address)
     import ray
 
     try:
@@ -73,6 +75,24 @@ def _connect(address: str | None, *, log: Path, cpus: int | None) -> None:
         where = f"--address {address}" if address else "a local Ray instance"
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ResourceError(f"{where}: can't connect: {first} (details in {log})") from error
+
+
+def _agree_on_tokens(address: str | None) -> None:
+    """Ask for a token where the cluster does; Ray must know before it is imported.
+
+    A private instance always asks for one. Of a cluster, Ray's own default is a guess; where it is wrong, connecting
+    works and actors die at once for no visible reason.
+    """
+    if "ray" in sys.modules or "RAY_AUTH_MODE" in os.environ:
+        return
+    mode = "token"
+    if address is not None:
+        command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+        open_to_all = subprocess.run(
+            command, env=os.environ | {"RAY_AUTH_MODE": "disabled"}, capture_output=True, check=False
+        )
+        mode = "disabled" if open_to_all.returncode == 0 else "token"
+    os.environ["RAY_AUTH_MODE"] = mode
 
 
 def probe(address: str) -> None:
