@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -23,6 +23,7 @@ from gentrain.events import (
 from gentrain.lineage import Chain, GenerationSpec, StudentSpec
 from gentrain.metrics import score
 from gentrain.predictions import decode_predictions
+from gentrain.process import saturated
 from gentrain.store import EPOCHS, MODEL, PREDICTIONS, Done, Inspection, RunStore
 
 
@@ -74,13 +75,6 @@ def run_chain(
             observe(ChainSaturated(chain.name, spec.generation))
             break
     return rows
-
-
-def saturated(validation_errors: Sequence[float], *, patience: int | None) -> bool:
-    """Return whether no generation of the last `patience` beat the best held-out error before them."""
-    if patience is None or len(validation_errors) <= patience:
-        return False
-    return min(validation_errors[-patience:]) >= min(validation_errors[:-patience])
 
 
 def missing_keys(chain: Chain, *, study: Study, inspect: Callable[[str], Inspection]) -> tuple[str, ...]:

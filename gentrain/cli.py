@@ -139,6 +139,7 @@ def plan(
     study: StudyArgument = None,
     gpus: Annotated[float, typer.Option("--gpus", help="Devices that train at the same time.")] = 1,
     price: Annotated[float | None, typer.Option("--price", help="Price of a device-hour.")] = None,
+    measure: Annotated[bool, typer.Option("--measure", help="Time a few steps of every network here.")] = False,
     data: DataOption = None,
     runs: RunsOption = "runs",
     settings: SetOption = None,
@@ -150,7 +151,7 @@ def plan(
     from gentrain.view import forest_tree, plan_assumptions, plan_table, print_json, show
 
     loaded = load_study(study or QUICKSTART, overrides=settings or (), dataset__path=data)
-    found = plan_study(loaded, runs=runs, devices=gpus, price=price)
+    found = plan_study(loaded, runs=runs, devices=gpus, price=price, measure=measure)
     if as_json:
         print_json([found.summary()], sys.stdout)
         return

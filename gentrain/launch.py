@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import functools
+import io
 import math
+import tempfile
 from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from gentrain.chain import missing_keys, run_chain, turn_by_lock
-from gentrain.config import Study
+from gentrain.config import Study, parse_study
+from gentrain.data.manifest import Manifest
 from gentrain.data.prepare import PreparedData, find_manifest, prepare, prepared_name
 from gentrain.data.share import obtain, publish, published
 from gentrain.errors import ConfigError, StoreError, TrainingError
 from gentrain.events import Event, GenerationDone, InChain, Note, Observer, SweepStarted
 from gentrain.lineage import Chain, GenerationSpec, build_chain, build_forest
-from gentrain.plan import Plan, make_plan, starting_order, urgencies
+from gentrain.plan import Measured, Plan, make_plan, starting_order, urgencies
 from gentrain.record import StudyRecord
-from gentrain.store import RunStore
+from gentrain.store import EPOCHS, RunStore
+
+MEASURED_STEPS = 15
 
 
 def prepare_data(study: Study, *, store: RunStore, observe: Observer) -> PreparedData:
@@ -30,9 +37,11 @@ def prepare_data(study: Study, *, store: RunStore, observe: Observer) -> Prepare
     return data
 
 
-def plan_study(study: Study, *, runs: str, devices: float, price: float | None) -> Plan:
-    """Return what the study's whole grid will cost; nothing is prepared, written or started."""
+def plan_study(study: Study, *, runs: str, devices: float, price: float | None, measure: bool = False) -> Plan:
+    """Return what the study's whole grid will cost; nothing is prepared, written or started, but to `measure`."""
     store = RunStore(runs)
+    if measure:
+        prepare_data(study, store=store, observe=lambda _: None)
     manifest = find_manifest(study.dataset, store.data)
     return make_plan(
         study,
@@ -41,7 +50,38 @@ def plan_study(study: Study, *, runs: str, devices: float, price: float | None) 
         num_classes=len(manifest.classes) if manifest else None,
         devices=devices,
         price=price,
+        measured=measure_study(study, manifest) if measure and manifest else None,
     )
+
+
+def measure_study(study: Study, manifest: Manifest) -> Measured:
+    """Train a few steps of every network and kind of task here, in a folder of its own, and return seconds an epoch.
+
+    A part of the training set makes an epoch of `MEASURED_STEPS` steps; the second one is timed. Of several workers one
+    is timed, with its share of the batch: what they tell each other isn't in the figure.
+    """
+    from gentrain.local import LocalRunner
+
+    study = study if study.grid.empty else _for_sweeps(study)
+    measured: dict[tuple[str, str], float] = {}
+    count = manifest.splits["train"].count
+    for network in dict.fromkeys(point.network.name for point in study.points()):
+        batch = study.recipe.batch_size // study.workers
+        settings = study.dump() | {"grid": {}, "generations": 1, "workers": 1, "evaluate_every": 2, "patience": None}
+        settings |= {"network": settings["network"] | {"name": network}, "scheduler": {}}
+        settings["process"] |= {"lambda": 0.5}
+        settings["dataset"] |= {"limit": math.ceil(MEASURED_STEPS * batch / len(manifest.classes))}
+        settings["recipe"] |= {"epochs": 2, "milestones": [], "warmup_epochs": 0, "batch_size": batch}
+        with tempfile.TemporaryDirectory(prefix="gentrain-measure-") as folder:
+            small, store = parse_study(settings, where="--measure"), RunStore(folder)
+            data = prepare_data(small, store=store, observe=lambda _: None)
+            chain = build_chain(small, data=data.manifest.fingerprint, num_classes=data.num_classes)
+            runner = LocalRunner(small, store=store, data=data.folder.name, observe=lambda _: None)
+            for row in run_chain(chain, study=small, store=store, runner=runner, observe=lambda _: None):
+                epochs = pq.read_table(io.BytesIO(store.generation(row["key"]).read_verified(EPOCHS))).to_pylist()
+                kind = "student" if row["generation"] else "patriarch"
+                measured[network, kind] = count / epochs[-1]["images_per_second"] / study.workers
+    return measured
 
 
 def launch_chain(
@@ -139,7 +179,7 @@ def launch_sweep(
             )
         failed, stopped = outcome.failed, stopped | outcome.stopped
         missing = finished.read(chains)
-        record.begin(forest.chains, stopped=stopped & missing.keys())
+        record.begin(forest.chains, stopped=stopped & missing.keys(), failed=failed)
     record.add(finished.rows)
     if missing.keys() - failed.keys() - stopped:
         raise KeyboardInterrupt  # Tune answers Ctrl-C by returning as if all were well

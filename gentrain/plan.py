@@ -21,6 +21,9 @@ from gentrain.store import DONE, SPEC, Done, RunStore
 Rate = tuple[str, str, int, str, str, int]
 """What decides how long an epoch takes: data, network, batch, precision, kind of task, workers."""
 
+Measured = Mapping[tuple[str, str], float]
+"""Seconds an epoch of the whole training set, by network and kind of task."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -35,6 +38,8 @@ class Plan:
     devices_per_training: float
     price: float | None
     """Of a device-hour."""
+    measured_here: bool = False
+    """Whether seconds of some came from `Measured` and not from the store."""
 
     @property
     def at_once(self) -> int:
@@ -101,6 +106,7 @@ def make_plan(
     num_classes: int | None,
     devices: float,
     price: float | None = None,
+    measured: Measured | None = None,
 ) -> Plan:
     """Return the plan of a study's whole grid.
 
@@ -111,6 +117,7 @@ def make_plan(
         num_classes: of the prepared dataset.
         devices: GPUs (or groups of CPU cores) that train at the same time.
         price: of a device-hour.
+        measured: seconds an epoch, by network and kind of task, for those that the store knows nothing of.
 
     Raises:
         ConfigError: when the devices can't hold one training.
@@ -123,8 +130,9 @@ def make_plan(
     left = {key: spec for key, spec in forest.specs.items() if key not in finished}
     seconds: dict[str, float | None] = {}
     for key, spec in left.items():
-        measured = rates.get(_rate(spec, workers=study.workers))
-        seconds[key] = statistics.median(measured) * spec.recipe.epochs if measured else None
+        known = rates.get(_rate(spec, workers=study.workers))
+        epoch = statistics.median(known) if known else (measured or {}).get((spec.network.name, spec.task.kind))
+        seconds[key] = None if epoch is None else epoch * spec.recipe.epochs
     return Plan(
         forest=forest,
         finished=frozenset(finished & forest.specs.keys()),
@@ -132,6 +140,7 @@ def make_plan(
         devices=devices,
         devices_per_training=each,
         price=price,
+        measured_here=bool(measured),
     )
 
 

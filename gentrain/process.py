@@ -78,3 +78,10 @@ def _check_k(k: int) -> None:
 
 def _shortest(value: float) -> str:
     return repr(float(value))
+
+
+def saturated(validation_errors: Sequence[float], *, patience: int | None) -> bool:
+    """Return whether no generation of the last `patience` beat the best held-out error before them."""
+    if patience is None or len(validation_errors) <= patience:
+        return False
+    return min(validation_errors[-patience:]) >= min(validation_errors[:-patience])

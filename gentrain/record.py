@@ -52,11 +52,20 @@ class StudyRecord:
         self.study = study
         self.folder = store.study(study.name)
 
-    def begin(self, chains: Iterable[Chain], *, stopped: Container[str] = ()) -> None:
-        """Write the study and the keys of its chains, beside those that are there; some were stopped by a scheduler."""
+    def begin(
+        self, chains: Iterable[Chain], *, stopped: Container[str] = (), failed: Mapping[str, str] | None = None
+    ) -> None:
+        """Write the study and the keys of its chains, beside those that are there.
+
+        Args:
+            chains: of the study.
+            stopped: names of those that the study's scheduler has ended early.
+            failed: why others could not be finished, by their names.
+        """
         self.folder.write("study.yaml", yaml.safe_dump(self.study.dump(), sort_keys=False, allow_unicode=True).encode())
         for chain in chains:
             entry = {"name": chain.name, "keys": chain.keys, "stopped": chain.name in stopped}
+            entry["failed"] = (failed or {}).get(chain.name)
             (self.folder / "chains").write_json(f"{chain.name}.json", entry)
 
     def stopped(self) -> frozenset[str]:

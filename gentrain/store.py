@@ -14,6 +14,7 @@ import hashlib
 import io
 import json
 import os
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ EPOCHS = "epochs.parquet"
 SPEC = "spec.json"
 DONE = "DONE.json"
 KEPT_CHECKPOINTS = 2
+RECENT_SECONDS = 120.0
 CACHE = "GENTRAIN_CACHE"
 """Environment variable: a node's own folder for datasets whose store is elsewhere; default ~/.cache/gentrain."""
 
@@ -278,8 +280,24 @@ class GenerationFolder:
         if self.train.read("owner") != token.encode():
             raise TakenOverError(f"{self.folder}: another process has taken this generation over; this one stops")
 
-    def lock_held(self) -> bool:
-        """Return whether a living process trains this generation; elsewhere than on a local disk nobody can tell."""
+    def at_work(self) -> bool:
+        """Return whether this generation seems to be trained: its lock is held, or its checkpoints are recent.
+
+        The lock tells for sure on the machine that holds it. Elsewhere the newest file of the training must be no older
+        than thrice the time between the two newest checkpoints, two minutes at least.
+        """
+        if self._lock_held():
+            return True
+        if isinstance(self.folder.filesystem, pafs.LocalFileSystem):
+            return False
+        selector = pafs.FileSelector(self.train.path, allow_not_found=True)
+        times = sorted(info.mtime.timestamp() for info in self.folder.filesystem.get_file_info(selector) if info.mtime)
+        if not times:
+            return False
+        between = times[-1] - times[-2] if len(times) > 1 else 0.0
+        return bool(time.time() - times[-1] < max(RECENT_SECONDS, 3 * between))
+
+    def _lock_held(self) -> bool:
         path = Path(f"{self.folder.path}/.lock")
         if not isinstance(self.folder.filesystem, pafs.LocalFileSystem) or not path.exists():
             return False

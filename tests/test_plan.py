@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from gentrain.config import load_study
 from gentrain.errors import ConfigError
 from gentrain.lineage import build_forest
-from gentrain.plan import make_plan, simulate
+from gentrain.plan import make_plan, simulate, starting_order, urgencies
 from gentrain.status import study_names, study_status
 from gentrain.store import EPOCHS, MODEL, SPEC, RunStore
 
@@ -23,11 +23,11 @@ def plan(store, *overrides, devices=1.0, **settings):
     return make_plan(study(*overrides), store=store, data=DATA, num_classes=10, devices=devices, **settings)
 
 
-def finish(store, spec, *, seconds, workers=1):
+def finish(store, spec, *, seconds, workers=1, **more):
     folder = store.generation(spec.key)
     folder.folder.write(SPEC, json.dumps(spec.model_dump(mode="json")).encode())
     facts = {"scores": {"top1_error": 0.25}, "train_primary": 0.6, "threads": 1, "device": "cpu", "versions": {}}
-    folder.finish({MODEL: b"m", EPOCHS: b"e"}, seconds=seconds, workers=workers, **facts)
+    folder.finish({MODEL: b"m", EPOCHS: b"e"}, seconds=seconds, workers=workers, **facts, **more)
 
 
 @pytest.fixture
@@ -109,3 +109,61 @@ def test_status_tells_done_running_interrupted_and_waiting(store):
     assert chain[0].top1_error == 0.25
     with pytest.raises(ConfigError, match=r"t: no such study in .*; there: s"):
         study_status(store, "t")
+
+
+def test_measured_seconds_stand_in_where_the_store_knows_nothing(tmp_path, small):
+    from gentrain.launch import plan_study
+
+    grid = "grid.process=[{lambda: 0.5}, {lambda: 0.7}]"
+    study = small("recipe.epochs=10", "recipe.milestones=[]", grid)
+    assert plan_study(study, runs=str(tmp_path), devices=1, price=None).unknown == 3
+    found = plan_study(study, runs=str(tmp_path), devices=1, price=None, measure=True)
+    assert found.unknown == 0
+    assert found.measured_here
+    assert len(set(found.seconds.values())) == 2  # a patriarch, and two students alike
+    assert all(seconds > 0 for seconds in found.seconds.values())
+    assert RunStore(str(tmp_path)).generation("x").folder.names() == []
+    assert not (tmp_path / "generations").exists()
+
+
+def test_the_most_urgent_is_what_most_work_waits_for(store):
+    found = plan(store, POINTS)
+    urgency, forest = urgencies(found), found.forest
+    shared = next(
+        key for key, names in forest.wanted_by.items() if len(names) == 2 and forest.specs[key].teacher is None
+    )
+    assert urgency[shared] == 30.0
+    assert {urgency[spec.key] for spec in forest.specs.values() if spec.generation == 2} == {10.0}
+
+
+def test_chains_that_begin_with_the_same_generation_start_in_rounds(store):
+    found = plan(store, POINTS)
+    missing = {chain.name: chain.keys for chain in found.forest.chains}
+    order = [chain.name for chain in starting_order(found, missing)]
+    assert order == [
+        "D(0.6,0.5)-resnet20-s0", "D(1.0,0.5)-resnet20-s0", "D(0.6,0.6)-resnet20-s0", "D(1.0,0.0)-resnet20-s0",
+    ]  # fmt: skip
+    del missing["D(0.6,0.5)-resnet20-s0"]
+    missing["D(0.6,0.5)-resnet20-s0"] = ()
+    assert order[0] not in [chain.name for chain in starting_order(found, missing)]
+
+
+def test_status_says_what_failed_what_was_stopped_and_what_is_saturated(store):
+    from gentrain.record import StudyRecord
+
+    def begin(point, errors, **ended):
+        settings = point.model_copy(update={"name": f"s{len(study_names(store))}"})
+        chain = next(iter(build_forest(settings, data=DATA, num_classes=10).chains))
+        for spec, error in zip(chain.specs, errors, strict=False):
+            finish(store, spec, seconds=1.0, validation_scores={"top1_error": error})
+        record = StudyRecord(settings, store=store)
+        record.begin([chain], **{name: {chain.name: "why"} for name, given in ended.items() if given})
+        found = study_status(store, settings.name)
+        return [cell.state for cell in found.chains[chain.name]], found.failures
+
+    held_out = ("dataset.validation=0.1", "generations=3")
+    assert begin(study(), [0.3], failed=True)[0] == ["done", "failed", "waiting"]
+    assert list(begin(study("seed=1"), [0.3], failed=True)[1].values()) == ["why"]
+    assert begin(study(*held_out, "seed=2", "scheduler.name=asha"), [0.3, 0.2], stopped=True)[0][2:] == ["stopped"] * 2
+    assert begin(study(*held_out, "seed=3", "patience=1"), [0.3, 0.2, 0.2])[0] == ["done"] * 3 + ["saturated"]
+    assert begin(study(*held_out, "seed=4", "patience=2"), [0.3, 0.2, 0.2])[0] == ["done"] * 3 + ["waiting"]

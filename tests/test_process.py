@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gentrain.process import Process, eta_for_primary, predicted_primary, primary_for_eta
+from gentrain.process import Process, eta_for_primary, predicted_primary, primary_for_eta, saturated
 
 
 def test_the_papers_numbers():
@@ -60,3 +60,12 @@ def test_a_process_names_itself_as_the_paper_does():
     assert Process(0.6, 0.5).label == "D(0.6,0.5)"
     assert Process(1.0, 0.0).label == "D(1.0,0.0)"
     assert Process(1.0, 0.0).eta == 0.0
+
+
+@pytest.mark.parametrize(
+    ("errors", "patience", "ended"),
+    [([0.3], 1, False), ([0.3, 0.3], 1, True), ([0.3, 0.2], 1, False), ([0.3, 0.2, 0.25], 2, False),
+     ([0.3, 0.2, 0.25, 0.2], 2, True), ([0.3, 0.2, 0.25, 0.19], 2, False), ([0.3, 0.4, 0.5], None, False)],
+)  # fmt: skip
+def test_a_chain_has_saturated_after_so_many_generations_that_beat_nothing(errors, patience, ended):
+    assert saturated(errors, patience=patience) is ended

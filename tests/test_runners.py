@@ -11,7 +11,7 @@ import pytest
 from gentrain.chain import ensure_generation
 from gentrain.ensemble import running_ensemble
 from gentrain.errors import GentrainError, TrainingError
-from gentrain.events import EpochDone, GenerationDone, GenerationStarted, Note
+from gentrain.events import ChainSaturated, EpochDone, GenerationDone, GenerationStarted, Note
 from gentrain.launch import launch_chain
 from gentrain.predictions import decode_predictions
 from gentrain.store import MODEL, PREDICTIONS, RunStore
@@ -207,6 +207,16 @@ class TestLocalRunner(RunnerCase):
         assert folder.inspect().done.validation_scores["top1_error"] == pytest.approx(
             (probabilities.argmax(1) != labels).mean()
         )
+
+    def test_a_chain_that_has_saturated_ends_early(self, small, tmp_path, monkeypatch):
+        events = []
+        study = small("dataset.validation=0.2", "generations=3", "patience=1")
+        monkeypatch.setattr("gentrain.chain.saturated", lambda errors, patience: len(errors) > patience)
+        rows = self.launch(study, tmp_path, events.append)
+        assert [row["generation"] for row in rows] == [0, 1]
+        assert all(row["validation_error"] is not None for row in rows)
+        assert [e.generation for e in events if isinstance(e, ChainSaturated)] == [1]
+        assert len(list(tmp_path.glob("generations/*/DONE.json"))) == 2
 
 
 @pytest.mark.ray

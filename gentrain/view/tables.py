@@ -93,9 +93,11 @@ def plan_table(plan: Plan, *, name: str) -> Table:
 def plan_assumptions(plan: Plan) -> str:
     """Return in a sentence what the plan's figures stand on."""
     text = "Seconds are medians of like generations in the run folder (same data, network, batch, precision, workers), "
+    if plan.measured_here:
+        text += "of other networks from a few steps on this machine's device (--measure), "
     text += "training steps alone: starting workers and evaluating come on top."
     if plan.unknown:
-        text += f" Unknown for {plan.unknown:,} trainings: run one epoch of each kind (--set recipe.epochs=1) to know."
+        text += f" Unknown for {plan.unknown:,} trainings: --measure times a few steps of each kind here."
     return text
 
 
@@ -156,16 +158,20 @@ def status_table(status: StudyStatus) -> Table:
     counts = {state: sum(cell.state == state for cell in cells) for state in STATES}
     told = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     table = Table(title=f"{status.name}: {told}", title_justify="left", title_style="bold", caption_justify="left")
-    table.caption = "a figure is the finished generation's top-1 error"
     table.add_column("chain", no_wrap=True)
     for generation in range(max((len(chain) for chain in status.chains.values()), default=0)):
         table.add_column(f"Gen #{generation}", justify="right")
     for name, chain in status.chains.items():
         table.add_row(name, *(_cell(cell, epochs=status.epochs) for cell in chain))
+    failures = "".join(f"\n{name}: {reason}" for name, reason in status.failures.items())
+    table.caption = Text(f"a figure is the finished generation's top-1 error{failures}")
     return table
 
 
 STATES = {
+    "failed": "red",
+    "stopped": "dim",
+    "saturated": "dim",
     "starting": "yellow",
     "done": "green",
     "running": "cyan",
