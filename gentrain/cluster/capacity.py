@@ -34,13 +34,17 @@ class Capacity:
     drivers_told: str
 
 
-def capacity(study: Study) -> Capacity:
+def capacity(study: Study, scaled_up: Mapping[str, float]) -> Capacity:
     """Return what the connected cluster can hold, counting nodes that its autoscaler may still start.
+
+    Args:
+        study: whose trainings are to be held.
+        scaled_up: what the autoscaler can reach, see `scaled_up`.
 
     Raises:
         ResourceError: when it can never hold one training of the study.
     """
-    largest = _largest(ray.cluster_resources(), ray.get(_on_head(_scaled_up).remote()))
+    largest = _largest(ray.cluster_resources(), scaled_up)
     resources = fit_resources(study, largest)
     room = largest.get("CPU", 0) / (resources.workers * resources.cpus)
     if resources.cuda:
@@ -78,12 +82,16 @@ def _alive() -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"]]
 
 
-def _on_head(function: Any) -> Any:
-    return ray.remote(num_cpus=0, resources={_HEAD: 1e-3})(function)
+def scaled_up() -> dict[str, float]:
+    """Return the resources that the cluster's autoscaler can reach, as its configuration on the head tells."""
+    here = ray.get_runtime_context().get_node_id()
+    if any(node["NodeID"] == here and _HEAD in node["Resources"] for node in _alive()):
+        return _scaled_up_of_this_node()
+    found: dict[str, float] = ray.get(ray.remote(num_cpus=0, resources={_HEAD: 1e-3})(_scaled_up_of_this_node).remote())
+    return found
 
 
-def _scaled_up() -> dict[str, float]:
-    """Return, on the head, the resources that its autoscaler may reach; nothing where none runs."""
+def _scaled_up_of_this_node() -> dict[str, float]:
     import psutil
 
     for process in psutil.process_iter(["cmdline"]):

@@ -16,7 +16,7 @@ from ray import tune
 from ray.tune import schedulers
 
 from gentrain.chain import run_chain
-from gentrain.cluster.capacity import Capacity, capacity, pending
+from gentrain.cluster.capacity import Capacity, capacity, pending, scaled_up
 from gentrain.cluster.metrics import Gauges
 from gentrain.cluster.progress import Every, Listener, ProgressBoard
 from gentrain.cluster.registry import Turns, start_registry
@@ -55,6 +55,7 @@ class _Context:
     resources: Resources
     board: Any
     registry: Any
+    runner: type[RayRunner]
 
 
 def run_trials(
@@ -65,6 +66,7 @@ def run_trials(
     store: RunStore,
     data: str,
     observe: Observer,
+    runner: type[RayRunner] = RayRunner,
 ) -> Outcome:
     """Run the chains to their end on the connected cluster, in the order given.
 
@@ -75,9 +77,11 @@ def run_trials(
         store: opened again wherever a trial runs.
         data: name of the prepared dataset.
         observe: told what happens.
+        runner: what trains; another than Ray Train's is for measuring all but the training.
     """
     study = next(iter(points.values()))
-    found = capacity(study)
+    later = scaled_up()
+    found = capacity(study, later)
     at_once = min(len(chains), 2 * found.slots, found.drivers)
     observe(Note(_told(found, chains=len(chains), at_once=at_once)))
     observe(CapacityChanged(found.slots))
@@ -91,6 +95,7 @@ def run_trials(
         resources=found.resources,
         board=board,
         registry=registry,
+        runner=runner,
     )
     tuner = tune.Tuner(
         tune.with_resources(
@@ -107,7 +112,7 @@ def run_trials(
             name=study.name, verbose=0, failure_config=tune.FailureConfig(max_failures=MAX_TRIAL_FAILURES)
         ),
     )
-    watch = _Watch(study, registry, found.slots, observe)
+    watch = _Watch(study, later, registry, found.slots, observe)
     try:
         with Listener(board, observe), Every(WATCH_SECONDS, watch):
             results = tuner.fit()
@@ -142,7 +147,7 @@ def _trial(config: Mapping[str, Any], *, context: _Context) -> None:
             last = event.generation + 1 == len(context.chains[name].specs)
             tune.report(row | {"chain_done": last})
 
-    runner = RayRunner(
+    runner = context.runner(
         study,
         store=store,
         data=context.data,
@@ -168,13 +173,13 @@ def _trial(config: Mapping[str, Any], *, context: _Context) -> None:
 class _Watch:
     """Follows the cluster while a sweep runs: tells the registry of its devices, the user of nodes waited for."""
 
-    def __init__(self, study: Study, registry: Any, slots: int, observe: Observer) -> None:
-        self._study, self._registry, self._slots, self._observe = study, registry, slots, observe
+    def __init__(self, study: Study, later: Mapping[str, float], registry: Any, slots: int, observe: Observer) -> None:
+        self._study, self._later, self._registry, self._slots, self._observe = study, later, registry, slots, observe
         self._waiting = self._told = ""
 
     def __call__(self) -> None:
         try:
-            slots = capacity(self._study).slots
+            slots = capacity(self._study, self._later).slots
         except ResourceError:
             slots = 0  # what is left holds no training; the cluster may get nodes again
         if slots != self._slots:
