@@ -18,9 +18,10 @@ from gentrain.errors import TrainingError
 Answer = Literal["train", "look", "wait", "failed"]
 LEASE_SECONDS = 20.0
 """A lease that wasn't renewed for so long lapses; its holder is taken for dead."""
-POLL_SECONDS = 0.25
-"""Between two questions of one that waits."""
-FRESH_SECONDS = 10 * POLL_SECONDS
+POLL_SECONDS = (0.25, 2.0)
+"""Between two questions of one that waits: at first, and when it has waited for long."""
+POLL_GROWTH = 1.2
+FRESH_SECONDS = 2.5 * POLL_SECONDS[1]
 """One that hasn't asked for so long is not waiting any more."""
 
 
@@ -142,7 +143,7 @@ def take_turn(
     Raises:
         TrainingError: when another chain found that it can't be trained, with the reason.
     """
-    told = False
+    told, pause = False, POLL_SECONDS[0]
     answer: Answer
     while (answer := ask("request", key)) != "train":
         if answer == "failed":
@@ -155,5 +156,6 @@ def take_turn(
         if not told:
             waiting()
             told = True
-        sleep(POLL_SECONDS)
+        sleep(pause)
+        pause = min(pause * POLL_GROWTH, POLL_SECONDS[1])
     return True

@@ -114,7 +114,8 @@ def launch_chain(
 
     log = _ray_log(store, study)
     observe(Note(f"{f'connecting to Ray at {address}' if address else 'starting Ray'}; what it says goes to {log}"))
-    with ray_session(address=address, log=log):
+    with ray_session(address=address, log=log, name=study.name) as dashboard:
+        observe(_told_dashboard(dashboard))
         from gentrain.cluster.trainer import RayRunner
 
         runner = RayRunner(study, store=store, data=data.folder.name, chain=chain.name, observe=observe)
@@ -166,7 +167,8 @@ def launch_sweep(
             study, store=store, data=data.manifest.fingerprint, num_classes=data.num_classes, devices=math.inf
         )
         chains = starting_order(plan, missing)
-        with ray_session(address=address, log=log):
+        with ray_session(address=address, log=log, name=study.name) as dashboard:
+            observe(_told_dashboard(dashboard))
             from gentrain.cluster.sweep import run_trials
 
             outcome = run_trials(
@@ -242,6 +244,12 @@ def recording(record: StudyRecord, observe: Observer) -> Observer:
         observe(event)
 
     return both
+
+
+def _told_dashboard(url: str) -> Note:
+    if not url:
+        return Note("Ray has no dashboard here")
+    return Note(f"Ray's dashboard: http://{url} (it asks for the token that `ray get-auth-token` prints)")
 
 
 def _ray_log(store: RunStore, study: Study) -> Path:

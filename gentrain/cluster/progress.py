@@ -40,6 +40,11 @@ class ProgressBoard:
         return events
 
 
+def start_board(name: str) -> Any:
+    """Start a board, by a name for the dashboard."""
+    return ray.remote(num_cpus=0, name=name)(ProgressBoard).remote()
+
+
 class Every:
     """Calls `action` every so many seconds while the block runs, in a thread; a Ray that is gone is no error."""
 

@@ -55,10 +55,10 @@ class Registry:
         self._admission.slots = slots
 
 
-def start_registry(priorities: Mapping[str, float], slots: int) -> Any:
-    """Start the registry on the head node."""
+def start_registry(priorities: Mapping[str, float], slots: int, *, name: str) -> Any:
+    """Start the registry on the head node, by a name for the dashboard."""
     options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "resources": {"node:__internal_head__": 1e-3}}
-    return ray.remote(**options)(Registry).remote(dict(priorities), slots)
+    return ray.remote(name=name, **options)(Registry).remote(dict(priorities), slots)
 
 
 class Turns:

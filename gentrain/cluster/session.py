@@ -31,13 +31,14 @@ class Resources:
 
 
 @contextlib.contextmanager
-def ray_session(*, address: str | None, log: Path, cpus: int | None = None) -> Iterator[None]:
-    """Connect to Ray for the block; what Ray says goes to the file `log`.
+def ray_session(*, address: str | None, log: Path, cpus: int | None = None, name: str = "gentrain") -> Iterator[str]:
+    """Connect to Ray for the block; what Ray says goes to the file `log`. Yields where the dashboard is, "" if nowhere.
 
     Args:
         address: a running cluster ("auto" finds the one on this machine), or None for a private local instance.
         log: the file for the chatter of Ray's own loggers.
         cpus: CPUs of the private instance; default: those this process may use.
+        name: of the job on the dashboard.
 
     Raises:
         ResourceError: when there is no cluster at `address`.
@@ -46,26 +47,29 @@ def ray_session(*, address: str | None, log: Path, cpus: int | None = None) -> I
     handler = logging.FileHandler(log)
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
     with _output_to(log), contextlib.closing(handler):
-        _connect(address, log=log, cpus=cpus)
+        dashboard = _connect(address, log=log, cpus=cpus, name=name)
         import ray
 
         _redirect_loggers(handler)
         try:
-            yield
+            yield dashboard
         finally:
             ray.shutdown()
 
 
-def _connect(address: str | None, *, log: Path, cpus: int | None) -> None:
+def _connect(address: str | None, *, log: Path, cpus: int | None, name: str) -> str:
     _agree_on_tokens(address)
     import ray
+    from ray.job_config import JobConfig
 
+    job = JobConfig(metadata={"job_name": name})
     try:
         if address:
-            ray.init(address=address, log_to_driver=False, configure_logging=False)
+            context = ray.init(address=address, job_config=job, log_to_driver=False, configure_logging=False)
         else:
-            ray.init(
+            context = ray.init(
                 address="local",
+                job_config=job,
                 num_cpus=cpus or len(os.sched_getaffinity(0)),
                 log_to_driver=False,
                 configure_logging=False,
@@ -75,6 +79,7 @@ def _connect(address: str | None, *, log: Path, cpus: int | None) -> None:
         where = f"--address {address}" if address else "a local Ray instance"
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ResourceError(f"{where}: can't connect: {first} (details in {log})") from error
+    return context.dashboard_url or ""
 
 
 def _agree_on_tokens(address: str | None) -> None:

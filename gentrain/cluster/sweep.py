@@ -18,7 +18,7 @@ from ray.tune import schedulers
 from gentrain.chain import run_chain
 from gentrain.cluster.capacity import Capacity, capacity, pending, scaled_up
 from gentrain.cluster.metrics import Gauges
-from gentrain.cluster.progress import Every, Listener, ProgressBoard
+from gentrain.cluster.progress import Every, Listener, start_board
 from gentrain.cluster.registry import Turns, start_registry
 from gentrain.cluster.session import Resources
 from gentrain.cluster.trainer import RayRunner
@@ -85,8 +85,8 @@ def run_trials(
     at_once = min(len(chains), 2 * found.slots, found.drivers)
     observe(Note(_told(found, chains=len(chains), at_once=at_once)))
     observe(CapacityChanged(found.slots))
-    board = ray.remote(num_cpus=0)(ProgressBoard).remote()
-    registry = start_registry(priorities, found.slots)
+    board = start_board(f"progress of {study.name}")
+    registry = start_registry(priorities, found.slots, name=f"registry of {study.name}")
     context = _Context(
         chains={chain.name: chain for chain in chains},
         points=dict(points),

@@ -9,7 +9,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from gentrain.chain import Turn, turn_by_lock
-from gentrain.cluster.progress import Listener, ProgressBoard
+from gentrain.cluster.progress import Listener, start_board
 from gentrain.cluster.session import Resources, fit_resources
 from gentrain.cluster.worker import train_worker
 from gentrain.config import Study
@@ -64,7 +64,8 @@ class RayRunner:
             evaluate_every=self.study.evaluate_every,
             weights_done=weights_done,
         )
-        board = ray.remote(num_cpus=0)(ProgressBoard).remote()
+        run = f"{self.chain}-g{spec.generation}-{spec.key}-{token[:6]}"
+        board = start_board(f"progress of {run}")
         resources = self.resources
         trainer = _Trainer(
             train_worker,
@@ -76,7 +77,7 @@ class RayRunner:
                 resources_per_worker={"CPU": resources.cpus, **({"GPU": resources.gpus} if resources.cuda else {})},
             ),
             run_config=RunConfig(
-                name=f"{self.chain}-g{spec.generation}-{spec.key}-{token[:6]}",
+                name=run,
                 storage_path=folder.train.path,
                 storage_filesystem=folder.train.filesystem,
                 failure_config=FailureConfig(max_failures=MAX_FAILURES),

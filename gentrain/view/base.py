@@ -61,7 +61,14 @@ class TableView(View):
 
     def __init__(self, stream: TextIO, *, after: TextIO | None = None) -> None:
         super().__init__(stream, after=after)
-        self._live = Live(console=self.console, refresh_per_second=4, get_renderable=self._render, transient=True)
+        self._live = Live(
+            console=self.console,
+            refresh_per_second=4,
+            get_renderable=self._render,
+            transient=True,
+            redirect_stdout=False,  # what Ray prints is on its way to ray.log
+            redirect_stderr=False,
+        )
 
     def __enter__(self) -> Self:
         self._live.start()

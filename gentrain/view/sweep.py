@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TextIO
 
@@ -36,7 +36,9 @@ class _Training:
 
     state: str = "waiting"
     epoch: int = 0
-    epoch_seconds: list[float] = field(default_factory=list)
+    begun: float | None = None
+    """When it was queued here, on the board's clock."""
+    from_epoch: int = 0
     error: float | None = None
 
 
@@ -55,7 +57,12 @@ class SweepBoard:
     queued: dict[str, int] = field(default_factory=dict)
     """Generation that a chain waits for, by chain."""
     slots: int | None = None
-    started: float = field(default_factory=time.monotonic)
+    walls: list[float] = field(default_factory=list)
+    """Seconds that whole generations took here, with starting and evaluating."""
+    clock: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
+        self.started = self.clock()
 
     def update(self, event: Event) -> None:
         """Take an event in."""
@@ -77,13 +84,14 @@ class SweepBoard:
         if isinstance(event, GenerationWaiting):
             self.queued[chain] = event.generation
         elif isinstance(event, GenerationQueued):
-            training.state = "starting"
+            training.state, training.begun = "starting", self.clock()
         elif isinstance(event, GenerationStarted):
-            training.state, training.epoch = "running", event.epoch
+            training.state, training.epoch, training.from_epoch = "running", event.epoch, event.epoch
         elif isinstance(event, EpochDone):
             training.state, training.epoch = "running", event.row["epoch"]
-            training.epoch_seconds.append(event.row["seconds"])
         elif isinstance(event, GenerationDone):
+            if training.begun is not None and training.state != "done":
+                self.walls.append((self.clock() - training.begun) / max(1e-9, 1 - training.from_epoch / self.epochs))
             training.state, training.error = "done", event.row["top1_error"]
             if (ensemble := event.row["ensemble_top1_error"]) is not None:
                 self.ensembles[chain, event.generation] = ensemble
@@ -93,17 +101,18 @@ class SweepBoard:
         return sum(training.state in states for training in self.trainings.values())
 
     def seconds_left(self) -> float | None:
-        """Return the time that is left, from the epochs seen so far on the devices there are; None while unknown."""
-        seen = [seconds for training in self.trainings.values() for seconds in training.epoch_seconds[-5:]]
-        if not seen or not self.slots:
+        """Return the time that is left, from the generations that were trained here; None while there is none.
+
+        No less than the longest chain's, nor than all work shared among the devices.
+        """
+        if not self.walls or not self.slots:
             return None
-        kept = {key for chain, keys in self.chains.items() for key in keys[: self.ended.get(chain, len(keys)) + 1]}
-        left = sum(
-            self.epochs - training.epoch
-            for key, training in self.trainings.items()
-            if key in kept and training.state != "done"
-        )
-        return left * sum(seen) / len(seen) / max(1, min(self.slots, len(self.chains)))
+        wall = sum(self.walls) / len(self.walls)
+        left = {k: 1 - t.epoch / self.epochs for k, t in self.trainings.items() if t.state != "done"}
+        wanted = {name: keys[: self.ended.get(name, len(keys)) + 1] for name, keys in self.chains.items()}
+        longest = max((sum(left.get(key, 0.0) for key in keys) for keys in wanted.values()), default=0.0)
+        shared = sum(left.get(key, 0.0) for key in {key for keys in wanted.values() for key in keys}) / self.slots
+        return wall * max(longest, shared)
 
     def headline(self) -> str:
         """Return how far the sweep is, in a line."""
@@ -111,7 +120,7 @@ class SweepBoard:
         devices = f" of {self.slots} that the devices hold" if self.slots else ""
         return (
             f"{self.count('done')} of {len(self.trainings)} trainings done, {running} running{devices}, "
-            f"{duration(time.monotonic() - self.started)} so far, {duration(self.seconds_left())} left"
+            f"{duration(self.clock() - self.started)} so far, {duration(self.seconds_left())} left"
         )
 
 
