@@ -180,6 +180,28 @@ def status(
     show(*(status_table(s) for s in found), *([] if found else [f"no study in {runs} yet"]))
 
 
+@app.command()
+def evaluate(
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="Name of a study in the run folder.")],
+    chain: Annotated[str | None, typer.Option("--chain", help="Name of the chain, where there are several.")] = None,
+    generation: Annotated[int | None, typer.Option("--generation", help="Default: the last finished one.")] = None,
+    ensemble: Annotated[bool, typer.Option("--ensemble", help="The mean of generations 0 to this one.")] = False,
+    split: Annotated[str, typer.Option("--split", help="test, validation or train.")] = "test",
+    runs: RunsOption = "runs",
+    as_json: JsonOption = False,
+) -> None:
+    """Tell what a generation or an ensemble gets wrong, and how the generations differ."""
+    from gentrain.evaluate import evaluate_chain
+    from gentrain.store import RunStore
+    from gentrain.view import evaluation_tables, print_json, show
+
+    found = evaluate_chain(RunStore(runs), study, chain=chain, generation=generation, ensemble=ensemble, split=split)
+    if as_json:
+        print_json([found.summary()], sys.stdout)
+        return
+    show(*evaluation_tables(found))
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; users' mistakes are one line on standard error and exit status 2."""
     sys.exit(run(arguments))

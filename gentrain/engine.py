@@ -32,6 +32,7 @@ from gentrain.data.manifest import Manifest
 from gentrain.data.share import obtain
 from gentrain.errors import GentrainError, TrainingError
 from gentrain.events import EpochDone, Event, GenerationStarted, Note, Progress
+from gentrain.inference import autocast, predict, to_device
 from gentrain.job import Job
 from gentrain.lineage import PatriarchSpec
 from gentrain.meter import EPOCHS_SCHEMA, Meter
@@ -241,12 +242,14 @@ class _Generation:
     # Evaluation
 
     def _predict(self, loader: Loader) -> Iterator[tuple[Batch, Tensor]]:
-        """Yield this rank's batches with their float32 probabilities; the model keeps rank 0's BatchNorm statistics."""
-        self.model.eval()
-        for batch in loader.epoch(0):
-            with torch.no_grad(), self._autocast():
-                logits = self.model(self._normalised(batch.images))
-            yield batch, logits.float().softmax(dim=1)
+        """Yield this rank's batches with their probabilities."""
+        return predict(
+            self.model,
+            loader,
+            manifest=self.data.manifest,
+            device=self.worker.device,
+            precision=self.spec.precision,
+        )
 
     def _error(self, loader: Loader) -> float:
         """Return the top-1 error over the whole split, each image counted once."""
@@ -364,10 +367,10 @@ class _Generation:
         return normalise(images, mean=manifest.mean, std=manifest.std)
 
     def _to_device(self, model: nn.Module) -> nn.Module:
-        return model.to(self.worker.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+        return to_device(model, self.worker.device)
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
-        return torch.autocast(self.worker.device.type, torch.bfloat16, enabled=self.spec.precision == "bf16")
+        return autocast(self.worker.device, self.spec.precision)
 
     def _share_buffers(self) -> None:
         """Give every rank rank 0's BatchNorm statistics: the ones that are saved."""

@@ -98,6 +98,15 @@ def find_manifest(config: DatasetConfig, folder: Path) -> Manifest | None:
         return None
 
 
+def find_prepared(fingerprint: str, folder: Path) -> Path | None:
+    """Return the folder below `folder` of the dataset with this fingerprint; its files are not verified."""
+    for path in sorted(folder.glob(f"*/{MANIFEST}")):
+        with contextlib.suppress(DataError):
+            if _read_manifest(path.parent).fingerprint == fingerprint:
+                return path.parent
+    return None
+
+
 def _read_manifest(folder: Path) -> Manifest:
     try:
         return Manifest.model_validate_json((folder / MANIFEST).read_bytes())

@@ -12,6 +12,7 @@ from gentrain.view.base import View, open_view
 from gentrain.view.chain import ChainLines, ChainTable
 from gentrain.view.sweep import SweepLines, SweepTable
 from gentrain.view.tables import (
+    evaluation_tables,
     forest_tree,
     manifest_table,
     plan_assumptions,
@@ -26,6 +27,7 @@ __all__ = [
     "SweepLines",
     "SweepTable",
     "View",
+    "evaluation_tables",
     "forest_tree",
     "manifest_table",
     "open_view",

@@ -9,13 +9,17 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from gentrain.analysis import top_confusions
+
 if TYPE_CHECKING:
     from gentrain.data.manifest import Manifest
+    from gentrain.evaluate import Evaluation
     from gentrain.lineage import GenerationSpec
     from gentrain.plan import Plan
     from gentrain.status import GenerationStatus, StudyStatus
 
 MOST_BRANCHES = 40
+MOST_ROWS = 10
 
 
 def results_table(rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -166,6 +170,52 @@ def status_table(status: StudyStatus) -> Table:
     failures = "".join(f"\n{name}: {reason}" for name, reason in status.failures.items())
     table.caption = Text(f"a figure is the finished generation's top-1 error{failures}")
     return table
+
+
+def evaluation_tables(found: Evaluation) -> list[Table]:
+    """Return what a network gets wrong: scores and groups, worst classes, commonest mistakes, agreement."""
+    names, confusion = found.manifest.classes, found.confusion
+    members = f"ensemble of generations 0 to {found.generation}" if found.ensemble else f"generation {found.generation}"
+    scores = Table(
+        title=f"{found.chain}: {members}, {found.split} split, {confusion.sum():,} images",
+        title_justify="left", title_style="bold", show_header=False,
+    )  # fmt: skip
+    scores.add_column("")
+    scores.add_column("", justify="right")
+    for name, value in (("top-1 error", found.scores.top1_error), ("top-5 error", found.scores.top5_error)):
+        scores.add_row(name, percent(value))
+    if groups := found.groups:
+        scores.add_row("  mistaken within its group", percent(groups.within))
+        scores.add_row("  mistaken for another group", percent(groups.outside))
+        scores.add_row(
+            "mistakes within the group", f"{percent(groups.share_within)} (by chance {percent(groups.chance)})"
+        )
+    scores.add_row("NLL", _three(found.scores.nll))
+    scores.add_row("calibration error", percent(found.scores.ece))
+    scores.add_row("mean primary score", _three(found.scores.primary))
+
+    worst = Table(title="worst classes", title_justify="left", title_style="bold")
+    worst.add_column("class")
+    worst.add_column("error", justify="right")
+    errors = found.class_errors
+    ranked = sorted((-float(error), name) for error, name in zip(errors, names, strict=True) if error == error)  # noqa: PLR0124
+    for error, name in ranked[:MOST_ROWS]:
+        worst.add_row(Text(name), percent(-error))
+
+    mistakes = Table(title="commonest mistakes", title_justify="left", title_style="bold")
+    for column in ("true class", "taken for"):
+        mistakes.add_column(column)
+    mistakes.add_column("images", justify="right")
+    for true, taken, count in top_confusions(confusion, count=MOST_ROWS):
+        mistakes.add_row(Text(names[true]), Text(names[taken]), str(count))
+
+    agree = Table(title="same prediction, % of images", title_justify="left", title_style="bold")
+    agree.add_column("")
+    for generation in range(len(found.agreement)):
+        agree.add_column(f"Gen #{generation}", justify="right")
+    for generation, row in enumerate(found.agreement):
+        agree.add_row(f"Gen #{generation}", *(_bare_percent(float(value)) for value in row))
+    return [scores, worst, mistakes, agree]
 
 
 STATES = {

@@ -1,0 +1,73 @@
+"""A network's probabilities over a split: evaluation during training, and of finished generations."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gentrain.checkpoint import load_weights
+from gentrain.data.augment import normalise
+from gentrain.data.loader import Batch, Loader
+from gentrain.data.manifest import Manifest
+from gentrain.data.share import obtain
+from gentrain.lineage import GenerationSpec
+from gentrain.models import build_model
+from gentrain.store import MODEL, RunStore
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
+    """Return the block in which convolutions run in the study's precision."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def to_device(model: nn.Module, device: torch.device) -> nn.Module:
+    """Move a network to the device, channels last."""
+    return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def predict(
+    model: nn.Module, loader: Loader, *, manifest: Manifest, device: torch.device, precision: str
+) -> Iterator[tuple[Batch, Tensor]]:
+    """Yield the loader's batches with float32 probabilities (n, C), without augmentation, in eval mode."""
+    model.eval()
+    for batch in loader.epoch(0):
+        images = normalise(batch.images, mean=manifest.mean, std=manifest.std)
+        with torch.no_grad(), autocast(device, precision):
+            logits = model(images)
+        yield batch, logits.float().softmax(dim=1)
+
+
+def predict_split(
+    spec: GenerationSpec, split: str, *, store: RunStore, data: str, threads: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (probabilities (N, C) float32, labels (N,)) of a finished generation on a prepared split, in its order."""
+    torch.set_num_threads(threads)
+    device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    prepared = obtain(data, store)
+    model = build_model(spec.network.name, num_classes=spec.num_classes)
+    load_weights(model, store.generation(spec.key).read_verified(MODEL))
+    loader = Loader(
+        prepared.split_path(split),
+        batch_size=2 * spec.recipe.batch_size,
+        rank=0,
+        world_size=1,
+        seed=0,
+        shuffle=False,
+        threads=threads,
+        device=device,
+    )
+    model = to_device(model, device)
+    parts = [
+        (batch.indices.cpu().numpy(), batch.labels.cpu().numpy(), probabilities.cpu().numpy())
+        for batch, probabilities in predict(
+            model, loader, manifest=prepared.manifest, device=device, precision=spec.precision
+        )
+    ]
+    indices, labels, probabilities = (np.concatenate(column) for column in zip(*parts, strict=True))
+    order = np.argsort(indices)
+    return probabilities[order], labels[order]
