@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from gentrain.errors import ConfigError
 
@@ -52,18 +60,33 @@ class DatasetConfig(_Settings):
         return self
 
 
+def _known_network(name: str) -> str:
+    from gentrain.models import check_model_name
+
+    check_model_name(name)
+    return name
+
+
+NetworkName = Annotated[str, AfterValidator(_known_network)]
+
+
 class NetworkConfig(_Settings):
-    """The network of every generation."""
+    """The networks of the generations."""
 
-    name: str = Field("resnet20", description="A registered network, such as resnet20 or resnet110.")
+    name: NetworkName = Field(
+        "resnet20",
+        description="A registered network (resnet20, densenet100, …), torchvision/NAME, or package.module:function.",
+    )
+    students: NetworkName | None = Field(
+        None, description="Network of the students, which may be smaller than the patriarch's; default: the same."
+    )
+    memory_efficient: bool = Field(
+        False, description="DenseNets: compute bottlenecks again in the backward pass; the same bits, less memory."
+    )
 
-    @field_validator("name")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        from gentrain.models import check_model_name
-
-        check_model_name(name)
-        return name
+    def of(self, generation: int) -> str:
+        """Return the name of a generation's network."""
+        return self.students if generation and self.students else self.name
 
 
 class RecipeConfig(_Settings):

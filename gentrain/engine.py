@@ -32,7 +32,7 @@ from gentrain.data.manifest import Manifest
 from gentrain.data.share import obtain
 from gentrain.errors import GentrainError, TrainingError
 from gentrain.events import EpochDone, Event, GenerationStarted, Note, Progress
-from gentrain.inference import autocast, predict, to_device
+from gentrain.inference import autocast, load_network, predict, to_device
 from gentrain.job import Job
 from gentrain.lineage import PatriarchSpec
 from gentrain.meter import EPOCHS_SCHEMA, Meter
@@ -90,7 +90,10 @@ class _Generation:
         self.data = obtain(job.data, job.store)
         self.rows: list[dict[str, Any]] = []
         torch.manual_seed(_stream(self.spec.seed, self.spec.generation))
-        self.model = self._to_device(build_model(self.spec.network.name, num_classes=self.spec.num_classes))
+        network = build_model(
+            self.spec.network.name, num_classes=self.spec.num_classes, memory_efficient=job.memory_efficient
+        )
+        self.model = self._to_device(network)
 
     def run(self) -> None:
         if self.job.weights_done:
@@ -187,8 +190,7 @@ class _Generation:
         task = self.spec.task
         if isinstance(task, PatriarchSpec):
             return PatriarchTask(eta=task.eta, k=task.k or 2)
-        teacher = build_model(self.spec.network.name, num_classes=self.spec.num_classes)
-        load_weights(teacher, self.job.store.generation(task.teacher).read_verified(MODEL))
+        teacher = load_network(task.teacher, self.job.store)
         return StudentTask(self._to_device(teacher), lam=task.lam, temperature=task.temperature)
 
     def _parallel(self, model: nn.Module) -> nn.Module:

@@ -15,9 +15,10 @@ from gentrain.data.augment import normalise
 from gentrain.data.loader import Batch, Loader
 from gentrain.data.manifest import Manifest
 from gentrain.data.share import obtain
+from gentrain.errors import StoreError
 from gentrain.lineage import GenerationSpec
 from gentrain.models import build_model
-from gentrain.store import MODEL, RunStore
+from gentrain.store import MODEL, SPEC, RunStore
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
@@ -42,6 +43,22 @@ def predict(
         yield batch, logits.float().softmax(dim=1)
 
 
+def load_network(key: str, store: RunStore) -> nn.Module:
+    """Return a finished generation's network with its verified weights, on the CPU.
+
+    Raises:
+        StoreError: when it is missing or damaged; its spec is, when it doesn't hash to the key.
+    """
+    folder = store.generation(key)
+    content = folder.read_verified(MODEL)
+    spec = GenerationSpec.model_validate_json(folder.folder.read(SPEC) or b"{}")
+    if spec.key != key:
+        raise StoreError(f"{folder.folder}/{SPEC}: damaged (it isn't of {key}); run the study again to restore it")
+    model = build_model(spec.network.name, num_classes=spec.num_classes)
+    load_weights(model, content)
+    return model
+
+
 def predict_split(
     spec: GenerationSpec, split: str, *, store: RunStore, data: str, threads: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -49,8 +66,7 @@ def predict_split(
     torch.set_num_threads(threads)
     device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     prepared = obtain(data, store)
-    model = build_model(spec.network.name, num_classes=spec.num_classes)
-    load_weights(model, store.generation(spec.key).read_verified(MODEL))
+    model = load_network(spec.key, store)
     loader = Loader(
         prepared.split_path(split),
         batch_size=2 * spec.recipe.batch_size,

@@ -19,5 +19,6 @@ class Job:
     token: str
     """Of the claim (`GenerationFolder.claim`): a worker whose token is no longer the folder's stops."""
     evaluate_every: int
+    memory_efficient: bool = False
     weights_done: bool = False
     """The weights are finished and sound; only predictions have to be made again."""

@@ -37,6 +37,18 @@ def prepare_data(study: Study, *, store: RunStore, observe: Observer) -> Prepare
     return data
 
 
+def check_networks(study: Study, manifest: Manifest) -> None:
+    """Refuse networks that can't take the dataset's images, before anything is started."""
+    from gentrain.models import check_fits
+
+    networks = dict.fromkeys(point.network.of(generation) for point in study.points() for generation in (0, 1))
+    for network in networks:
+        try:
+            check_fits(network, num_classes=len(manifest.classes), height=manifest.height, width=manifest.width)
+        except ValueError as error:
+            raise ConfigError(f"{study.name}: {error}") from None
+
+
 def plan_study(study: Study, *, runs: str, devices: float, price: float | None, measure: bool = False) -> Plan:
     """Return what the study's whole grid will cost; nothing is prepared, written or started, but to `measure`."""
     store = RunStore(runs)
@@ -65,10 +77,10 @@ def measure_study(study: Study, manifest: Manifest) -> Measured:
     study = study if study.grid.empty else _for_sweeps(study)
     measured: dict[tuple[str, str], float] = {}
     count = manifest.splits["train"].count
-    for network in dict.fromkeys(point.network.name for point in study.points()):
+    for network in dict.fromkeys(point.network.of(generation) for point in study.points() for generation in (0, 1)):
         batch = study.recipe.batch_size // study.workers
         settings = study.dump() | {"grid": {}, "generations": 1, "workers": 1, "evaluate_every": 2, "patience": None}
-        settings |= {"network": settings["network"] | {"name": network}, "scheduler": {}}
+        settings |= {"network": {"name": network}, "scheduler": {}}
         settings["process"] |= {"lambda": 0.5}
         settings["dataset"] |= {"limit": math.ceil(MEASURED_STEPS * batch / len(manifest.classes))}
         settings["recipe"] |= {"epochs": 2, "milestones": [], "warmup_epochs": 0, "batch_size": batch}
@@ -104,6 +116,7 @@ def launch_chain(
         else:
             probe(address)
     data = prepare_data(study, store=store, observe=observe)
+    check_networks(study, data.manifest)
     chain = build_chain(study, data=data.manifest.fingerprint, num_classes=data.num_classes)
     record = StudyRecord(study, store=store)
     record.begin([chain])
@@ -143,6 +156,7 @@ def launch_sweep(
     else:
         probe(address)
     data = prepare_data(study, store=store, observe=observe)
+    check_networks(study, data.manifest)
     forest = build_forest(study, data=data.manifest.fingerprint, num_classes=data.num_classes)
     points = dict(zip((chain.name for chain in forest.chains), study.points(), strict=True))
     record = StudyRecord(study, store=store)

@@ -15,8 +15,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from gentrain import METHOD_VERSION
-from gentrain.config import NetworkConfig, RecipeConfig, Study
+from gentrain.config import RecipeConfig, Study
 from gentrain.errors import ConfigError
+from gentrain.models import label
 from gentrain.process import Process
 
 
@@ -41,13 +42,19 @@ class StudentSpec(_Frozen):
     teacher: str
 
 
+class NetworkSpec(_Frozen):
+    """What of the network's settings changes the result: its name."""
+
+    name: str
+
+
 class GenerationSpec(_Frozen):
     """All that determines one generation's weights and predictions."""
 
     method: int = METHOD_VERSION
     data: str
     num_classes: int
-    network: NetworkConfig
+    network: NetworkSpec
     recipe: RecipeConfig
     precision: Literal["bf16", "fp32"]
     sync_batchnorm: bool
@@ -109,7 +116,7 @@ def build_chain(study: Study, *, data: str, num_classes: int) -> Chain:
             GenerationSpec(
                 data=data,
                 num_classes=num_classes,
-                network=study.network,
+                network=NetworkSpec(name=study.network.of(generation)),
                 recipe=study.recipe,
                 precision=study.precision,
                 sync_batchnorm=study.sync_batchnorm,
@@ -118,7 +125,8 @@ def build_chain(study: Study, *, data: str, num_classes: int) -> Chain:
                 task=task,
             )
         )
-    name = f"{process.label}-{study.network.name}-s{study.seed}"
+    networks = "-".join(label(name) for name in (study.network.name, study.network.students) if name)
+    name = f"{process.label}-{networks}-s{study.seed}"
     return Chain(name=name, f_a1=settings.f_a1, lam=settings.lam, k=settings.k, specs=tuple(specs))
 
 

@@ -44,6 +44,7 @@ class LocalRunner:
             data=self.data,
             token=self.store.generation(spec.key).claim(),
             evaluate_every=self.study.evaluate_every,
+            memory_efficient=self.study.network.memory_efficient,
             weights_done=weights_done,
         )
         threads = self.study.cpus_per_worker or len(os.sched_getaffinity(0))

@@ -136,3 +136,18 @@ def test_points_that_make_no_study_are_named():
         forest("grid.network=[resnet21]")
     with pytest.raises(ConfigError, match=r"grid: two different points are named D\(0\.6,0\.6\)-resnet20-s0"):
         forest("grid.process=[{k: 5}, {k: 4}]")
+
+
+def test_the_keys_of_old_studies_stay():
+    """A change of these trains every network again: only with METHOD_VERSION."""
+    assert keys()[:2] == ["7c388d48fc772043", "f7c8906809bb31a6"]
+    assert keys("network.memory_efficient=true") == keys()
+
+
+def test_students_may_have_another_network():
+    found = chain("network.students=resnet14", "generations=2")
+    assert [spec.network.name for spec in found.specs] == ["resnet20", "resnet14", "resnet14"]
+    assert found.name == "D(0.6,0.6)-resnet20-resnet14-s0"
+    assert found.keys[0] == keys()[0]
+    assert found.keys[1] != keys()[1]
+    assert chain("network.name=torchvision/resnet18").name == "D(0.6,0.6)-torchvision-resnet18-s0"

@@ -10,7 +10,7 @@ import pytest
 
 from gentrain.chain import ensure_generation
 from gentrain.ensemble import running_ensemble
-from gentrain.errors import GentrainError, TrainingError
+from gentrain.errors import ConfigError, GentrainError, TrainingError
 from gentrain.events import ChainSaturated, EpochDone, GenerationDone, GenerationStarted, Note
 from gentrain.launch import launch_chain
 from gentrain.predictions import decode_predictions
@@ -207,6 +207,24 @@ class TestLocalRunner(RunnerCase):
         assert folder.inspect().done.validation_scores["top1_error"] == pytest.approx(
             (probabilities.argmax(1) != labels).mean()
         )
+
+    def test_a_smaller_student_learns_from_a_larger_teacher(self, small, tmp_path):
+        rows = self.launch(small("network.name=resnet14", "network.students=resnet8"), tmp_path, lambda _: None)
+        assert [row["network"] for row in rows] == ["resnet14", "resnet8"]
+        sizes = [(tmp_path / "generations" / row["key"] / MODEL).stat().st_size for row in rows]
+        assert sizes[1] < 0.6 * sizes[0]
+
+    def test_a_dense_network_trains_in_the_same_bits_with_less_memory(self, small, tmp_path):
+        found = []
+        for saving in ("false", "true"):
+            study = small("network.name=densenet10-k4", f"network.memory_efficient={saving}", "dataset.limit=4")
+            rows = self.launch(study, tmp_path / saving, lambda _: None)
+            found.append([(tmp_path / saving / "generations" / row["key"] / MODEL).read_bytes() for row in rows])
+        assert found[0] == found[1]
+
+    def test_a_network_that_does_not_fit_the_images_is_refused(self, small, tmp_path):
+        with pytest.raises(ConfigError, match=r"'torchvision/squeezenet1_1' can't take images of 8 × 8 pixels"):
+            self.launch(small("network.name=torchvision/squeezenet1_1"), tmp_path, lambda _: None)
 
     def test_a_chain_that_has_saturated_ends_early(self, small, tmp_path, monkeypatch):
         events = []

@@ -62,6 +62,7 @@ class RayRunner:
             data=self.data,
             token=token,
             evaluate_every=self.study.evaluate_every,
+            memory_efficient=self.study.network.memory_efficient,
             weights_done=weights_done,
         )
         run = f"{self.chain}-g{spec.generation}-{spec.key}-{token[:6]}"

@@ -9,34 +9,44 @@ WIDTHS = (16, 32, 64)
 
 
 class BasicBlock(nn.Module):
-    """Two 3×3 convolutions and an identity shortcut, zero-padded where the channels grow."""
+    """Two 3×3 convolutions and an identity shortcut, subsampled by the stride, zero-padded where the channels grow."""
 
-    def __init__(self, in_channels: int, channels: int) -> None:
+    def __init__(self, in_channels: int, channels: int, *, stride: int = 1) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
+        self.stride = stride
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
         self.new_channels = channels - in_channels
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) -> (N, channels, H, W)."""
+        """(N, in_channels, H, W) -> (N, channels, H / stride, W / stride)."""
         out = F.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
-        shortcut = F.pad(x, (0, 0, 0, 0, 0, self.new_channels)) if self.new_channels else x
+        shortcut = x if self.stride == 1 else x[:, :, :: self.stride, :: self.stride]
+        if self.new_channels:
+            shortcut = F.pad(shortcut, (0, 0, 0, 0, 0, self.new_channels))
         return F.relu(out + shortcut)
 
 
 class CifarResNet(nn.Module):
-    """3×3 convolution, three stages of n blocks with 2×2 average pooling between them, global pooling, linear."""
+    """3×3 convolution, three stages of n blocks with 2×2 average pooling between them, global pooling, linear.
 
-    def __init__(self, depth: int, *, num_classes: int) -> None:
+    With `strided`, the first convolutions of stages 2 and 3 have stride 2 instead (He et al., shortcuts of option A).
+    """
+
+    def __init__(self, depth: int, *, num_classes: int, strided: bool = False) -> None:
         super().__init__()
+        self.pooled = not strided
         blocks = (depth - 2) // 6
         self.conv = nn.Conv2d(3, WIDTHS[0], 3, padding=1, bias=False)
         self.bn = nn.BatchNorm2d(WIDTHS[0])
         self.stages = nn.ModuleList(
-            nn.Sequential(*(BasicBlock(before if i == 0 else width, width) for i in range(blocks)))
+            nn.Sequential(
+                BasicBlock(before, width, stride=2 if strided and before != width else 1),
+                *(BasicBlock(width, width) for _ in range(blocks - 1)),
+            )
             for before, width in zip((WIDTHS[0], *WIDTHS), WIDTHS, strict=False)
         )
         self.linear = nn.Linear(WIDTHS[-1], num_classes)
@@ -48,6 +58,6 @@ class CifarResNet(nn.Module):
         """Images (N, 3, H, W), H and W at least 4 -> logits (N, num_classes)."""
         x = F.relu(self.bn(self.conv(x)))
         for index, stage in enumerate(self.stages):
-            x = stage(x if index == 0 else F.avg_pool2d(x, 2))
+            x = stage(F.avg_pool2d(x, 2) if index and self.pooled else x)
         logits: Tensor = self.linear(x.mean(dim=(2, 3)))
         return logits
