@@ -31,7 +31,7 @@ layers: $(STAMP)
 	$(BIN)/lint-imports
 
 unit: $(STAMP)
-	$(BIN)/pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
 
 docs: $(STAMP)
 	$(BIN)/python -c "from gentrain.config import schema_reference as r; open('docs/study.md', 'w').write(r())"

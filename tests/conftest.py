@@ -35,3 +35,14 @@ def cifar100() -> Path:
     if not folder:
         pytest.skip("GENTRAIN_CIFAR100 is not set: the folder of the real CIFAR-100 (Parquet)")
     return Path(folder)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Share the tests among processes (`-n 2 --dist loadgroup`): a file stays together, long ones begin first.
+
+    The resume tests share nothing and take minutes, so each is a group of its own.
+    """
+    for item in items:
+        group = item.name if item.path.name == "test_resume.py" else item.path.name
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: (item.path.name != "test_resume.py", item.get_closest_marker("ray") is None))
