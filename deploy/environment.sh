@@ -9,3 +9,5 @@ export RAY_AIR_NEW_OUTPUT=0
 export RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=0
 # A worker group may have to wait until a machine is bought, booted and set up; the default is a minute.
 export RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S=1800
+# A machine that has just booted reads Ray from a cold disk; the default is 30 s.
+export RAY_raylet_start_wait_time_s=180

@@ -28,7 +28,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
-LIMIT_SECONDS, WAIT_SECONDS = 900, 120
+LIMIT_SECONDS, WAIT_SECONDS = 1200, 300
 HEAD, WORKER = "10.77.0.1", "10.77.0.2"
 TOOLS = {"sshd": "openssh-server", "ssh": "openssh-client", "rsync": "rsync", "unshare": "util-linux", "ip": "iproute2"}
 UNSHARE = ("unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child")
@@ -158,7 +158,7 @@ def computer(work):
             lines = [line for line in log.read_text(errors="replace").splitlines() if "logout()" not in line]
             sys.stdout.write("\n".join([f"--- {log.name}", *lines[-30:], ""]))
         with contextlib.suppress(subprocess.CalledProcessError):
-            sys.stdout.write(on_head(cluster, "ray status -v; tail -n 60 /tmp/ray/session_latest/logs/monitor*"))
+            sys.stdout.write(on_head(cluster, "tail -n 60 /tmp/ray/session_latest/logs/monitor*"))
         sys.exit(f"cluster-test: {error}")
 
 
@@ -178,8 +178,8 @@ def write_config(work):
     config["setup_commands"][config["setup_commands"].index(install)] = (
         f"ln -sfn {BIN.parent} ~/gentrain/.venv && echo 'export PYTHONPATH=$HOME/gentrain' >> ~/.bashrc"
     )
-    for key in ("head_start_ray_commands", "worker_start_ray_commands"):
-        config[key][-1] += " --object-store-memory=200000000"
+    config["head_start_ray_commands"][-1] += " --object-store-memory=200000000"
+    config["worker_start_ray_commands"][-1] += " --object-store-memory=200000000 --num-cpus=2"
     path = work / "cluster.yaml"
     path.write_text(yaml.safe_dump(config))
     return path
@@ -190,7 +190,7 @@ def write_config(work):
 
 def check(work, cluster):
     runs = work / "runs"
-    sweep = ["gentrain", "sweep", "--address", "auto", "--runs", str(runs)]
+    sweep = ["gentrain", "sweep", "study.yaml", "--address", "auto", "--runs", str(runs)]
     for setting in (*small(), "name=cluster", GRID):
         sweep += ["--set", setting]
 
@@ -208,6 +208,7 @@ def check(work, cluster):
     assert "REFUSED" in refused, refused
     assert answer(f"http://{HEAD}:8265") == "nobody"
 
+    ray("rsync-up", cluster, ROOT / "experiments" / "figure2-digits.yaml", "~/study.yaml")
     on_head(cluster, shlex.join(sweep))
     before = done(runs)
     say(f"gentrain sweep on the head: {len(before)} trainings")
