@@ -69,18 +69,50 @@ def test_the_head_trains_nothing_and_every_node_says_how_many_drivers_it_holds(a
         assert re.search(r"""--resources='\{"gentrain_driver": [1-9]""", commands[-1])
 
 
-def test_only_ssh_is_open_to_the_world(aws):
-    """Ray's own rules and ours, as Ray would hand them to AWS."""
-    pytest.importorskip("boto3", reason="comes with the extra `aws`")
-    from ray.autoscaler._private.aws.config import _create_default_inbound_rules
+@pytest.mark.filterwarnings("ignore")
+def test_what_ray_would_buy_and_open_on_aws(aws, tmp_path, monkeypatch):
+    """Ray's own steps from the file to machines, on an AWS that is only pretended."""
+    moto = pytest.importorskip("moto")
+    import boto3
+    from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
+    from ray.autoscaler._private.util import prepare_config
 
-    rules = _create_default_inbound_rules({"sg-of-the-cluster"}, aws["provider"]["security_group"]["IpPermissions"])
-    world = [rule for rule in rules if rule.get("IpRanges") or rule.get("Ipv6Ranges") or rule.get("PrefixListIds")]
-    assert [(rule["FromPort"], rule["ToPort"], rule["IpProtocol"]) for rule in world] == [(22, 22, "tcp")]
-    (inner,) = (rule for rule in rules if rule not in world)
-    assert inner["UserIdGroupPairs"] == [{"GroupId": "sg-of-the-cluster"}]
-    for kind in aws["available_node_types"].values():
-        assert not {"SecurityGroupIds", "NetworkInterfaces"} & kind["node_config"].keys()  # would go round these rules
+    monkeypatch.setenv("HOME", str(tmp_path))  # for the key that Ray makes
+    (tmp_path / ".ssh").mkdir()
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "none")
+    with moto.mock_aws():
+        ec2, iam = (boto3.client(name, region_name=aws["provider"]["region"]) for name in ("ec2", "iam"))
+        for profile in ("gentrain-head", "gentrain-worker"):
+            iam.create_instance_profile(InstanceProfileName=profile)
+        config = AWSNodeProvider.fillout_available_node_types_resources(prepare_config(copy.deepcopy(aws)))
+        config = AWSNodeProvider.bootstrap_config(config)
+        provider = AWSNodeProvider(config["provider"], config["cluster_name"])
+        found = {}
+        for name, kind in config["available_node_types"].items():
+            (made,) = provider.create_node(kind["node_config"], {"ray-node-type": "test", "ray-node-name": name}, 1)
+            (reservation,) = ec2.describe_instances(InstanceIds=[made])["Reservations"]
+            (found[name],) = reservation["Instances"]
+        (group,) = ec2.describe_security_groups(Filters=[{"Name": "group-name", "Values": ["gentrain"]}])[
+            "SecurityGroups"
+        ]
+
+    assert {name: machine.get("InstanceLifecycle", "on-demand") for name, machine in found.items()} == {
+        "head": "on-demand",
+        "l4": "spot",
+        "a10g": "spot",
+    }
+    for name in workers(aws):
+        assert config["available_node_types"][name]["resources"]["GPU"] == 1
+    assert config["available_node_types"]["head"]["resources"]["CPU"] == 0
+    for machine in found.values():
+        assert [each["GroupId"] for each in machine["SecurityGroups"]] == [group["GroupId"]]
+    inner = [rule for rule in group["IpPermissions"] if rule["UserIdGroupPairs"]]
+    (world,) = (rule for rule in group["IpPermissions"] if rule not in inner)
+    assert (world["FromPort"], world["ToPort"], world["IpProtocol"]) == (22, 22, "tcp")
+    for rule in inner:
+        assert [pair["GroupId"] for pair in rule["UserIdGroupPairs"]] == [group["GroupId"]]
+        assert not rule["IpRanges"] + rule["Ipv6Ranges"] + rule["PrefixListIds"]
 
 
 def test_every_node_wants_the_token_and_the_dashboard_stays_at_home(config):

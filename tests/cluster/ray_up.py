@@ -263,7 +263,8 @@ def answer(url, token=None):
 @contextlib.contextmanager
 def forwarded(cluster):
     command = [BIN / "ray", "dashboard", cluster, "--port", str(DASHBOARD), "--no-config-cache"]
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as forward:
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, **quiet) as forward:
         try:
             wait_for("the port", lambda: answer(f"http://127.0.0.1:{DASHBOARD}") != "nobody", every=1)
             yield
