@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test slow setup lint types layers unit docs fmt clean
+.PHONY: demo test slow cluster-test setup lint types layers unit docs fmt clean
 
 demo: $(STAMP)
 	$(BIN)/gentrain chain experiments/quickstart.yaml
@@ -13,6 +13,10 @@ test: lint types layers unit
 
 slow: $(STAMP)
 	$(BIN)/pytest -m slow
+
+# ray up, gentrain sweep, ray down over ssh on two machines made of namespaces: minutes, and root.
+cluster-test: $(STAMP)
+	$(BIN)/python tests/cluster/ray_up.py
 
 setup: $(STAMP)
 

@@ -129,9 +129,17 @@ def launch_chain(
     observe(Note(f"{f'connecting to Ray at {address}' if address else 'starting Ray'}; what it says goes to {log}"))
     with ray_session(address=address, log=log, name=study.name) as dashboard:
         observe(_told_dashboard(dashboard))
+        from gentrain.cluster.capacity import capacity, scaled_up
         from gentrain.cluster.trainer import RayRunner
 
-        runner = RayRunner(study, store=store, data=data.folder.name, chain=chain.name, observe=observe)
+        runner = RayRunner(
+            study,
+            store=store,
+            data=data.folder.name,
+            chain=chain.name,
+            observe=observe,
+            resources=capacity(study, scaled_up()).resources,
+        )
         return run_chain(chain, study=study, store=store, runner=runner, observe=observe)
 
 
