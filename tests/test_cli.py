@@ -23,10 +23,11 @@ GENTRAIN = str(Path(sys.executable).with_name("gentrain"))
 OPTIONS = {
     "chain": ["STUDY.yaml", "--f-a1", "--lambda", "--generations", "--workers", "--data", "--runs", "--set", "--json",
               "--address", "--local"],
-    "plan": ["STUDY.yaml", "--gpus", "--price", "--data", "--runs", "--set", "--json"],
+    "plan": ["STUDY.yaml", "--gpus", "--price", "--data", "--runs", "--set", "--json", "--measure"],
     "sweep": ["STUDY.yaml", "--data", "--runs", "--set", "--json", "--extend", "--address"],
     "status": ["STUDY", "--runs", "--json"],
     "prepare": ["STUDY.yaml", "--data", "--runs", "--skip-broken", "--set", "--json"],
+    "evaluate": ["STUDY", "--chain", "--generation", "--ensemble", "--split", "--runs", "--json"],
 }  # fmt: skip
 
 
