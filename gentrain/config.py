@@ -45,8 +45,18 @@ class DatasetConfig(_Settings):
     limit: int | None = Field(None, ge=1, description="At most this many training, and as many test, images a class.")
     validation: Fraction = Field(0.0, description="Stratified part of the training set that is held out.")
     image_size: int | None = Field(
-        None, ge=4, description="Side in pixels, `imagefolder` only: shorter side resized, centre cropped (default 32)."
+        None,
+        ge=4,
+        description="Side in pixels that the network sees, `imagefolder` only (default 32, with `storage: jpeg` 224).",
     )
+    storage: Literal["raw", "jpeg"] = Field(
+        "raw",
+        description="`imagefolder` only. raw: pixels at `image_size`; jpeg: whole pictures, cut while they are read.",
+    )
+    max_side: int = Field(
+        500, ge=16, le=65535, description="`storage: jpeg`: longer side of a stored picture, at most."
+    )
+    quality: int = Field(90, ge=1, le=100, description="`storage: jpeg`: quality of pictures that are encoded anew.")
     skip_broken: bool = Field(False, description="Skip and list broken pictures instead of refusing them.")
 
     @model_validator(mode="after")
@@ -55,6 +65,8 @@ class DatasetConfig(_Settings):
             raise ValueError("give `classes` or `groups`, not both")
         if self.groups is not None and self.source != "cifar100":
             raise ValueError(f"`groups` needs a source with groups (cifar100), not {self.source}")
+        if self.storage == "jpeg" and self.source != "imagefolder":
+            raise ValueError(f"`storage: jpeg` is for source imagefolder; {self.source} is stored raw")
         if self.image_size is not None and self.source != "imagefolder":
             raise ValueError(f"`image_size` is for source imagefolder; {self.source} has a size of its own")
         return self
@@ -89,6 +101,29 @@ class NetworkConfig(_Settings):
         return self.students if generation and self.students else self.name
 
 
+Range = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+
+
+class PicturesConfig(_Settings):
+    """Augmentation of pictures of any size (`dataset.storage: jpeg`), in place of `pad`."""
+
+    scale: Range = Field((0.08, 1.0), description="Area of the random resized crop, as parts of the picture.")
+    ratio: Range = Field((3 / 4, 4 / 3), description="Its aspect ratios.")
+    rotation: float = Field(10.0, ge=0, le=180, description="Largest random rotation to either side, in degrees.")
+    jitter: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.4, description="Brightness, contrast and saturation vary by factors of 1 ± this."
+    )
+    center: float = Field(0.875, gt=0, le=1, description="Test: part of the shorter side that the central crop keeps.")
+
+    @model_validator(mode="after")
+    def _rising(self) -> Self:
+        for name in ("scale", "ratio"):
+            low, high = getattr(self, name)
+            if low > high or (name == "scale" and high > 1):
+                raise ValueError(f"`{name}` must rise, and `scale` not exceed 1: got {low}, {high}")
+        return self
+
+
 class RecipeConfig(_Settings):
     """How one generation is optimised (METHOD.md's CIFAR ResNet recipe by default)."""
 
@@ -103,6 +138,9 @@ class RecipeConfig(_Settings):
     weight_decay: float = Field(1e-4, ge=0, description="L2 weight decay on every parameter.")
     pad: int = Field(4, ge=0, description="Zero padding on each side before the random crop.")
     flip: bool = Field(True, description="Mirror each training image with probability 1/2.")
+    pictures: PicturesConfig | None = Field(
+        None, description="Augmentation for `dataset.storage: jpeg`; `{}` takes the defaults (those of ILSVRC2012)."
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -215,6 +253,16 @@ class Study(_Settings):
             raise ValueError(f"`gpus_per_worker` ({self.gpus_per_worker}) needs `device: auto` or `cuda`, not cpu")
         if self.gpus_per_worker and self.gpus_per_worker > 1:
             raise ValueError(f"`gpus_per_worker` ({self.gpus_per_worker}) is at most 1: raise `workers` instead")
+        return self
+
+    @model_validator(mode="after")
+    def _pictures(self) -> Self:
+        if (self.dataset.storage == "jpeg") != (self.recipe.pictures is not None):
+            raise ValueError("`dataset.storage: jpeg` and `recipe.pictures` go together; give both or neither")
+        if self.recipe.pictures is not None and self.recipe.pad:
+            raise ValueError(
+                f"`recipe.pad` ({self.recipe.pad}) is for small images; set it to 0 with `recipe.pictures`"
+            )
         return self
 
     @model_validator(mode="after")

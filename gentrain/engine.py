@@ -26,7 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from gentrain import __version__
 from gentrain.checkpoint import encode_training_state, encode_weights, load_training_state, load_weights
-from gentrain.data.augment import augment, normalise
+from gentrain.data.augment import augment, distort, normalise
 from gentrain.data.loader import Batch, Loader
 from gentrain.data.manifest import Manifest
 from gentrain.data.share import obtain
@@ -355,14 +355,18 @@ class _Generation:
             shuffle=shuffle,
             threads=self.worker.threads,
             device=self.worker.device,
+            pictures=self.spec.recipe.pictures,
+            size=self.data.manifest.height,
         )
 
     def _pixels(self, batch: Batch, epoch: int) -> Tensor:
         recipe = self.spec.recipe
         seed = _stream(self.spec.seed, self.spec.generation)
-        return self._normalised(
-            augment(batch.images, batch.indices, seed=seed, epoch=epoch, pad=recipe.pad, flip=recipe.flip)
-        )
+        if recipe.pictures is None:
+            change = partial(augment, pad=recipe.pad)
+        else:
+            change = partial(distort, rotation=recipe.pictures.rotation, jitter=recipe.pictures.jitter)
+        return self._normalised(change(batch.images, batch.indices, seed=seed, epoch=epoch, flip=recipe.flip))
 
     def _normalised(self, images: Tensor) -> Tensor:
         manifest: Manifest = self.data.manifest

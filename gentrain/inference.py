@@ -76,6 +76,8 @@ def predict_split(
         shuffle=False,
         threads=threads,
         device=device,
+        pictures=spec.recipe.pictures,
+        size=prepared.manifest.height,
     )
     model = to_device(model, device)
     parts = [

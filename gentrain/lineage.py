@@ -64,8 +64,11 @@ class GenerationSpec(_Frozen):
 
     @property
     def key(self) -> str:
-        """16 hex digits of the sha256 of the canonical JSON."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        """16 hex digits of the sha256 of the canonical JSON, without settings that were added later and aren't used."""
+        identity = self.model_dump(mode="json")
+        if self.recipe.pictures is None:
+            del identity["recipe"]["pictures"]
+        canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
     @property

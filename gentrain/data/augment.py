@@ -1,4 +1,4 @@
-"""Random crop and mirror of whole batches on the device; draws are functions of (seed, epoch, sample index) alone.
+"""Augmentation of whole batches on the device; draws are functions of (seed, epoch, sample index) alone.
 
 The draws come from a counter-based generator (SplitMix64, Steele et al. 2014), so they don't depend on how samples
 are batched, on the number of workers or threads, or on what was drawn before.
@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+LUMA = (0.299, 0.587, 0.114)
+"""Grey of red, green and blue (ITU-R BT.601)."""
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 _MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
@@ -48,6 +50,67 @@ def augment(images: Tensor, indices: Tensor, *, seed: int, epoch: int, pad: int,
     return padded.view(count, channels, -1).gather(2, places).view(count, channels, height, width)
 
 
+def distort(
+    images: Tensor, indices: Tensor, *, seed: int, epoch: int, flip: bool, rotation: float, jitter: float
+) -> Tensor:
+    """Mirror, rotate and vary the colours of pictures that were cropped already.
+
+    Rotation is by an angle drawn evenly from ±`rotation` degrees, bilinear, black outside. Brightness, contrast (about
+    the picture's mean grey) and saturation are multiplied by factors drawn evenly from 1 ± `jitter`, in this order.
+
+    Args:
+        images: (N, 3, H, W), uint8.
+        indices: (N,), int64, each sample's index in its split.
+        seed: of the generation.
+        epoch: counted from 0.
+        flip: whether to mirror with probability 1/2.
+        rotation: degrees.
+        jitter: in [0, 1).
+
+    Returns:
+        (N, 3, H, W), uint8.
+    """
+    mirrored = images
+    if flip:
+        heads = (random_bits(indices, seed=seed, epoch=epoch) & 1).bool()
+        mirrored = torch.where(heads[:, None, None, None], images.flip(3), images)
+    if not rotation and not jitter:
+        return mirrored
+    pixels = mirrored.float()
+    angle, brightness, contrast, saturation = (
+        2 * random_unit(indices, seed=seed, epoch=epoch, draw=draw) - 1 for draw in range(4)
+    )
+    if rotation:
+        pixels = _rotate(pixels, torch.deg2rad(angle * rotation))
+    if jitter:
+        factors = [(1 + jitter * draw).view(-1, 1, 1, 1) for draw in (brightness, contrast, saturation)]
+        pixels = (pixels * factors[0]).clamp(0, 255)
+        weights = torch.tensor(LUMA, device=images.device).view(1, 3, 1, 1)
+        mean = (pixels * weights).sum(dim=1, keepdim=True).mean(dim=(2, 3), keepdim=True)
+        pixels = (mean + (pixels - mean) * factors[1]).clamp(0, 255)
+        grey = (pixels * weights).sum(dim=1, keepdim=True)
+        pixels = (grey + (pixels - grey) * factors[2]).clamp(0, 255)
+    return pixels.round().to(torch.uint8)
+
+
+def _rotate(pixels: Tensor, angles: Tensor) -> Tensor:
+    """Rotate (N, 3, H, W) about the middle by (N,) radians; square pixels stay square."""
+    height, width = pixels.shape[2:]
+    sin, cos, zero = angles.sin(), angles.cos(), torch.zeros_like(angles)
+    rows = [
+        torch.stack([cos, -sin * height / width, zero], dim=1),
+        torch.stack([sin * width / height, cos, zero], dim=1),
+    ]
+    grid = F.affine_grid(torch.stack(rows, dim=1), list(pixels.shape), align_corners=False)
+    return F.grid_sample(pixels, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def random_unit(indices: Tensor, *, seed: int, epoch: int, draw: int) -> Tensor:
+    """Return a float32 in [0, 1) for each sample index, another for each `draw`."""
+    bits = random_bits(indices, seed=_mix_int(seed + draw + 1), epoch=epoch)
+    return _shift_right(bits, 40).float() * 2.0**-24
+
+
 def normalise(images: Tensor, *, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Return ((pixels / 255) - mean) / std of (N, 3, H, W) uint8 images as float32, channels last in memory."""
     scale = torch.tensor([1 / (255 * s) for s in std], device=images.device).view(1, -1, 1, 1)
@@ -57,11 +120,15 @@ def normalise(images: Tensor, *, mean: Sequence[float], std: Sequence[float]) ->
 
 def random_bits(indices: Tensor, *, seed: int, epoch: int) -> Tensor:
     """Return 64 random bits, as int64, for each sample index."""
-    stream = _mix_int(_mix_int(seed) + epoch)
-    state = indices * _signed(_GOLDEN) + _signed(stream)
+    state = indices * _signed(_GOLDEN) + _signed(stream_of(seed=seed, epoch=epoch))
     for shift, multiplier in zip((30, 27), _MULTIPLIERS, strict=True):
         state = (state ^ _shift_right(state, shift)) * _signed(multiplier)
     return state ^ _shift_right(state, 31)
+
+
+def stream_of(*, seed: int, epoch: int) -> int:
+    """Return the 64 bits that an epoch's draws begin from."""
+    return _mix_int(_mix_int(seed) + epoch)
 
 
 def _mix_int(value: int) -> int:

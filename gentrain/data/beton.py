@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 from ffcv.fields import IntField, RGBImageField
 from ffcv.fields.basics import IntDecoder
-from ffcv.fields.rgb_image import SimpleRGBImageDecoder
+from ffcv.fields.rgb_image import IMAGE_MODES, SimpleRGBImageDecoder
 from ffcv.loader import Loader as FFCVLoader
 from ffcv.loader.epoch_iterator import EpochIterator
 from ffcv.memory_allocator import MemoryAllocator
+from ffcv.pipeline.operation import Operation
 from ffcv.transforms import ToTensor, ToTorchImage
 from ffcv.writer import DatasetWriter, handle_sample
 from torch import Tensor
@@ -30,27 +31,50 @@ from gentrain.errors import DataError
 def write_beton(path: Path, images: np.ndarray, labels: np.ndarray) -> None:
     """Write images (N, H, W, 3) uint8 and labels (N,) with each sample's index; the same bytes every time.
 
-    FFCV's own worker processes are not used: one that dies (full disk) would leave its writer waiting for ever.
+    Raises:
+        OSError: when the file can't be written.
+    """
+    _write(path, RGBImageField(write_mode="raw"), len(images), zip(images, labels, strict=True))
+
+
+def write_encoded_beton(path: Path, pictures: Iterable[tuple[bytes, int, int, int]], *, count: int) -> None:
+    """Write (JPEG bytes, height, width, label) of so many pictures, as they are, with each sample's index.
 
     Raises:
         OSError: when the file can't be written.
     """
-    fields = {"image": RGBImageField(write_mode="raw"), "label": IntField(), "index": IntField()}
+    field = RGBImageField(write_mode="jpg")
+    field.encode = _store_jpeg  # of the instance: FFCV knows the field by its class
+    _write(path, field, count, ((picture[:3], picture[3]) for picture in pictures))
+
+
+def _store_jpeg(destination: Any, picture: tuple[bytes, int, int], malloc: Callable[[int], tuple[int, Any]]) -> None:
+    content, height, width = picture
+    destination["mode"], destination["height"], destination["width"] = IMAGE_MODES["jpg"], height, width
+    destination["data_ptr"], storage = malloc(len(content))
+    storage[:] = np.frombuffer(content, np.uint8)
+
+
+def _write(path: Path, image_field: RGBImageField, count: int, samples: Iterable[tuple[Any, Any]]) -> None:
+    """Write samples (image, label) in order.
+
+    FFCV's own worker processes are not used: one that dies (full disk) would leave its writer waiting for ever.
+    """
+    fields = {"image": image_field, "label": IntField(), "index": IntField()}
     writer = DatasetWriter(str(path), fields, num_workers=1)
-    writer.num_samples = len(images)
+    writer.num_samples = count
     writer.prepare()
     size = writer.metadata_sm.size
     writer.metadata_sm.close()
     writer.metadata_sm.unlink()
     writer.metadata_sm = SimpleNamespace(buf=bytearray(size))
-    metadata = np.frombuffer(writer.metadata_sm.buf, dtype=writer.metadata_type, count=len(images))
+    metadata = np.frombuffer(writer.metadata_sm.buf, dtype=writer.metadata_type, count=count)
     allocator = MemoryAllocator(str(path), writer.data_region_start, writer.page_size)
     with allocator:
         allocator.fp.close()
         allocator.fp = open(path, "ab")  # noqa: SIM115  (buffered: FFCV's raw file drops what doesn't fit)
-        for index in range(len(images)):
-            sample = (images[index], int(labels[index]), index)
-            handle_sample(sample, index, metadata.dtype.names, metadata, allocator, fields)
+        for index, (image, label) in enumerate(samples):
+            handle_sample((image, int(label), index), index, metadata.dtype.names, metadata, allocator, fields)
     writer.finalize(allocator.allocations)
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -60,9 +84,16 @@ def write_beton(path: Path, images: np.ndarray, labels: np.ndarray) -> None:
 
 
 class BetonReader:
-    """Reads a `.beton` in any order given, batch by batch; decoding runs ahead in threads of its own."""
+    """Reads a `.beton` in any order given, batch by batch; decoding runs ahead in threads of its own.
 
-    def __init__(self, path: Path, *, batch_size: int, threads: int) -> None:
+    Args:
+        path: of the file.
+        batch_size: samples a batch.
+        threads: that decode.
+        decoder: for pictures of any size; None for images that are all of one size, taken as they are.
+    """
+
+    def __init__(self, path: Path, *, batch_size: int, threads: int, decoder: Operation | None = None) -> None:
         self._loader = FFCVLoader(
             str(path),
             batch_size=batch_size,
@@ -71,7 +102,7 @@ class BetonReader:
             drop_last=False,
             seed=0,
             pipelines={
-                "image": [SimpleRGBImageDecoder(), ToTensor(), ToTorchImage(channels_last=False)],
+                "image": [decoder or SimpleRGBImageDecoder(), ToTensor(), ToTorchImage(channels_last=False)],
                 "label": [IntDecoder(), ToTensor()],
                 "index": [IntDecoder(), ToTensor()],
             },

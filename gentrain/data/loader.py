@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gentrain.config import PicturesConfig
 from gentrain.data.beton import BetonReader
+from gentrain.data.crops import SeededResizedCrop, center_crop
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,9 @@ class Loader:
     Training (`shuffle`): the order is a function of (seed, epoch); each worker takes its slice of every global batch,
     of the last, smaller one too. A worker that the last batch has no sample for gets a filler, so that all workers
     take the same number of steps. Evaluation: in the split's own order, each worker a contiguous part, no fillers.
+
+    Pictures of any size (`pictures`) are cut to `size` pixels while they are read: at random parts to train, which are
+    a function of (seed, epoch, sample), the middle otherwise.
     """
 
     def __init__(
@@ -49,8 +54,15 @@ class Loader:
         shuffle: bool,
         threads: int = 1,
         device: torch.device | None = None,
+        pictures: PicturesConfig | None = None,
+        size: int = 0,
     ) -> None:
-        self._reader = BetonReader(path, batch_size=math.ceil(batch_size / world_size), threads=threads)
+        self._crop: SeededResizedCrop | None = None
+        if pictures is not None and shuffle:
+            self._crop = SeededResizedCrop(size, scale=pictures.scale, ratio=pictures.ratio, seed=seed)
+        decoder = self._crop or (center_crop(size, ratio=pictures.center) if pictures is not None else None)
+        per_worker = math.ceil(batch_size / world_size)
+        self._reader = BetonReader(path, batch_size=per_worker, threads=threads, decoder=decoder)
         self._batch_size, self._rank, self._world_size = batch_size, rank, world_size
         self._seed, self._shuffle = seed, shuffle
         self._device = device or torch.device("cpu")
@@ -66,6 +78,8 @@ class Loader:
             order = np.array_split(np.arange(self.num_samples), self._world_size)[self._rank]
             yield from self._batches(order, filler=False)
             return
+        if self._crop is not None:
+            self._crop.set_epoch(epoch)
         order, filler = worker_order(
             epoch_order(self.num_samples, seed=self._seed, epoch=epoch),
             batch_size=self._batch_size,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -39,6 +41,9 @@ class Manifest(_Frozen):
     """Group of each class, an index into `groups`."""
     height: int
     width: int
+    """What the network sees, in pixels."""
+    storage: Literal["raw", "jpeg"] = "raw"
+    """raw: all images are of that size; jpeg: pictures of any size, cut to it when they are read."""
     mean: tuple[float, float, float]
     """Of the training split's pixels by channel, in 0..1."""
     std: tuple[float, float, float]

@@ -18,8 +18,10 @@ from pydantic import ValidationError
 
 from gentrain.config import DatasetConfig
 from gentrain.data.formats import Split
-from gentrain.data.manifest import Duplicates, Manifest, SplitInfo
+from gentrain.data.manifest import Manifest, SplitInfo
+from gentrain.data.pictures import build_pictures
 from gentrain.data.sources import SourceData, load_source
+from gentrain.data.statistics import channel_statistics, count_duplicates, file_digest, histogram_of
 from gentrain.errors import DataError, ResourceError
 
 PREPARE_VERSION = 1
@@ -61,21 +63,22 @@ def prepare(config: DatasetConfig, folder: Path, *, notify: Callable[[str], None
         except DataError as error:
             notify(f"{error}; it is rebuilt")
     notify(f"preparing {config.source} in {target} (once)")
-    data = load_source(config)
+    data = load_source(config) if config.storage == "raw" else None
     with _disk_errors(target):
         folder.mkdir(parents=True, exist_ok=True)
         _sweep(folder)
-        wanted = sum(split.images.nbytes for split in data.splits.values()) + SPARE_BYTES
-        free = shutil.disk_usage(folder).free
-        if free < wanted:
-            raise ResourceError(
-                f"{target}: needs {wanted / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free: the disk is full; free some "
-                "space or choose another folder with --runs"
-            )
+        if data is not None:
+            _check_space(target, sum(split.images.nbytes for split in data.splits.values()))
         building = folder / f".building-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         building.mkdir()
         try:
-            manifest = _build(config.source, data, building)
+            if data is not None:
+                manifest = _build(config.source, data, building)
+            else:
+                shards = folder / f".shards-{target.name}"
+                manifest = build_pictures(config, shards, building, version=PREPARE_VERSION, notify=notify)
+                _write_manifest(manifest, building)
+                shutil.rmtree(shards)
             with contextlib.suppress(FileNotFoundError):
                 os.replace(target, building.with_suffix(".old"))
             try:
@@ -88,6 +91,16 @@ def prepare(config: DatasetConfig, folder: Path, *, notify: Callable[[str], None
             shutil.rmtree(building.with_suffix(".old"), ignore_errors=True)
     _tell(manifest, notify)
     return load_prepared(target)
+
+
+def _check_space(target: Path, wanted: int) -> None:
+    wanted += SPARE_BYTES
+    free = shutil.disk_usage(target.parent).free
+    if free < wanted:
+        raise ResourceError(
+            f"{target}: needs {wanted / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free: the disk is full; free some "
+            "space or choose another folder with --runs"
+        )
 
 
 def find_manifest(config: DatasetConfig, folder: Path) -> Manifest | None:
@@ -123,7 +136,7 @@ def load_prepared(folder: Path) -> PreparedData:
     manifest = _read_manifest(folder)
     for info in manifest.splits.values():
         path = folder / info.file
-        if not path.is_file() or path.stat().st_size != info.bytes or _sha256(path) != info.sha256:
+        if not path.is_file() or path.stat().st_size != info.bytes or file_digest(path) != info.sha256:
             raise DataError(f"{path}: damaged (checksum differs)")
     return PreparedData(manifest, folder)
 
@@ -137,12 +150,12 @@ def _build(source: str, data: SourceData, folder: Path) -> Manifest:
         write_beton(path, split.images, split.labels)
         infos[name] = SplitInfo(
             file=path.name,
-            sha256=_sha256(path),
+            sha256=file_digest(path),
             bytes=path.stat().st_size,
             count=len(split.labels),
             per_class=tuple(np.bincount(split.labels, minlength=len(data.classes)).tolist()),
         )
-    mean, std = _statistics(splits["train"].images)
+    mean, std = channel_statistics(histogram_of(splits["train"].images))
     manifest = Manifest(
         version=PREPARE_VERSION,
         source=source,
@@ -155,14 +168,20 @@ def _build(source: str, data: SourceData, folder: Path) -> Manifest:
         mean=mean,
         std=std,
         splits=infos,
-        duplicates=_duplicates(splits),
+        duplicates=count_duplicates(
+            {name: [hashlib.sha256(image.tobytes()).digest() for image in s.images] for name, s in splits.items()}
+        ),
         skipped=data.skipped,
     )
+    _write_manifest(manifest, folder)
+    return manifest
+
+
+def _write_manifest(manifest: Manifest, folder: Path) -> None:
     with (folder / MANIFEST).open("w") as file:
         file.write(manifest.model_dump_json(indent=2) + "\n")
         file.flush()
         os.fsync(file.fileno())
-    return manifest
 
 
 def _fingerprint(splits: dict[str, Split], classes: tuple[str, ...]) -> str:
@@ -173,32 +192,6 @@ def _fingerprint(splits: dict[str, Split], classes: tuple[str, ...]) -> str:
         found.update(np.ascontiguousarray(split.labels, dtype="<i8").tobytes())
         found.update(np.ascontiguousarray(split.images).data)
     return found.hexdigest()
-
-
-def _statistics(images: np.ndarray) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Return exact per-channel mean and std in 0..1, from integer histograms; a constant channel has std 1."""
-    levels = np.arange(256) / 255
-    means, stds = [], []
-    for channel in range(3):
-        share = np.bincount(images[..., channel].reshape(-1), minlength=256) / images[..., channel].size
-        mean = float(share @ levels)
-        means.append(mean)
-        stds.append(float(np.sqrt(share @ (levels - mean) ** 2)) or 1.0)
-    return (means[0], means[1], means[2]), (stds[0], stds[1], stds[2])
-
-
-def _duplicates(splits: dict[str, Split]) -> Duplicates:
-    hashes = {name: [hashlib.sha256(image.tobytes()).digest() for image in s.images] for name, s in splits.items()}
-    unique = {name: set(found) for name, found in hashes.items()}
-    names = list(splits)
-    return Duplicates(
-        within={name: len(hashes[name]) - len(unique[name]) for name in names},
-        across={
-            f"{one}/{other}": sum(found in unique[one] for found in hashes[other])
-            for i, one in enumerate(names)
-            for other in names[i + 1 :]
-        },
-    )
 
 
 def _tell(manifest: Manifest, notify: Callable[[str], None]) -> None:
@@ -225,7 +218,8 @@ def prepared_name(config: DatasetConfig) -> str:
     Raises:
         DataError: when there is no such source folder.
     """
-    wanted = config.model_dump(mode="json", exclude={"path"}) | {"version": PREPARE_VERSION}
+    later = {"storage", "max_side", "quality"} if config.storage == "raw" else set()  # settings that didn't exist
+    wanted = config.model_dump(mode="json", exclude={"path", *later}) | {"version": PREPARE_VERSION}
     if config.path is not None:
         root = Path(config.path).expanduser()
         if not root.is_dir():
@@ -235,11 +229,6 @@ def prepared_name(config: DatasetConfig) -> str:
         )
     request = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:12]
     return f"{config.source}-{request}"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sweep(folder: Path) -> None:

@@ -34,7 +34,15 @@ def load_source(config: DatasetConfig) -> SourceData:
     Raises:
         DataError: naming the file or setting, and the remedy.
     """
-    data = _READERS[config.source](config)
+    return select(_READERS[config.source](config), config)
+
+
+def select(data: SourceData, config: DatasetConfig) -> SourceData:
+    """Return the source filtered by class and limited, with the held-out split if one is wanted.
+
+    Raises:
+        DataError: naming the setting, and the remedy.
+    """
     data = _filter_classes(data, config)
     if len(data.classes) < 2:
         raise DataError(f"dataset: {len(data.classes)} class left; a classifier needs at least 2")
@@ -56,17 +64,17 @@ def _digits(_: DatasetConfig) -> SourceData:
 
 
 def _cifar(config: DatasetConfig) -> SourceData:
-    found = read_cifar(config.source, _path(config))
+    found = read_cifar(config.source, source_path(config))
     return SourceData(found.splits, found.classes, found.groups, found.class_groups)
 
 
 def _fashion_mnist(config: DatasetConfig) -> SourceData:
-    splits, classes = read_fashion_mnist(_path(config))
+    splits, classes = read_fashion_mnist(source_path(config))
     return SourceData(splits, classes)
 
 
 def _imagefolder(config: DatasetConfig) -> SourceData:
-    path = _path(config)
+    path = source_path(config)
     if path is None:
         raise DataError("dataset.path: source imagefolder needs a folder: set dataset.path or --data")
     splits, classes, skipped = read_imagefolder(path, size=config.image_size or 32, skip_broken=config.skip_broken)
@@ -82,7 +90,12 @@ _READERS: dict[str, Callable[[DatasetConfig], SourceData]] = {
 }
 
 
-def _path(config: DatasetConfig) -> Path | None:
+def source_path(config: DatasetConfig) -> Path | None:
+    """Return the source's folder, None where the study names none.
+
+    Raises:
+        DataError: when it isn't there.
+    """
     if config.path is None:
         return None
     path = Path(config.path).expanduser()

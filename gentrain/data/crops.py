@@ -1,0 +1,130 @@
+"""FFCV decoders that cut pictures of any size to one: at random, by draws of our own, and from the middle.
+
+A random crop is a function of (seed, epoch, sample) alone. FFCV's own draws from Numba's generator, which no seed
+fixes; here each sample has a stream of its own (SplitMix64, as in `augment`). FFCV compiles a decoder once for all
+epochs, so the epoch's part of the stream is read from memory at run time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+from ffcv.fields.rgb_image import IMAGE_MODES, CenterCropRGBImageDecoder, ResizedCropRGBImageDecoder
+from ffcv.libffcv import imdecode, resize_crop
+from ffcv.pipeline.compiler import Compiler
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from gentrain.data.augment import stream_of
+
+TRIES = 10
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+_UNIT = 2.0**-53
+
+
+def center_crop(size: int, *, ratio: float) -> CenterCropRGBImageDecoder:
+    """Return a decoder of the central square, `ratio` of the shorter side, resized to (size, size)."""
+    return CenterCropRGBImageDecoder((size, size), ratio)
+
+
+class SeededResizedCrop(ResizedCropRGBImageDecoder):
+    """Random part of the picture, by area and aspect ratio, resized to (size, size); Szegedy et al. 2015.
+
+    As torchvision's RandomResizedCrop: ten tries, else the central part that fits the aspect ratios.
+    """
+
+    def __init__(self, size: int, *, scale: tuple[float, float], ratio: tuple[float, float], seed: int) -> None:
+        super().__init__((size, size))
+        self.scale, self.ratio, self._seed = scale, ratio, seed
+        self._stream = np.zeros(1, np.uint64)
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw as in `epoch` from now on; no reading may be under way."""
+        self._stream[0] = stream_of(seed=self._seed, epoch=epoch)
+
+    @property
+    def get_crop_generator(self) -> Callable[..., Any]:
+        """See `crop_box`."""
+        generator: Callable[..., Any] = crop_box
+        return generator
+
+    def generate_code(self) -> Callable[..., Any]:
+        """Return what FFCV compiles: (sample indices, memory, metadata, storage) -> images (n, size, size, 3)."""
+        mem_read, my_range, jpg = self.memory_read, Compiler.get_iterator(), IMAGE_MODES["jpg"]
+        imdecode_c, resize_crop_c = Compiler.compile(imdecode), Compiler.compile(resize_crop)
+        crop_c = crop_box
+        scale, ratio = np.array(self.scale), np.array(self.ratio)
+        address = self._stream.ctypes.data
+
+        def decode(batch_indices, my_storage, metadata, storage_state):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+            destination, temp_storage = my_storage
+            stream = numba.carray(_pointer(address), (1,), dtype=np.uint64)[0]
+            for dst_ix in my_range(len(batch_indices)):
+                source_ix = batch_indices[dst_ix]
+                field = metadata[source_ix]
+                image_data = mem_read(field["data_ptr"], storage_state)
+                height = np.uint32(field["height"])
+                width = np.uint32(field["width"])
+                if field["mode"] == jpg:
+                    temp_buffer = temp_storage[dst_ix]
+                    imdecode_c(image_data, temp_buffer, height, width, height, width, 0, 0, 1, 1, False, False)
+                    selected_size = 3 * height * width
+                    temp_buffer = temp_buffer.reshape(-1)[:selected_size]
+                    temp_buffer = temp_buffer.reshape(height, width, 3)
+                else:
+                    temp_buffer = image_data.reshape(height, width, 3)
+                i, j, h, w = crop_c(int(height), int(width), scale, ratio, np.uint64(source_ix), stream)
+                resize_crop_c(temp_buffer, i, i + h, j, j + w, destination[dst_ix])
+            return destination[: len(batch_indices)]
+
+        decode.is_parallel = True  # type: ignore[attr-defined]
+        return decode
+
+
+@numba.njit
+def _mix(state: np.uint64) -> np.uint64:
+    state = (state ^ (state >> np.uint64(30))) * _FIRST
+    state = (state ^ (state >> np.uint64(27))) * _SECOND
+    return state ^ (state >> np.uint64(31))
+
+
+@numba.njit
+def _uniform(state: np.uint64, draw: int, low: float, high: float) -> float:
+    bits = _mix(state + np.uint64(draw + 1) * _GOLDEN)
+    return low + (high - low) * float(bits >> np.uint64(11)) * _UNIT
+
+
+@numba.njit
+def crop_box(
+    height: int, width: int, scale: np.ndarray, ratio: np.ndarray, index: np.uint64, stream: np.uint64
+) -> tuple[int, int, int, int]:
+    """Return (top, left, height, width) of sample `index`'s crop in the epoch of `stream`, in pixels."""
+    state = _mix(stream + index * _GOLDEN)
+    low, high = np.log(ratio[0]), np.log(ratio[1])
+    for attempt in range(TRIES):
+        area = height * width * _uniform(state, 4 * attempt, scale[0], scale[1])
+        aspect = np.exp(_uniform(state, 4 * attempt + 1, low, high))
+        w, h = round(np.sqrt(area * aspect)), round(np.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            top = int(_uniform(state, 4 * attempt + 2, 0.0, height - h + 1.0))
+            left = int(_uniform(state, 4 * attempt + 3, 0.0, width - w + 1.0))
+            return min(top, height - h), min(left, width - w), h, w
+    w, h = width, height
+    if width / height < ratio[0]:
+        h = round(width / ratio[0])
+    elif width / height > ratio[1]:
+        w = round(height * ratio[1])
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+@intrinsic
+def _pointer(_context: Any, _address: Any) -> Any:
+    def code(_target: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
+
+    return numba.types.voidptr(numba.types.uintp), code
