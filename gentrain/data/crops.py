@@ -12,8 +12,8 @@ from typing import Any
 
 import numba
 import numpy as np
-from ffcv.fields.rgb_image import IMAGE_MODES, CenterCropRGBImageDecoder, ResizedCropRGBImageDecoder
-from ffcv.libffcv import imdecode, resize_crop
+from ffcv.fields.rgb_image import IMAGE_MODES, ResizedCropRGBImageDecoder
+from ffcv.libffcv import ctypes_imdecode, ctypes_resize
 from ffcv.pipeline.compiler import Compiler
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -26,39 +26,27 @@ _FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _UNIT = 2.0**-53
 
 
-def center_crop(size: int, *, ratio: float) -> CenterCropRGBImageDecoder:
-    """Return a decoder of the central square, `ratio` of the shorter side, resized to (size, size)."""
-    return CenterCropRGBImageDecoder((size, size), ratio)
+class CropDecoder(ResizedCropRGBImageDecoder):
+    """Decodes a picture, cuts a box out of it and resizes it to (size, size)."""
 
-
-class SeededResizedCrop(ResizedCropRGBImageDecoder):
-    """Random part of the picture, by area and aspect ratio, resized to (size, size); Szegedy et al. 2015.
-
-    As torchvision's RandomResizedCrop: ten tries, else the central part that fits the aspect ratios.
-    """
-
-    def __init__(self, size: int, *, scale: tuple[float, float], ratio: tuple[float, float], seed: int) -> None:
+    def __init__(self, size: int, box: Callable[..., tuple[int, int, int, int]]) -> None:
         super().__init__((size, size))
-        self.scale, self.ratio, self._seed = scale, ratio, seed
+        self._box = box
         self._stream = np.zeros(1, np.uint64)
-        self.set_epoch(0)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Draw as in `epoch` from now on; no reading may be under way."""
-        self._stream[0] = stream_of(seed=self._seed, epoch=epoch)
 
     @property
     def get_crop_generator(self) -> Callable[..., Any]:
-        """See `crop_box`."""
-        generator: Callable[..., Any] = crop_box
-        return generator
+        """Return the compiled function (height, width, sample index, stream) -> (top, left, height, width)."""
+        return self._box
 
     def generate_code(self) -> Callable[..., Any]:
-        """Return what FFCV compiles: (sample indices, memory, metadata, storage) -> images (n, size, size, 3)."""
+        """Return what FFCV compiles: (sample indices, memory, metadata, storage) -> images (n, size, size, 3).
+
+        FFCV's C functions are called straight: its own wrappers, which take literals, make numba 0.68 lose the second
+        loader's compiled code (KeyError).
+        """
         mem_read, my_range, jpg = self.memory_read, Compiler.get_iterator(), IMAGE_MODES["jpg"]
-        imdecode_c, resize_crop_c = Compiler.compile(imdecode), Compiler.compile(resize_crop)
-        crop_c = crop_box
-        scale, ratio = np.array(self.scale), np.array(self.ratio)
+        box_c = self._box
         address = self._stream.ctypes.data
 
         def decode(batch_indices, my_storage, metadata, storage_state):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
@@ -71,19 +59,56 @@ class SeededResizedCrop(ResizedCropRGBImageDecoder):
                 height = np.uint32(field["height"])
                 width = np.uint32(field["width"])
                 if field["mode"] == jpg:
-                    temp_buffer = temp_storage[dst_ix]
-                    imdecode_c(image_data, temp_buffer, height, width, height, width, 0, 0, 1, 1, False, False)
-                    selected_size = 3 * height * width
-                    temp_buffer = temp_buffer.reshape(-1)[:selected_size]
-                    temp_buffer = temp_buffer.reshape(height, width, 3)
+                    pixels = temp_storage[dst_ix].ctypes.data
+                    ctypes_imdecode(
+                        image_data.ctypes.data, image_data.size, height, width, pixels, height, width,
+                        0, 0, 1, 1, False, False,
+                    )  # fmt: skip
                 else:
-                    temp_buffer = image_data.reshape(height, width, 3)
-                i, j, h, w = crop_c(int(height), int(width), scale, ratio, np.uint64(source_ix), stream)
-                resize_crop_c(temp_buffer, i, i + h, j, j + w, destination[dst_ix])
+                    pixels = image_data.ctypes.data
+                i, j, h, w = box_c(int(height), int(width), np.uint64(source_ix), stream)
+                target = destination[dst_ix]
+                ctypes_resize(
+                    0, pixels, height, width, i, i + h, j, j + w, target.ctypes.data, target.shape[0], target.shape[1]
+                )
             return destination[: len(batch_indices)]
 
         decode.is_parallel = True  # type: ignore[attr-defined]
         return decode
+
+
+def center_crop(size: int, *, part: float) -> CropDecoder:
+    """Return a decoder of the central square, `part` of the shorter side."""
+
+    @numba.njit
+    def box(height: int, width: int, _index: np.uint64, _stream: np.uint64) -> tuple[int, int, int, int]:
+        side = max(1, int(part * min(height, width)))
+        return (height - side) // 2, (width - side) // 2, side, side
+
+    return CropDecoder(size, box)
+
+
+class SeededResizedCrop(CropDecoder):
+    """Random part of the picture, by area and aspect ratio; Szegedy et al. 2015.
+
+    As torchvision's RandomResizedCrop: ten tries, else the central part that fits the aspect ratios.
+    """
+
+    def __init__(self, size: int, *, scale: tuple[float, float], ratio: tuple[float, float], seed: int) -> None:
+        areas, ratios = np.array(scale), np.array(ratio)
+
+        @numba.njit
+        def box(height: int, width: int, index: np.uint64, stream: np.uint64) -> tuple[int, int, int, int]:
+            found: tuple[int, int, int, int] = crop_box(height, width, areas, ratios, index, stream)
+            return found
+
+        super().__init__(size, box)
+        self._seed = seed
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw as in `epoch` from now on; no reading may be under way."""
+        self._stream[0] = stream_of(seed=self._seed, epoch=epoch)
 
 
 @numba.njit

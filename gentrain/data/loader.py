@@ -60,7 +60,7 @@ class Loader:
         self._crop: SeededResizedCrop | None = None
         if pictures is not None and shuffle:
             self._crop = SeededResizedCrop(size, scale=pictures.scale, ratio=pictures.ratio, seed=seed)
-        decoder = self._crop or (center_crop(size, ratio=pictures.center) if pictures is not None else None)
+        decoder = self._crop or (center_crop(size, part=pictures.center) if pictures is not None else None)
         per_worker = math.ceil(batch_size / world_size)
         self._reader = BetonReader(path, batch_size=per_worker, threads=threads, decoder=decoder)
         self._batch_size, self._rank, self._world_size = batch_size, rank, world_size
