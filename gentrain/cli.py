@@ -25,6 +25,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="JSON rows on standard 
 AddressOption = Annotated[
     str | None, typer.Option("--address", help="A running Ray cluster, such as auto; default: a private one.")
 ]
+SmokeOption = Annotated[bool, typer.Option("--smoke", help="Shrunk to minutes, as the study's section smoke says.")]
+LocalOption = Annotated[bool, typer.Option("--local", help="Debug: in this process, without Ray.")]
 INTERRUPTED = 130
 """What Typer returns after Ctrl-C, as shells do."""
 QUICKSTART = Path(__file__).with_name("quickstart.yaml")
@@ -54,7 +56,8 @@ def chain(
     settings: SetOption = None,
     as_json: JsonOption = False,
     address: AddressOption = None,
-    local: Annotated[bool, typer.Option("--local", help="Debug: in this process, without Ray.")] = False,
+    local: LocalOption = False,
+    smoke: SmokeOption = False,
 ) -> None:
     """Train one chain D(f_a1, λ): a patriarch and its students, with the running ensembles."""
     from gentrain.config import load_study
@@ -64,6 +67,7 @@ def chain(
     loaded = load_study(
         study or QUICKSTART,
         overrides=settings or (),
+        smoke=smoke,
         process__f_a1=f_a1,
         process__lambda=lam,
         generations=generations,
@@ -88,6 +92,8 @@ def sweep(
     as_json: JsonOption = False,
     extend: Annotated[bool, typer.Option("--extend", help="Add chains to a sweep of the same name.")] = False,
     address: AddressOption = None,
+    local: LocalOption = False,
+    smoke: SmokeOption = False,
 ) -> None:
     """Train the whole grid of a study, every shared generation once."""
     from gentrain.config import load_study
@@ -96,9 +102,9 @@ def sweep(
     from gentrain.store import RunStore
     from gentrain.view import SweepLines, SweepTable, open_view, print_json, show, status_table
 
-    loaded = load_study(study or QUICKSTART, overrides=settings or (), dataset__path=data)
+    loaded = load_study(study or QUICKSTART, overrides=settings or (), smoke=smoke, dataset__path=data)
     with open_view(SweepLines, SweepTable, as_json=as_json) as view:
-        rows = launch_sweep(loaded, runs=runs, observe=view, address=address, extend=extend)
+        rows = launch_sweep(loaded, runs=runs, observe=view, address=address, extend=extend, local=local)
     if as_json:
         print_json(rows, sys.stdout)
     else:
@@ -108,23 +114,38 @@ def sweep(
 
 @app.command()
 def prepare(
-    study: StudyArgument = None,
+    study: Annotated[
+        Path | None,
+        typer.Argument(metavar="[STUDY.yaml|SOURCE]", help="Study file, or a source such as imagefolder or cifar100."),
+    ] = None,
     data: DataOption = None,
     runs: RunsOption = "runs",
+    size: Annotated[int | None, typer.Option("--size", help="Side in pixels that the network sees.")] = None,
+    max_side: Annotated[int | None, typer.Option("--max-side", help="Longer side of a stored picture.")] = None,
+    quality: Annotated[int | None, typer.Option("--quality", help="JPEG quality of pictures encoded anew.")] = None,
     skip_broken: Annotated[
         bool, typer.Option("--skip-broken", help="Leave out and list pictures that can't be decoded.")
     ] = False,
     settings: SetOption = None,
     as_json: JsonOption = False,
+    smoke: SmokeOption = False,
 ) -> None:
     """Compile the study's images into FFCV files and a manifest, once."""
-    from gentrain.config import load_study
+    from gentrain.config import SOURCES, load_study, source_settings
     from gentrain.launch import prepare_data
     from gentrain.store import RunStore
     from gentrain.view import ChainLines, ChainTable, manifest_table, open_view, print_json
 
+    source = str(study) if str(study) in SOURCES else None
     loaded = load_study(
-        study or QUICKSTART, overrides=settings or (), dataset__path=data, dataset__skip_broken=skip_broken or None
+        None if source else study or QUICKSTART,
+        overrides=[*(source_settings(source) if source else ()), *(settings or ())],
+        smoke=smoke,
+        dataset__path=data,
+        dataset__skip_broken=skip_broken or None,
+        dataset__image_size=size,
+        dataset__max_side=max_side,
+        dataset__quality=quality,
     )
     with open_view(ChainLines, ChainTable, as_json=as_json) as view:
         prepared = prepare_data(loaded, store=RunStore(runs), observe=view)
@@ -144,13 +165,14 @@ def plan(
     runs: RunsOption = "runs",
     settings: SetOption = None,
     as_json: JsonOption = False,
+    smoke: SmokeOption = False,
 ) -> None:
     """Tell what a study will cost, before anything is started."""
     from gentrain.config import load_study
     from gentrain.launch import plan_study
     from gentrain.view import forest_tree, plan_assumptions, plan_table, print_json, show
 
-    loaded = load_study(study or QUICKSTART, overrides=settings or (), dataset__path=data)
+    loaded = load_study(study or QUICKSTART, overrides=settings or (), smoke=smoke, dataset__path=data)
     found = plan_study(loaded, runs=runs, devices=gpus, price=price, measure=measure)
     if as_json:
         print_json([found.summary()], sys.stdout)

@@ -26,6 +26,7 @@ from pydantic import (
 from gentrain.errors import ConfigError
 
 Source = Literal["digits", "cifar10", "cifar100", "fashion_mnist", "imagefolder"]
+SOURCES: tuple[str, ...] = get_args(Source)
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -315,14 +316,22 @@ class Study(_Settings):
         return self.model_dump(mode="json", by_alias=True)
 
 
-def load_study(path: Path | None = None, *, overrides: Iterable[str] = (), **settings: Any) -> Study:
+def load_study(
+    path: Path | None = None, *, overrides: Iterable[str] = (), smoke: bool = False, **settings: Any
+) -> Study:
     """Read a study file, apply `a.b=value` overrides in order, then dotted keyword settings that are not None.
+
+    The section `smoke` of a file is no setting but overrides for `smoke=True`; they come first, and the study is then
+    named `<name>-smoke`, so that it can't be mixed up with the whole one.
 
     Raises:
         ConfigError: naming the file, key, value and remedy.
     """
     where = str(path) if path else "default study"
     mapping = _read_yaml(path) if path else {}
+    changes = mapping.pop("smoke", None)
+    if smoke:
+        _shrink(mapping, changes, where=where)
     for override in overrides:
         key, sign, text = override.partition("=")
         if not sign or not key.strip():
@@ -336,6 +345,20 @@ def load_study(path: Path | None = None, *, overrides: Iterable[str] = (), **set
         if value is not None:
             _assign(mapping, key.replace("__", "."), value, where=where)
     return parse_study(mapping, where=where)
+
+
+def _shrink(mapping: dict[str, Any], changes: object, *, where: str) -> None:
+    if not isinstance(changes, dict) or not changes:
+        raise ConfigError(f"{where}: --smoke: the study has no section `smoke`; shrink it with --set instead")
+    for key, value in changes.items():
+        _assign(mapping, str(key), value, where=f"{where}: smoke.{key}")
+    mapping["name"] = f"{mapping.get('name', Study.model_fields['name'].default)}-smoke"
+
+
+def source_settings(source: str) -> list[str]:
+    """Return the overrides that make the default study one of a source; of class-per-folder trees as whole pictures."""
+    whole = ["dataset.storage=jpeg", "recipe.pictures={}", "recipe.pad=0"] if source == "imagefolder" else []
+    return [f"dataset.source={source}", f"name={source}", *whole]
 
 
 def parse_study(mapping: Mapping[str, Any], *, where: str) -> Study:
@@ -429,6 +452,11 @@ def schema_reference() -> str:
         "|---|---|---|---|",
     ]
     lines += [f"| `{key}` | {kind} | {default} | {text} |" for key, kind, default, text in _rows(Study)]
+    lines += [
+        "",
+        "A section `smoke` holds dotted settings that `--smoke` changes, such as `recipe.epochs: 1`: the very same path,",
+        "shrunk to minutes on a CPU. The study is then named `<name>-smoke`.",
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -104,17 +104,7 @@ def launch_chain(
         raise ConfigError(f"{study.name}: a study with a grid is more than one chain; take `grid` out of it")
     store = RunStore(runs)
     store.check_writable()
-    if local:
-        from gentrain.local import LocalRunner
-
-        LocalRunner.check(study)
-    else:
-        from gentrain.cluster.session import fit_resources, own_resources, probe, ray_session
-
-        if address is None:  # what can be refused is refused before minutes go into preparing the data
-            fit_resources(study, own_resources())
-        else:
-            probe(address)
+    _check_resources(study, address=address, local=local)
     data = prepare_data(study, store=store, observe=observe)
     check_networks(study, data.manifest)
     chain = build_chain(study, data=data.manifest.fingerprint, num_classes=data.num_classes)
@@ -122,8 +112,11 @@ def launch_chain(
     record.begin([chain])
     observe = recording(record, observe)
     if local:
+        from gentrain.local import LocalRunner
+
         debug = LocalRunner(study, store=store, data=data.folder.name, observe=observe)
         return run_chain(chain, study=study, store=store, runner=debug, observe=observe)
+    from gentrain.cluster.session import ray_session
 
     log = _ray_log(store, study)
     observe(Note(f"{f'connecting to Ray at {address}' if address else 'starting Ray'}; what it says goes to {log}"))
@@ -144,25 +137,29 @@ def launch_chain(
 
 
 def launch_sweep(
-    study: Study, *, runs: str, observe: Observer, address: str | None = None, extend: bool = False
+    study: Study,
+    *,
+    runs: str,
+    observe: Observer,
+    address: str | None = None,
+    extend: bool = False,
+    local: bool = False,
 ) -> list[dict[str, Any]]:
-    """Run every chain of the study's grid to its end on Ray; return the rows of results.parquet.
+    """Run every chain of the study's grid to its end on Ray, or one after the other in this process (`local`).
 
     Chains that are finished are verified and read here, without Ray: a sweep that is complete ends in seconds.
+
+    Returns:
+        The rows of results.parquet.
 
     Raises:
         ConfigError: when a sweep of this name wanted something else before.
         TrainingError: when chains could not be finished, naming each; the others are.
     """
-    from gentrain.cluster.session import fit_resources, own_resources, probe, ray_session
-
-    study = _for_sweeps(study)
+    study = study if local else _for_sweeps(study)
     store = RunStore(runs)
     store.check_writable()
-    if address is None:
-        fit_resources(study, own_resources())
-    else:
-        probe(address)
+    _check_resources(study, address=address, local=local)
     data = prepare_data(study, store=store, observe=observe)
     check_networks(study, data.manifest)
     forest = build_forest(study, data=data.manifest.fingerprint, num_classes=data.num_classes)
@@ -183,25 +180,27 @@ def launch_sweep(
     missing = finished.read(forest.chains, skip=stopped)
     failed: Mapping[str, str] = {}
     if left := {key for keys in missing.values() for key in keys}:
-        log = _ray_log(store, study)
-        observe(Note(f"{len(left)} trainings to do; starting Ray, what it says goes to {log}"))
         plan = make_plan(
             study, store=store, data=data.manifest.fingerprint, num_classes=data.num_classes, devices=math.inf
         )
         chains = starting_order(plan, missing)
-        with ray_session(address=address, log=log, name=study.name) as dashboard:
-            observe(_told_dashboard(dashboard))
-            from gentrain.cluster.sweep import run_trials
+        tell = recording(record, observe)
+        if local:
+            from gentrain.local import run_chains
 
-            outcome = run_trials(
-                chains,
-                points,
-                urgencies(plan),
-                store=store,
-                data=data.folder.name,
-                observe=recording(record, observe),
-            )
-        failed, stopped = outcome.failed, stopped | outcome.stopped
+            observe(Note(f"{len(left)} trainings to do, one after the other in this process"))
+            failed = run_chains(chains, points, store=store, data=data.folder.name, observe=tell)
+        else:
+            from gentrain.cluster.session import ray_session
+
+            log = _ray_log(store, study)
+            observe(Note(f"{len(left)} trainings to do; starting Ray, what it says goes to {log}"))
+            with ray_session(address=address, log=log, name=study.name) as dashboard:
+                observe(_told_dashboard(dashboard))
+                from gentrain.cluster.sweep import run_trials
+
+                outcome = run_trials(chains, points, urgencies(plan), store=store, data=data.folder.name, observe=tell)
+            failed, stopped = outcome.failed, stopped | outcome.stopped
         missing = finished.read(chains)
         record.begin(forest.chains, stopped=stopped & missing.keys(), failed=failed)
     record.add(finished.rows)
@@ -211,6 +210,21 @@ def launch_sweep(
         told = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
         raise TrainingError(f"{len(failed)} of {len(forest.chains)} chains are not finished: {told}")
     return sorted(finished.rows, key=lambda row: (row["chain"], row["generation"]))
+
+
+def _check_resources(study: Study, *, address: str | None, local: bool) -> None:
+    """Refuse what can be refused before minutes go into preparing the data."""
+    if local:
+        from gentrain.local import LocalRunner
+
+        LocalRunner.check(study)
+        return
+    from gentrain.cluster.session import fit_resources, own_resources, probe
+
+    if address is None:
+        fit_resources(study, own_resources())
+    else:
+        probe(address)
 
 
 class _Finished:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 
 import torch
 
-from gentrain.chain import turn_by_lock
+from gentrain.chain import run_chain, turn_by_lock
 from gentrain.config import Study
 from gentrain.engine import Worker, train_generation
-from gentrain.errors import ResourceError
-from gentrain.events import Observer
+from gentrain.errors import GentrainError, ResourceError
+from gentrain.events import Event, InChain, Observer
 from gentrain.job import Job
-from gentrain.lineage import GenerationSpec
+from gentrain.lineage import Chain, GenerationSpec
 from gentrain.store import RunStore
 
 
@@ -35,6 +36,10 @@ class LocalRunner:
             )
         if study.device == "cuda" and not torch.cuda.is_available():
             raise ResourceError("device: cuda: torch finds no GPU here; set device: auto or cpu")
+        if study.scheduler.name != "fifo":
+            raise ResourceError(
+                f"scheduler.name: {study.scheduler.name}: --local runs one chain after the other; set fifo or use Ray"
+            )
 
     def run_generation(self, spec: GenerationSpec, *, weights_done: bool = False) -> None:
         """Train `spec` to its DONE."""
@@ -49,3 +54,22 @@ class LocalRunner:
         )
         threads = self.study.cpus_per_worker or len(os.sched_getaffinity(0))
         train_generation(job, Worker(rank=0, world_size=1, device=self.device, threads=threads), self.observe)
+
+
+def run_chains(
+    chains: Sequence[Chain], points: Mapping[str, Study], *, store: RunStore, data: str, observe: Observer
+) -> dict[str, str]:
+    """Run chains one after the other in this process; return why those that failed did, by their names."""
+    failed: dict[str, str] = {}
+    for chain in chains:
+
+        def inside(event: Event, name: str = chain.name) -> None:
+            observe(InChain(name, event))
+
+        study = points[chain.name]
+        runner = LocalRunner(study, store=store, data=data, observe=inside)
+        try:
+            run_chain(chain, study=study, store=store, runner=runner, observe=inside)
+        except GentrainError as error:
+            failed[chain.name] = str(error)
+    return failed

@@ -1,7 +1,5 @@
 """Real photographs of mixed sizes, through FFCV's JPEG storage: prepared in shards, cut while they are read."""
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
@@ -16,37 +14,13 @@ from gentrain.data.loader import Loader
 from gentrain.data.prepare import load_prepared, prepare
 from gentrain.errors import ConfigError, DataError
 from gentrain.launch import launch_chain
-
-SIZES = [(90, 60), (64, 64), (41, 120), (150, 37), (33, 33), (200, 180), (48, 75), (301, 47)]
-
-
-def photographs():
-    import sklearn.datasets
-    from matplotlib import cbook
-
-    folder = Path(sklearn.datasets.__file__).parent / "images"
-    for name in ("china", "flower"):
-        with Image.open(folder / f"{name}.jpg") as opened:
-            yield name, opened.copy()
-    with Image.open(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)) as opened:
-        yield "hopper", opened.copy()
+from tests.pictures import photographs, write_tree
 
 
 @pytest.fixture(scope="session")
 def tree(tmp_path_factory):
     """Pieces of three photographs, of many shapes: 8 to train and 4 to test a class."""
-    root = tmp_path_factory.mktemp("pictures")
-    draw = np.random.default_rng(0)
-    for name, photograph in photographs():
-        for split, count in (("train", 8), ("val", 4)):
-            folder = root / split / name
-            folder.mkdir(parents=True)
-            for i in range(count):
-                width, height = SIZES[i]
-                left = int(draw.integers(0, photograph.width - width))
-                top = int(draw.integers(0, photograph.height - height))
-                photograph.crop((left, top, left + width, top + height)).save(folder / f"{i}.jpg", quality=92)
-    return root
+    return write_tree(tmp_path_factory.mktemp("pictures"), photographs())
 
 
 def config(tree, **settings):

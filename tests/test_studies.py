@@ -1,0 +1,98 @@
+"""Every study file explains itself, plans what its header says, and runs when it is shrunk."""
+
+import io
+import json
+import re
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from gentrain.cli import run
+from gentrain.config import load_study
+from gentrain.launch import launch_sweep
+from gentrain.lineage import build_forest
+from tests.pictures import halves, write_tree
+
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+STUDIES = sorted(EXPERIMENTS.glob("*.yaml"))
+TRAININGS = {"figure1-cifar10": 2, "figure1-cifar100": 2, "figure2": 154, "table1": 24, "table2": 7}
+"""Of the paper's own studies: patriarchs are shared."""
+each = pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, request):
+    """Return a function that gives each source's folder; the real CIFAR-100 stands in for CIFAR-10's pixels."""
+
+    def find(source):
+        if source == "digits":
+            return []
+        if source == "imagefolder":
+            return ["--data", str(write_tree(tmp_path_factory.mktemp("pictures"), halves()))]
+        folder = request.getfixturevalue("cifar100")
+        return ["--data", str(folder if source == "cifar100" else as_cifar10(folder, tmp_path_factory.mktemp("ten")))]
+
+    return find
+
+
+def as_cifar10(cifar100, folder):
+    """Write the first ten classes of CIFAR-100 as Parquet in CIFAR-10's layout."""
+    for split in ("train", "test"):
+        table = pq.read_table(next(cifar100.glob(f"{split}-*.parquet")), columns=["img", "fine_label"])
+        labels = table["fine_label"].to_numpy()
+        table = table.take((labels < 10).nonzero()[0]).rename_columns(["img", "label"]).replace_schema_metadata()
+        pq.write_table(table, folder / f"{split}-00000-of-00001.parquet")
+    return folder
+
+
+@each
+def test_a_study_says_what_it_reproduces_costs_and_how_to_run_it(path):
+    header = "".join(line for line in path.read_text().splitlines(keepends=True) if line.startswith("#"))
+    for word in ("Reproduces: ", "Costs: ", "Run: "):
+        assert word in header, f"{path.name} doesn't say {word.strip()}"
+    assert load_study(path).description
+    for name in re.findall(r"experiments/([a-z0-9-]+\.yaml)", header):
+        assert (EXPERIMENTS / name).exists()
+    if path.stem != "quickstart":
+        assert load_study(path).name == path.stem
+        assert f"experiments/{path.name}" in header
+
+
+@pytest.mark.parametrize(("name", "trainings"), TRAININGS.items())
+def test_the_papers_studies_train_what_they_say(name, trainings):
+    path = EXPERIMENTS / f"{name}.yaml"
+    forest = build_forest(load_study(path), data="d", num_classes=100)
+    assert len(forest.specs) == trainings
+    assert f"{trainings} trainings" in path.read_text()
+
+
+@each
+def test_the_smoke_runs_the_same_path(path, data, tmp_path, capsys):
+    """The whole command but for Ray, which test_sweep.py and `make slow` have."""
+    study = load_study(path, smoke=True)
+    command = ["sweep", str(path), "--smoke", "--runs", str(tmp_path), *data(study.dataset.source)]
+    assert run([*command, "--local", "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {row["chain"] for row in rows} == {chain.name for chain in forest(study, tmp_path).chains}
+    assert len(rows) == forest(study, tmp_path).wanted
+    assert len(list(tmp_path.glob("generations/*/DONE.json"))) == len(forest(study, tmp_path).specs)
+    stored = pq.read_table(io.BytesIO((tmp_path / "studies" / study.name / "results.parquet").read_bytes()))
+    assert stored.num_rows == len(rows)
+
+
+def forest(study, runs):
+    manifest = json.loads(next(runs.glob("data/*/manifest.json")).read_text())
+    return build_forest(study, data=manifest["fingerprint"], num_classes=len(manifest["classes"]))
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.timeout(900)
+@each
+def test_the_smoke_runs_on_ray(path, data, tmp_path):
+    study = load_study(path, smoke=True)
+    source = data(study.dataset.source)
+    study = load_study(path, smoke=True, dataset__path=source[1] if source else None)
+    rows = launch_sweep(study, runs=str(tmp_path), observe=lambda _: None)
+    assert len(rows) == forest(study, tmp_path).wanted
