@@ -454,8 +454,8 @@ def schema_reference() -> str:
     lines += [f"| `{key}` | {kind} | {default} | {text} |" for key, kind, default, text in _rows(Study)]
     lines += [
         "",
-        "A section `smoke` holds dotted settings that `--smoke` changes, such as `recipe.epochs: 1`: the very same path,",
-        "shrunk to minutes on a CPU. The study is then named `<name>-smoke`.",
+        "A section `smoke` holds dotted settings that `--smoke` changes, such as `recipe.epochs: 1`: the very same",
+        "path, shrunk to minutes on a CPU. The study is then named `<name>-smoke`.",
     ]
     return "\n".join(lines) + "\n"
 

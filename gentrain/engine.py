@@ -89,6 +89,7 @@ class _Generation:
         self.folder: GenerationFolder = job.store.generation(job.spec.key)
         self.data = obtain(job.data, job.store)
         self.rows: list[dict[str, Any]] = []
+        self.loaders: dict[str, Loader] = {}
         torch.manual_seed(_stream(self.spec.seed, self.spec.generation))
         network = build_model(
             self.spec.network.name, num_classes=self.spec.num_classes, memory_efficient=job.memory_efficient
@@ -120,7 +121,7 @@ class _Generation:
         if start == recipe.epochs:
             return
         task = self._build_task()
-        train, test = self._loader("train", shuffle=True), self._loader("test")
+        train, test = self._loader("train"), self._loader("test")
         validation = self._loader("validation") if "validation" in self.data.manifest.splits else None
         self.post(GenerationStarted(spec.generation, spec.key, start))
         for epoch in range(start, recipe.epochs):
@@ -344,7 +345,13 @@ class _Generation:
 
     # Devices
 
-    def _loader(self, split: str, *, shuffle: bool = False) -> Loader:
+    def _loader(self, split: str) -> Loader:
+        """Return the loader of a split, shuffled for training; one each, as FFCV compiles every loader anew."""
+        if split not in self.loaders:
+            self.loaders[split] = self._build_loader(split, shuffle=split == "train")
+        return self.loaders[split]
+
+    def _build_loader(self, split: str, *, shuffle: bool) -> Loader:
         batch = self.spec.recipe.batch_size
         return Loader(
             self.data.split_path(split),

@@ -14,8 +14,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import torch
 from ffcv.fields import IntField, RGBImageField
-from ffcv.fields.basics import IntDecoder
 from ffcv.fields.rgb_image import IMAGE_MODES, SimpleRGBImageDecoder
 from ffcv.loader import Loader as FFCVLoader
 from ffcv.loader.epoch_iterator import EpochIterator
@@ -103,24 +103,31 @@ class BetonReader:
             seed=0,
             pipelines={
                 "image": [decoder or SimpleRGBImageDecoder(), ToTensor(), ToTorchImage(channels_last=False)],
-                "label": [IntDecoder(), ToTensor()],
-                "index": [IntDecoder(), ToTensor()],
+                "label": None,  # these two stand in the metadata: nothing to compile and decode
+                "index": None,
             },
         )
         self.num_samples = int(self._loader.reader.num_samples)
         self.path = path
+        _, label, index = self._loader.reader.metadata.dtype.names  # FFCV numbers the fields, in _write's order
+        self._labels = np.array(self._loader.reader.metadata[label]).reshape(-1)
+        if not np.array_equal(self._loader.reader.metadata[index].reshape(-1), np.arange(self.num_samples)):
+            raise DataError(f"{path}: its samples aren't numbered in order; delete it and run the same command again")
 
     def read(self, order: np.ndarray) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield (images (n, 3, H, W) uint8, labels (n,), indices (n,)) of the samples in `order`.
 
-        The tensors are FFCV's reused buffers: copy them before asking for the next batch.
+        The images are FFCV's reused buffer: copy them before asking for the next batch.
         """
         if not len(order):
             return
         epoch = _Epoch(self._loader, order)
         try:
-            for images, labels, indices in epoch:
-                yield images, labels.view(-1), indices.view(-1)
+            begin = 0
+            for (images,) in epoch:
+                indices = order[begin : begin + len(images)]
+                begin += len(images)
+                yield images, torch.from_numpy(self._labels[indices]), torch.from_numpy(indices)
             if epoch.failure is not None:
                 raise DataError(f"{self.path}: can't be decoded: {epoch.failure}") from epoch.failure
         finally:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +25,7 @@ DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
 
 @dataclass(frozen=True)
 class Split:
-    """Images (N, H, W, 3) uint8 and labels (N,) int64."""
+    """Images (N, H, W, 3) uint8 and labels (N,) int64; while a source is filtered, images may be PNG files (N,)."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -31,6 +33,13 @@ class Split:
     def take(self, indices: np.ndarray) -> Split:
         """Return the samples at `indices`."""
         return Split(self.images[indices], self.labels[indices])
+
+    def decoded(self) -> Split:
+        """Return the split with pixels in the place of PNG files; raises what Pillow says of a broken one."""
+        if self.images.dtype != object:
+            return self
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            return Split(np.stack(list(pool.map(_png, self.images))), self.labels)
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,7 @@ def read_cifar(source: Literal["cifar10", "cifar100"] | str, path: Path | None) 
 
 
 def _cifar_parquet(path: Path, *, fine: str) -> CifarData:
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     splits: dict[str, Split] = {}
@@ -79,13 +89,13 @@ def _cifar_parquet(path: Path, *, fine: str) -> CifarData:
                     .get("features", {})
                 )
                 picture = "img" if "img" in table.column_names else "image"
-                images += [_png(row["bytes"]) for row in table[picture].to_pylist()]
+                images += pc.struct_field(table[picture], "bytes").to_pylist()
                 labels.append(table[fine].to_numpy())
                 if "coarse_label" in table.column_names:
                     groups_of.append(np.stack([labels[-1], table["coarse_label"].to_numpy()]))
             except (OSError, KeyError, ValueError) as error:  # pyarrow's errors are these
                 raise DataError(f"{file}: not CIFAR as Parquet, or damaged: {error}") from error
-        splits[name] = Split(np.stack(images), np.concatenate(labels).astype(np.int64))
+        splits[name] = Split(np.array(images, dtype=object), np.concatenate(labels).astype(np.int64))
     count = 1 + max(int(split.labels.max()) for split in splits.values())
     classes = tuple(features.get(fine, {}).get("names") or map(str, range(count)))
     if not groups_of:

@@ -94,14 +94,14 @@ class Loader:
             rest = self.num_samples - step * self._batch_size
             yield Batch(
                 images=self._own(images),
-                labels=self._own(labels),
-                indices=self._own(indices),
+                labels=labels.to(self._device),
+                indices=indices.to(self._device),
                 global_size=min(self._batch_size, rest),
                 filler=filler and step == steps - 1,
             )
 
     def _own(self, tensor: Tensor) -> Tensor:
-        """Copy one of FFCV's reused buffers; on a GPU the copy is synchronous, so the buffer is free afterwards."""
+        """Copy FFCV's reused buffer; on a GPU the copy is synchronous, so the buffer is free afterwards."""
         return tensor.clone() if self._device.type == "cpu" else tensor.to(self._device)
 
 

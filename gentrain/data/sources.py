@@ -34,7 +34,11 @@ def load_source(config: DatasetConfig) -> SourceData:
     Raises:
         DataError: naming the file or setting, and the remedy.
     """
-    return select(_READERS[config.source](config), config)
+    data = select(_READERS[config.source](config), config)
+    try:
+        return replace(data, splits={name: split.decoded() for name, split in data.splits.items()})
+    except (OSError, ValueError, SyntaxError) as error:
+        raise DataError(f"dataset.path: {config.path}: a picture in it can't be decoded: {error}") from error
 
 
 def select(data: SourceData, config: DatasetConfig) -> SourceData:
