@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test slow cluster-test setup lint types layers unit docs fmt clean
+.PHONY: demo test slow cluster-test setup browser lint types layers unit docs fmt clean
 
 demo: $(STAMP)
 	$(BIN)/gentrain chain experiments/quickstart.yaml
@@ -24,6 +24,14 @@ $(STAMP): pyproject.toml setup.sh
 	PYTHON="$(PYTHON)" sh setup.sh $(VENV)
 	@touch $(STAMP)
 
+# For the test that opens the report's page, which skips itself where there is no browser.
+browser:
+	@command -v chromium >/dev/null 2>&1 || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1 || { \
+		echo "installing chromium (a test opens the report's page with it)"; \
+		apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
+		echo "chromium can't be installed here; the test that needs it is skipped" >&2
+
 lint: $(STAMP)
 	$(BIN)/ruff format --check gentrain tests
 	$(BIN)/ruff check gentrain tests
@@ -34,7 +42,7 @@ types: $(STAMP)
 layers: $(STAMP)
 	$(BIN)/lint-imports
 
-unit: $(STAMP)
+unit: $(STAMP) browser
 	$(BIN)/pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
 
 docs: $(STAMP)
