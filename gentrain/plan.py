@@ -186,10 +186,10 @@ def starting_order(plan: Plan, missing: Mapping[str, tuple[str, ...]]) -> list[C
 
     Args:
         plan: of the study.
-        missing: by the name of each chain, the keys that it still has to train.
+        missing: by name, the keys that a chain still has to train; one that isn't there misses none.
     """
     work = _work(plan)
-    chains = [chain for chain in plan.forest.chains if missing[chain.name]]
+    chains = [chain for chain in plan.forest.chains if missing.get(chain.name)]
     chains.sort(key=lambda chain: (-sum(work.get(key, 0.0) for key in missing[chain.name]), chain.name))
     rounds: Counter[str] = Counter()
     placed = []

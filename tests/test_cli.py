@@ -22,11 +22,12 @@ from tests.conftest import SMALL
 GENTRAIN = str(Path(sys.executable).with_name("gentrain"))
 OPTIONS = {
     "chain": ["STUDY.yaml", "--f-a1", "--lambda", "--generations", "--workers", "--data", "--runs", "--set", "--json",
-              "--address", "--local"],
-    "plan": ["STUDY.yaml", "--gpus", "--price", "--data", "--runs", "--set", "--json", "--measure"],
-    "sweep": ["STUDY.yaml", "--data", "--runs", "--set", "--json", "--extend", "--address"],
+              "--address", "--local", "--smoke"],
+    "plan": ["STUDY.yaml", "--gpus", "--price", "--data", "--runs", "--set", "--json", "--measure", "--smoke"],
+    "sweep": ["STUDY.yaml", "--data", "--runs", "--set", "--json", "--extend", "--address", "--local", "--smoke"],
     "status": ["STUDY", "--runs", "--json"],
-    "prepare": ["STUDY.yaml", "--data", "--runs", "--skip-broken", "--set", "--json"],
+    "prepare": ["STUDY.yaml|SOURCE", "--data", "--runs", "--skip-broken", "--size", "--max-side", "--quality", "--set",
+                "--json", "--smoke"],
     "evaluate": ["STUDY", "--chain", "--generation", "--ensemble", "--split", "--runs", "--json"],
 }  # fmt: skip
 

@@ -19,6 +19,17 @@ def refused(tmp_path: Path, text: str, *overrides: str) -> str:
     return str(error.value)
 
 
+def test_a_smoke_comes_before_overrides_and_has_a_name_of_its_own(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text("name: mine\nsmoke: {recipe.epochs: 2, recipe.milestones: [], generations: 1}")
+    assert load_study(path).recipe.epochs == 164
+    shrunk = load_study(path, smoke=True, overrides=["generations=3"])
+    assert (shrunk.name, shrunk.recipe.epochs, shrunk.generations) == ("mine-smoke", 2, 3)
+    path.write_text("smoke: {recipe.epoch: 2}")
+    with pytest.raises(ConfigError, match=r"recipe\.epoch: unknown key; did you mean epochs"):
+        load_study(path, smoke=True)
+
+
 def test_defaults_are_the_papers():
     study = Study()
     recipe = study.recipe

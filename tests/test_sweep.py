@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gentrain.config import load_study
-from gentrain.errors import ConfigError
+from gentrain.errors import ConfigError, TrainingError
 from gentrain.events import Note
 from gentrain.launch import launch_chain, launch_sweep
 from gentrain.store import MODEL
@@ -56,6 +56,23 @@ def test_a_sweeps_networks_are_those_of_single_chains(finished, tmp_path):
 
 
 @pytest.mark.ray
+def test_the_debug_sweep_ends_in_the_same_bits_tells_failures_and_goes_on(finished, tmp_path):
+    runs, rows, _ = finished
+    study, notes = load_study(overrides=GRID), []
+    (tmp_path / "generations").mkdir()
+    (tmp_path / "generations" / rows[1]["key"]).write_text("a file where a folder should be")
+    with pytest.raises(TrainingError, match=r"1 of 3 chains are not finished: D\(0\.6,0\.5\)-resnet8-s0: .*"):
+        launch_sweep(study, runs=str(tmp_path), observe=lambda _: None, local=True)
+    (tmp_path / "generations" / rows[1]["key"]).unlink()
+    again = launch_sweep(study, runs=str(tmp_path), observe=notes.append, local=True)
+    assert Note("1 trainings to do, one after the other in this process") in notes
+    assert [(row["chain"], row["key"]) for row in again] == [(row["chain"], row["key"]) for row in rows]
+    for row in rows:
+        one, other = (root / "generations" / row["key"] / MODEL for root in (runs, tmp_path))
+        assert one.read_bytes() == other.read_bytes()
+
+
+@pytest.mark.ray
 def test_a_second_sweep_trains_nothing_and_starts_no_ray(finished, monkeypatch):
     runs, rows, _ = finished
     monkeypatch.setattr("gentrain.cluster.session.ray_session", lambda **_: pytest.fail("started Ray"))
@@ -90,7 +107,6 @@ def test_a_changed_study_is_refused_with_the_difference(finished):
 def test_a_chain_that_fails_says_why_and_the_others_finish(tmp_path, monkeypatch):
     """A network of depth 14 needs no more than one of 8, but its folder can't be written."""
     from gentrain.data.prepare import prepare
-    from gentrain.errors import TrainingError
     from gentrain.lineage import build_forest
 
     study = load_study(overrides=[*SMALL, "generations=0", "grid.network=[resnet8, resnet14]"])

@@ -1,17 +1,21 @@
 """Real photographs of mixed sizes, through FFCV's JPEG storage: prepared in shards, cut while they are read."""
 
+import json
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from gentrain.cli import run
 from gentrain.config import DatasetConfig, load_study
 from gentrain.data.augment import distort, random_unit
 from gentrain.data.crops import crop_box
 from gentrain.data.folders import encode_picture, list_pictures
 from gentrain.data.loader import Loader
-from gentrain.data.prepare import load_prepared, prepare
+from gentrain.data.prepare import load_prepared, prepare, prepared_name
 from gentrain.errors import ConfigError, DataError
 from gentrain.launch import launch_chain
 from tests.pictures import photographs, write_tree
@@ -200,6 +204,17 @@ def test_a_broken_picture_is_named_or_skipped(tree, tmp_path):
     manifest = prepare(config(copy, skip_broken=True), tmp_path / "data").manifest
     assert manifest.skipped == (str(broken),)
     assert manifest.splits["train"].per_class == (8, 7, 8)
+
+
+def test_prepare_takes_a_source_and_its_options(tree, tmp_path, capsys):
+    command = ["prepare", "imagefolder", "--data", str(tree), "--runs", str(tmp_path), "--json"]
+    assert run([*command, "--size", "48", "--max-side", "100", "--quality", "70"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["storage"], found["height"], found["classes"]) == ("jpeg", 48, ["china", "flower", "hopper"])
+    study_of_it = study(tree, "dataset.image_size=48", "dataset.max_side=100", "dataset.quality=70")
+    assert prepared_name(study_of_it.dataset) == Path(found["folder"]).name
+    assert run([*command, "--smoke"]) == 2
+    assert "--smoke: the study has no section `smoke`" in capsys.readouterr().err
 
 
 def test_filters_and_held_out_parts_apply(tree, tmp_path):
