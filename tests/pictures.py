@@ -28,7 +28,7 @@ def halves():
         yield f"{name}-below", whole.crop((0, middle, whole.width, whole.height))
 
 
-def write_tree(root, classes, *, train=8, val=4):
+def write_tree(root, classes, *, train=8, val=4, sizes=SIZES):
     """Write `root`/train/<class>/* and `root`/val/<class>/*: pieces of many shapes of each class's photograph."""
     draw = np.random.default_rng(0)
     for name, photograph in classes:
@@ -36,7 +36,7 @@ def write_tree(root, classes, *, train=8, val=4):
             folder = root / split / name
             folder.mkdir(parents=True)
             for i in range(count):
-                width, height = SIZES[i % len(SIZES)]
+                width, height = sizes[i % len(sizes)]
                 left = int(draw.integers(0, photograph.width - width))
                 top = int(draw.integers(0, photograph.height - height))
                 photograph.crop((left, top, left + width, top + height)).save(folder / f"{i}.jpg", quality=92)
