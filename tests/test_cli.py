@@ -22,12 +22,12 @@ from tests.conftest import SMALL
 GENTRAIN = str(Path(sys.executable).with_name("gentrain"))
 OPTIONS = {
     "chain": ["STUDY.yaml", "--f-a1", "--lambda", "--generations", "--workers", "--data", "--runs", "--set", "--json",
-              "--address", "--local"],
+              "--address", "--local", "--teacher", "--teacher-network"],
     "plan": ["STUDY.yaml", "--gpus", "--price", "--data", "--runs", "--set", "--json", "--measure"],
     "sweep": ["STUDY.yaml", "--data", "--runs", "--set", "--json", "--extend", "--address"],
     "status": ["STUDY", "--runs", "--json"],
     "prepare": ["STUDY.yaml", "--data", "--runs", "--skip-broken", "--set", "--json"],
-    "evaluate": ["STUDY", "--chain", "--generation", "--ensemble", "--split", "--runs", "--json"],
+    "evaluate": ["STUDY", "--chain", "--generation", "--ensemble", "--ensemble-kind", "--split", "--runs", "--json"],
 }  # fmt: skip
 
 
