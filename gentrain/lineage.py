@@ -166,13 +166,17 @@ def build_chain(study: Study, *, data: str, num_classes: int, resolve: Resolve =
     settings = study.process
     if settings.most_classes > num_classes:
         raise ConfigError(f"process.k: {settings.k} is more than the dataset's {num_classes} classes; lower process.k")
-    process = settings.process(num_classes=num_classes)
+    process = settings.process
     specs = list(resolve(study))
     given = len(specs)
     weights = process.weights(study.students)[max(0, given - 1) :]
     tasks = [None, *weights] if not given else list(weights)
     for lam in tasks:
-        task = _patriarch(process) if lam is None else _student(process, lam, teachers=tuple(s.key for s in specs))
+        task = (
+            _patriarch(process, num_classes)
+            if lam is None
+            else _student(process, lam, teachers=tuple(s.key for s in specs))
+        )
         generation = len(specs)
         specs.append(
             GenerationSpec(
@@ -203,12 +207,13 @@ def build_chain(study: Study, *, data: str, num_classes: int, resolve: Resolve =
     )
 
 
-def _patriarch(process: Process) -> PatriarchSpec:
+def _patriarch(process: Process, num_classes: int) -> PatriarchSpec:
     k = process.k
     if isinstance(k, Mass):
         if process.eta == 0:
             return PatriarchSpec(eta=0.0, k=None)
-        return PatriarchSpec(eta=None, k=None, mass=MassSpec(f_a1=process.f_a1, mass=k.mass, by=k.by, most=k.most))
+        most = min(k.most, num_classes)
+        return PatriarchSpec(eta=None, k=None, mass=MassSpec(f_a1=process.f_a1, mass=k.mass, by=k.by, most=most))
     return PatriarchSpec(eta=process.eta, k=k if process.eta else None)
 
 

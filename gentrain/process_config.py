@@ -110,13 +110,14 @@ class ProcessConfig(Settings):
         """Classes that there must be."""
         return 2 if isinstance(self.k, MassConfig) else self.k
 
-    def process(self, *, num_classes: int) -> Process:
-        """Return the process over so many classes."""
+    @property
+    def process(self) -> Process:
+        """The process that these settings say."""
         lam, k = self.lam, self.k
         return Process(
             f_a1=self.f_a1,
             lam=LambdaSchedule(lam.schedule, lam.start, lam.end) if isinstance(lam, LambdaConfig) else lam,
-            k=Mass(k.mass, k.by, min(k.most, num_classes)) if isinstance(k, MassConfig) else k,
+            k=Mass(k.mass, k.by, k.most) if isinstance(k, MassConfig) else k,
             temperature=self.temperature,
             teacher=self.teacher,
         )
