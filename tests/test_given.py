@@ -11,7 +11,7 @@ from gentrain.config import RecipeConfig, load_study
 from gentrain.errors import ConfigError, StoreError
 from gentrain.events import EpochDone, GenerationDone, GenerationQueued, TargetsKnown
 from gentrain.given import GivenNetworks
-from gentrain.launch import launch_chain, plan_study
+from gentrain.launch import launch_chain, launch_sweep, plan_study
 from gentrain.lineage import GenerationSpec, GivenSpec, NetworkSpec, build_chain
 from gentrain.models import build_model
 from gentrain.status import study_status
@@ -271,3 +271,21 @@ def test_generations_that_can_not_be_used_are_refused(origin, tmp_path):
             load_study(overrides=SMALL, given=[{"checkpoint": str(runs / "generations" / key)}]),
         )
     assert cli.run(["chain", "--teacher-network", "resnet14"]) == 2
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_sweep_on_ray_adopts_evaluates_and_teaches(origin, tmp_path):
+    """Two chains from one given network on two workers, one with the ensemble as teacher: what they share once."""
+    changes = ["name=sweep", "generations=2", "dataset.validation=0.2", "grid.process=[{}, {teacher: ensemble}]"]
+    study = load_study(
+        overrides=[*SMALL, *changes], given=[{"checkpoint": str(origin[2])}], workers=2, recipe__batch_size=32
+    )
+    rows = launch_sweep(study, runs=str(tmp_path), observe=lambda _: None)
+    assert [row["generation"] for row in rows] == [0, 1, 2, 0, 1, 2]
+    assert [one["key"] == other["key"] for one, other in zip(rows[:3], rows[3:], strict=True)] == [True, True, False]
+    assert all(row["ensemble_weights"] for row in rows if row["generation"])
+    w_0 = rows[0]["primary_measured"]
+    assert rows[1]["primary_predicted"] == pytest.approx(1 - (1 - w_0) * 0.6)
+    assert launch_sweep(study, runs=str(tmp_path), observe=lambda _: None) == rows
