@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from gentrain.config import Study
-from gentrain.ensemble import running_ensemble
+from gentrain.ensemble import label_scores, member_weights, running_ensemble, weighted_ensemble
 from gentrain.errors import StoreError
 from gentrain.events import (
     ChainSaturated,
@@ -19,12 +19,15 @@ from gentrain.events import (
     GenerationWaiting,
     Note,
     Observer,
+    TargetsKnown,
 )
 from gentrain.lineage import Chain, GenerationSpec, StudentSpec
 from gentrain.metrics import score
 from gentrain.predictions import decode_predictions
 from gentrain.process import saturated
-from gentrain.store import EPOCHS, MODEL, PREDICTIONS, Done, Inspection, RunStore
+from gentrain.store import EPOCHS, MODEL, PREDICTIONS, VALIDATION_PREDICTIONS, Done, Inspection, RunStore
+
+COLUMNS = ("top1_error", "top5_error", "nll", "ece")
 
 
 class Turn(Protocol):
@@ -63,16 +66,32 @@ def run_chain(
     observe(ChainStarted(chain.name, study.recipe.epochs, chain.targets, chain.keys, str(store.study(study.name))))
     rows: list[dict[str, Any]] = []
     probabilities: list[np.ndarray] = []
+    held_out: list[np.ndarray] = []
     validation: list[float] = []
-    for spec in chain.specs:
-        done, reused = ensure_generation(spec, store=store, runner=runner, observe=observe)
-        found, labels = decode_predictions(store.generation(spec.key).read_verified(PREDICTIONS))
+    measured: list[float] = []
+    targets = chain.targets
+    for generation, spec in enumerate(chain.specs):
+        given = generation < chain.given
+        done, reused = ensure_generation(
+            spec, store=store, runner=runner, observe=observe, generation=generation, given=given
+        )
+        if given:
+            measured.append(done.train_primary)
+            targets = (*measured, *targets[len(measured) :])
+            if len(measured) == chain.given:
+                targets = chain.targets_from(measured)
+                observe(TargetsKnown(chain.targets_from(measured)))
+        folder = store.generation(spec.key)
+        found, labels = decode_predictions(folder.read_verified(PREDICTIONS))
         probabilities.append(found)
-        rows.append(_row(chain, spec, done, probabilities, labels))
-        observe(GenerationDone(spec.generation, rows[-1], reused))
+        if done.validation_scores:
+            held_out.append(label_scores(*decode_predictions(folder.read_verified(VALIDATION_PREDICTIONS))))
+        row = _row(chain, spec, done) | {"generation": generation, "primary_predicted": targets[generation]}
+        rows.append(row | _ensembles(probabilities, labels, held_out))
+        observe(GenerationDone(generation, rows[-1], reused))
         validation += [rows[-1]["validation_error"]] if done.validation_scores else []
         if saturated(validation, patience=study.patience) and spec is not chain.specs[-1]:
-            observe(ChainSaturated(chain.name, spec.generation))
+            observe(ChainSaturated(chain.name, generation))
             break
     return rows
 
@@ -90,23 +109,46 @@ def missing_keys(chain: Chain, *, study: Study, inspect: Callable[[str], Inspect
     return ()
 
 
-def ensure_generation(spec: GenerationSpec, *, store: RunStore, runner: Runner, observe: Observer) -> tuple[Done, bool]:
-    """Return a generation's verified record, and whether it was there already; train what is missing or damaged."""
+def ensure_generation(
+    spec: GenerationSpec,
+    *,
+    store: RunStore,
+    runner: Runner,
+    observe: Observer,
+    generation: int | None = None,
+    given: bool = False,
+) -> tuple[Done, bool]:
+    """Return a generation's verified record, and whether it was there already; train what is missing or damaged.
+
+    Args:
+        spec: of the generation, whose teachers are finished.
+        store: where it is.
+        runner: that trains it.
+        observe: told what happens.
+        generation: its place in the chain, where that isn't its own number: a given one had another place elsewhere.
+        given: whether the chain begins with it as it is: its weights are there, or can't be had here.
+
+    Raises:
+        StoreError: when training ends without a result, or a given generation is damaged.
+    """
+    generation = spec.generation if generation is None else generation
     folder = store.generation(spec.key)
     if (found := folder.inspect()).done and found.sound and not folder.training:
         return found.done, True
-    with runner.turn(spec, waiting=lambda: observe(GenerationWaiting(spec.generation, spec.key))):
+    with runner.turn(spec, waiting=lambda: observe(GenerationWaiting(generation, spec.key))):
         found = folder.inspect()
         if found.done and found.sound:
             folder.clear_training()  # left by a command that was killed at the very end
             return found.done, True
-        weights_done = found.done is not None and not {MODEL, EPOCHS} & set(found.damaged)
+        weights_done = spec.given or (found.done is not None and not {MODEL, EPOCHS} & set(found.damaged))
+        if given and not weights_done:
+            raise StoreError(f"{folder.folder}: a given generation is damaged; run the study that trained it again")
         if found.damaged:
             remedy = "evaluated again from its weights" if weights_done else "trained again"
             names = ", ".join(found.damaged)
-            text = f"generation {spec.generation} ({folder.folder}): {names} damaged or missing; it is {remedy}"
+            text = f"generation {generation} ({folder.folder}): {names} damaged or missing; it is {remedy}"
             observe(Note(text, "warning"))
-        observe(GenerationQueued(spec.generation))
+        observe(GenerationQueued(generation))
         runner.run_generation(spec, weights_done=weights_done)
         found = folder.inspect()
         if found.done is None or not found.sound:
@@ -115,10 +157,9 @@ def ensure_generation(spec: GenerationSpec, *, store: RunStore, runner: Runner, 
         return found.done, False
 
 
-def _row(
-    chain: Chain, spec: GenerationSpec, done: Done, probabilities: list[np.ndarray], labels: np.ndarray
-) -> dict[str, Any]:
-    row: dict[str, Any] = {
+def _row(chain: Chain, spec: GenerationSpec, done: Done) -> dict[str, Any]:
+    """Return what a generation's row says of itself alone."""
+    return {
         "chain": chain.name,
         "generation": spec.generation,
         "key": spec.key,
@@ -126,15 +167,37 @@ def _row(
         "lambda": spec.task.lam if isinstance(spec.task, StudentSpec) else None,
         "network": spec.network.name,
         "seed": spec.seed,
-        **{name: done.scores[name] for name in ("top1_error", "top5_error", "nll", "ece")},
+        **{name: done.scores[name] for name in COLUMNS},
         "primary_measured": done.train_primary,
-        "primary_predicted": chain.targets[spec.generation],
         "primary_test": done.scores["primary"],
         "validation_error": done.validation_scores["top1_error"] if done.validation_scores else None,
         "train_seconds": done.seconds,
         "workers": done.workers,
     }
-    ensemble = score(running_ensemble(np.stack(probabilities))[-1], labels) if len(probabilities) > 1 else None
-    for name in ("top1_error", "top5_error", "nll", "ece"):
-        row[f"ensemble_{name}"] = getattr(ensemble, name) if ensemble else None
+
+
+def _ensembles(probabilities: list[np.ndarray], labels: np.ndarray, held_out: list[np.ndarray]) -> dict[str, Any]:
+    """Return what a row says of the ensembles of the generations so far, on the test split; None of a lone patriarch.
+
+    Args:
+        probabilities: (N, C) of each generation on the test split.
+        labels: (N,) of the test split.
+        held_out: label scores of each generation on the held-out split, by which members are weighted and selected;
+            empty where there is no such split.
+    """
+    several = len(probabilities) > 1
+    members = np.stack(probabilities)
+    found: dict[str, np.ndarray | None] = {"ensemble": running_ensemble(members)[-1] if several else None}
+    weights: dict[str, np.ndarray | None] = {"weighted": None, "selected": None}
+    if several and len(held_out) == len(probabilities):
+        weights = {kind: member_weights(kind, np.stack(held_out)) for kind in ("weighted", "selected")}
+    for kind, by in weights.items():
+        found[kind] = None if by is None else weighted_ensemble(members, by)
+    row: dict[str, Any] = {}
+    for kind, ensemble in found.items():
+        scores = None if ensemble is None else score(ensemble, labels)
+        row |= {f"{kind}_{name}": getattr(scores, name) if scores else None for name in COLUMNS}
+    weighted, selected = weights["weighted"], weights["selected"]
+    row["ensemble_weights"] = None if weighted is None else weighted.tolist()
+    row["selected_generations"] = None if selected is None else np.flatnonzero(selected).tolist()
     return row

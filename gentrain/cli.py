@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -51,6 +51,13 @@ def chain(
     lam: Annotated[float | None, typer.Option("--lambda", help="Weight of the teacher.")] = None,
     generations: Annotated[int | None, typer.Option("--generations", help="Students after the patriarch.")] = None,
     workers: Annotated[int | None, typer.Option("--workers", help="Data-parallel processes.")] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option("--teacher", metavar="PATH", help="Weights, or a generation's key, in place of the patriarch."),
+    ] = None,
+    teacher_network: Annotated[
+        str | None, typer.Option("--teacher-network", metavar="NAME", help="Its network; default: network.name.")
+    ] = None,
     data: DataOption = None,
     runs: RunsOption = "runs",
     settings: SetOption = None,
@@ -61,13 +68,17 @@ def chain(
 ) -> None:
     """Train one chain D(f_a1, λ): a patriarch and its students, with the running ensembles."""
     from gentrain.config import load_study
+    from gentrain.errors import ConfigError
     from gentrain.launch import launch_chain
     from gentrain.view import ChainLines, ChainTable, open_view, print_json, results_table
 
+    if teacher_network and not teacher:
+        raise ConfigError(f"--teacher-network {teacher_network}: give the teacher's weights with --teacher")
     loaded = load_study(
         study or QUICKSTART,
         overrides=settings or (),
         smoke=smoke,
+        given=[{"checkpoint": teacher, "network": teacher_network}] if teacher else None,
         process__f_a1=f_a1,
         process__lambda=lam,
         generations=generations,
@@ -207,7 +218,11 @@ def evaluate(
     study: Annotated[str, typer.Argument(metavar="STUDY", help="Name of a study in the run folder.")],
     chain: Annotated[str | None, typer.Option("--chain", help="Name of the chain, where there are several.")] = None,
     generation: Annotated[int | None, typer.Option("--generation", help="Default: the last finished one.")] = None,
-    ensemble: Annotated[bool, typer.Option("--ensemble", help="The mean of generations 0 to this one.")] = False,
+    ensemble: Annotated[bool, typer.Option("--ensemble", help="The ensemble of generations 0 to this one.")] = False,
+    kind: Annotated[
+        Literal["mean", "weighted", "selected"] | None,
+        typer.Option("--ensemble-kind", help="mean (default); weighted, selected: on the held-out split."),
+    ] = None,
     split: Annotated[str, typer.Option("--split", help="test, validation or train.")] = "test",
     runs: RunsOption = "runs",
     as_json: JsonOption = False,
@@ -217,7 +232,8 @@ def evaluate(
     from gentrain.store import RunStore
     from gentrain.view import evaluation_tables, print_json, show
 
-    found = evaluate_chain(RunStore(runs), study, chain=chain, generation=generation, ensemble=ensemble, split=split)
+    wanted = kind or ("mean" if ensemble else None)
+    found = evaluate_chain(RunStore(runs), study, chain=chain, generation=generation, ensemble=wanted, split=split)
     if as_json:
         print_json([found.summary()], sys.stdout)
         return

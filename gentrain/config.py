@@ -13,28 +13,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 from gentrain.errors import ConfigError
+from gentrain.process_config import ProcessConfig, Settings
 
 Source = Literal["digits", "cifar10", "cifar100", "fashion_mnist", "imagefolder"]
 SOURCES: tuple[str, ...] = get_args(Source)
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False)
-
-
-class DatasetConfig(_Settings):
+class DatasetConfig(Settings):
     """Which images, and which part of them."""
 
     source: Source = Field("cifar100", description="`digits` is embedded; the others are read from `path`.")
@@ -83,7 +73,7 @@ def _known_network(name: str) -> str:
 NetworkName = Annotated[str, AfterValidator(_known_network)]
 
 
-class NetworkConfig(_Settings):
+class NetworkConfig(Settings):
     """The networks of the generations."""
 
     name: NetworkName = Field(
@@ -102,10 +92,21 @@ class NetworkConfig(_Settings):
         return self.students if generation and self.students else self.name
 
 
+class GivenConfig(Settings):
+    """A network that is there already, as one of a chain's first generations."""
+
+    checkpoint: str = Field(
+        min_length=1,
+        description="Weights (.safetensors, .pt, .pth), or a generation of the run folder (its key or folder).",
+    )
+    network: NetworkName | None = Field(None, description="Its network; default: `network.name`.")
+    key: str | None = Field(None, description="Where in a .pt file the weights are, such as `ema_state_dict`.")
+
+
 Range = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 
 
-class PicturesConfig(_Settings):
+class PicturesConfig(Settings):
     """Augmentation of pictures of any size (`dataset.storage: jpeg`), in place of `pad`."""
 
     scale: Range = Field((0.08, 1.0), description="Area of the random resized crop, as parts of the picture.")
@@ -125,7 +126,7 @@ class PicturesConfig(_Settings):
         return self
 
 
-class RecipeConfig(_Settings):
+class RecipeConfig(Settings):
     """How one generation is optimised (METHOD.md's CIFAR ResNet recipe by default)."""
 
     epochs: int = Field(164, ge=1, description="Passes over the training set.")
@@ -154,35 +155,7 @@ class RecipeConfig(_Settings):
         return self
 
 
-def _weights(value: object) -> object:
-    """Check a λ, or one for each student: 0 has no use for a teacher, so only a chain without students may say it."""
-    several = isinstance(value, list | tuple)
-    for weight in value if several else [value]:  # type: ignore[attr-defined]
-        number = isinstance(weight, int | float) and not isinstance(weight, bool)
-        if not number or not 0 <= weight <= 1 or (several and weight == 0):
-            raise ValueError("must be a number from 0 to 1, or a list of such above 0, one for each student")
-    return tuple(value) if several else value  # type: ignore[arg-type]
-
-
-class ProcessConfig(_Settings):
-    """D(f_a1, λ): how tolerant the patriarch is, and how much of it the students keep."""
-
-    f_a1: float = Field(0.6, description="Aim of the patriarch's primary score, in (1/K, 1]; 1.0 is cross-entropy.")
-    lam: Annotated[float | tuple[float, ...], BeforeValidator(_weights)] = Field(
-        0.6, alias="lambda", description="Weight of the teacher in a student's loss; a list gives one by generation."
-    )
-    k: int = Field(5, ge=2, description="K: the primary class and its K-1 secondary classes.")
-    temperature: float = Field(1.0, gt=0, description="Softening of both softmaxes in the KL term (the paper: 1).")
-
-    @model_validator(mode="after")
-    def _in_range(self) -> Self:
-        from gentrain.process import eta_for_primary
-
-        eta_for_primary(self.f_a1, k=self.k)
-        return self
-
-
-class PointConfig(_Settings):
+class PointConfig(Settings):
     """One explicit point of the grid; what it doesn't say is the study's own."""
 
     process: ProcessConfig | None = None
@@ -190,7 +163,7 @@ class PointConfig(_Settings):
     seed: int | None = Field(None, ge=0, lt=2**31)
 
 
-class GridConfig(_Settings):
+class GridConfig(Settings):
     """Many chains: every combination of the lists, then the extra points. An empty list means the study's own value."""
 
     process: tuple[ProcessConfig, ...] = Field(
@@ -208,7 +181,7 @@ class GridConfig(_Settings):
         return not (self.process or self.network or self.seed or self.points)
 
 
-class SchedulerConfig(_Settings):
+class SchedulerConfig(Settings):
     """Which of a sweep's chains go on: a scheduler of Ray Tune over the held-out error by generation."""
 
     name: Literal["fifo", "asha", "median"] = Field(
@@ -218,7 +191,7 @@ class SchedulerConfig(_Settings):
     reduction: float = Field(2, gt=1, description="asha only: one in so many goes on at each rung.")
 
 
-class Study(_Settings):
+class Study(Settings):
     """Everything that one study says."""
 
     name: str = Field("study", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Folder of the study's results.")
@@ -227,8 +200,13 @@ class Study(_Settings):
     network: NetworkConfig = Field(default_factory=NetworkConfig)
     recipe: RecipeConfig = Field(default_factory=RecipeConfig)
     process: ProcessConfig = Field(default_factory=ProcessConfig)
+    given: tuple[GivenConfig, ...] = Field(
+        (),
+        description="Networks that take the place of the first generations, each `{checkpoint, network, key}`; "
+        "`process.f_a1` then plays no part.",
+    )
     grid: GridConfig = Field(default_factory=GridConfig)
-    generations: int = Field(5, ge=0, description="Students after the patriarch.")
+    generations: int = Field(5, ge=0, description="Number of the last generation: students after the patriarch.")
     patience: int | None = Field(
         None, ge=1, description="End a chain after so many generations without a better error on the validation split."
     )
@@ -282,6 +260,15 @@ class Study(_Settings):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _room_for_given(self) -> Self:
+        if len(self.given) > self.generations + 1:
+            raise ValueError(
+                f"`given` has {len(self.given)} networks but `generations` is {self.generations}; raise `generations` "
+                f"to {len(self.given) - 1} at least"
+            )
+        return self
+
     def points(self) -> tuple[Study, ...]:
         """Return the study of every chain of the grid, without repetition; this study itself where there is no grid.
 
@@ -310,6 +297,11 @@ class Study(_Settings):
     def students(self) -> int:
         """Students that this study trains: none where λ = 0, which has no use for a teacher."""
         return 0 if self.process.lam == 0 else self.generations
+
+    @property
+    def trained_networks(self) -> tuple[str, ...]:
+        """Names of the networks that this study trains: the patriarch's, unless one is given, and the students'."""
+        return tuple(dict.fromkeys(self.network.of(generation) for generation in ((1,) if self.given else (0, 1))))
 
     def dump(self) -> dict[str, Any]:
         """Return the study as plain YAML types, with the file's own key names."""
@@ -421,8 +413,8 @@ def _explain(error: Any) -> str:
 def _nearest(location: tuple[Any, ...]) -> str:
     model: type[BaseModel] = Study
     for part in location[:-1]:
-        annotation = next(f.annotation for n, f in model.model_fields.items() if part in (n, f.alias))
-        model = next(a for a in (annotation, *get_args(annotation)) if isinstance(a, type) and issubclass(a, BaseModel))
+        found = next((f.annotation for n, f in model.model_fields.items() if part in (n, f.alias)), None)
+        model = next(iter(_sections(found)), model)  # an index into a list leaves us in the list's own section
     valid = [field.alias or name for name, field in model.model_fields.items()]
     everywhere = {leaf: path for path, leaf in _leaves(Study)}
     if path := everywhere.get(str(location[-1])):
@@ -430,6 +422,14 @@ def _nearest(location: tuple[Any, ...]) -> str:
     if near := difflib.get_close_matches(str(location[-1]), valid, n=2, cutoff=0.5):
         return "did you mean " + " or ".join(near) + "?"
     return "valid keys here: " + ", ".join(valid)
+
+
+def _sections(annotation: Any) -> Iterable[type[BaseModel]]:
+    """Yield the sections that a field may hold: itself, an alternative, or the elements of a list."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _sections(part)
 
 
 def _leaves(model: type[BaseModel], prefix: str = "") -> Iterable[tuple[str, str]]:
@@ -467,14 +467,24 @@ def _rows(model: type[BaseModel], prefix: str = "") -> Iterable[tuple[str, str, 
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from _rows(field.annotation, f"{prefix}{key}.")
             continue
-        default = yaml.safe_dump(field.default, default_flow_style=True).splitlines()[0]
-        shown = list(field.default) if isinstance(field.default, tuple) else default
-        yield f"{prefix}{key}", _kind(properties[key]), f"`{shown}`", field.description or ""
+        yield f"{prefix}{key}", _kind(properties[key]), _default(field), field.description or ""
+        if "anyOf" in properties[key]:  # a mapping is one of the alternatives
+            for section in _sections(field.annotation):
+                yield from _rows(section, f"{prefix}{key}.")
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "must be given"
+    shown = list(field.default) if isinstance(field.default, tuple) else None
+    return f"`{shown if shown is not None else yaml.safe_dump(field.default, default_flow_style=True).splitlines()[0]}`"
 
 
 def _kind(schema: Mapping[str, Any]) -> str:
     if "anyOf" in schema:
         return " or ".join(_kind(part) for part in schema["anyOf"])
+    if "$ref" in schema:
+        return "mapping"
     if "enum" in schema:
         return ", ".join(f"`{choice}`" for choice in schema["enum"])
     if schema.get("type") == "array":

@@ -32,13 +32,14 @@ from gentrain.data.manifest import Manifest
 from gentrain.data.share import obtain
 from gentrain.errors import GentrainError, TrainingError
 from gentrain.events import EpochDone, Event, GenerationStarted, Note, Progress
-from gentrain.inference import autocast, load_network, predict, to_device
+from gentrain.inference import autocast, load_teacher, predict, to_device
 from gentrain.job import Job
-from gentrain.lineage import PatriarchSpec
+from gentrain.lineage import GivenSpec, PatriarchSpec, StudentSpec
 from gentrain.meter import EPOCHS_SCHEMA, Meter
 from gentrain.metrics import score
 from gentrain.models import build_model
 from gentrain.predictions import encode_predictions
+from gentrain.process import Mass
 from gentrain.schedule import learning_rate
 from gentrain.store import (
     EPOCHS,
@@ -46,9 +47,10 @@ from gentrain.store import (
     PREDICTIONS,
     VALIDATION_PREDICTIONS,
     GenerationFolder,
+    digest,
     encode_table,
 )
-from gentrain.tasks import PatriarchTask, StudentTask, Task
+from gentrain.tasks import AdaptivePatriarchTask, PatriarchTask, StudentTask, Task
 
 CHECK_STEPS = 50
 """Steps between two looks at the losses: all workers look at the same step, so all stop together."""
@@ -98,8 +100,12 @@ class _Generation:
 
     def run(self) -> None:
         if self.job.weights_done:
-            load_weights(self.model, self.folder.folder.read(MODEL) or b"")
-            self.rows = pq.read_table(io.BytesIO(self.folder.folder.read(EPOCHS) or b"")).to_pylist()
+            content = self.folder.folder.read(MODEL) or b""
+            if isinstance(self.spec.task, GivenSpec):
+                self._check_given(content, self.spec.task)
+            else:
+                self.rows = pq.read_table(io.BytesIO(self.folder.folder.read(EPOCHS) or b"")).to_pylist()
+            load_weights(self.model, content)
         else:
             self._train()
         self._finish()
@@ -189,9 +195,12 @@ class _Generation:
 
     def _build_task(self) -> Task:
         task = self.spec.task
+        if isinstance(task, PatriarchSpec) and task.mass is not None:
+            return AdaptivePatriarchTask(f_a1=task.mass.f_a1, k=Mass(task.mass.mass, task.mass.by, task.mass.most))
         if isinstance(task, PatriarchSpec):
-            return PatriarchTask(eta=task.eta, k=task.k or 2)
-        teacher = load_network(task.teacher, self.job.store)
+            return PatriarchTask(eta=task.eta or 0.0, k=task.k or 2)
+        assert isinstance(task, StudentSpec)
+        teacher = load_teacher(task.teachers, self.job.store)
         return StudentTask(self._to_device(teacher), lam=task.lam, temperature=task.temperature)
 
     def _parallel(self, model: nn.Module) -> nn.Module:
@@ -243,6 +252,25 @@ class _Generation:
         )
 
     # Evaluation
+
+    def _check_given(self, content: bytes, task: GivenSpec) -> None:
+        """Refuse adopted weights that aren't those that the generation is named by."""
+        if digest(content) != task.sha256:
+            raise GentrainError(
+                f"{self.folder.folder}/{MODEL}: missing or damaged; run the study again with its checkpoint"
+            )
+
+    def _train_primary(self) -> float:
+        """Return the mean largest score on the training set: of the last epoch, or as it is, without augmentation."""
+        if self.rows:
+            return float(self.rows[-1]["primary_score"])
+        loader = self._build_loader("train", shuffle=False)
+        total = torch.zeros((), dtype=torch.float64, device=self.worker.device)
+        for _, probabilities in self._predict(loader):
+            total += probabilities.max(dim=1).values.double().sum()
+        if self.worker.world_size > 1:
+            dist.all_reduce(total)
+        return float(total) / loader.num_samples
 
     def _predict(self, loader: Loader) -> Iterator[tuple[Batch, Tensor]]:
         """Yield this rank's batches with their probabilities."""
@@ -306,6 +334,7 @@ class _Generation:
         if "validation" in self.data.manifest.splits:
             splits["validation"] = VALIDATION_PREDICTIONS
         predictions = {split: self._predictions(split) for split in splits}
+        primary = self._train_primary()
 
         def write() -> None:
             scores = {split: asdict(score(*found)) for split, found in predictions.items()}
@@ -320,7 +349,7 @@ class _Generation:
                 files,
                 scores=scores["test"],
                 validation_scores=scores.get("validation"),
-                train_primary=self.rows[-1]["primary_score"],
+                train_primary=primary,
                 seconds=sum(row["seconds"] for row in self.rows),
                 workers=self.worker.world_size,
                 threads=self.worker.threads,

@@ -13,7 +13,7 @@ from gentrain.analysis import GroupErrors, agreement, class_errors, confusion_ma
 from gentrain.data.manifest import Manifest
 from gentrain.data.prepare import find_prepared
 from gentrain.data.share import obtain
-from gentrain.ensemble import running_ensemble
+from gentrain.ensemble import Kind, label_scores, member_weights, weighted_ensemble
 from gentrain.errors import ConfigError
 from gentrain.lineage import GenerationSpec
 from gentrain.metrics import Scores, score
@@ -37,6 +37,8 @@ class Evaluation:
     confusion: np.ndarray
     agreement: np.ndarray
     """(G, G), of the chain's finished generations on this split."""
+    weights: tuple[float, ...] | None
+    """Of the ensemble's members, generations 0 to this one; None for a single generation."""
 
     @property
     def class_errors(self) -> np.ndarray:
@@ -57,6 +59,7 @@ class Evaluation:
             "split": self.split,
             "generation": self.generation,
             "ensemble": self.ensemble,
+            "weights": self.weights,
             **asdict(self.scores),
             "within_group_error": groups.within if groups else None,
             "outside_group_error": groups.outside if groups else None,
@@ -74,7 +77,7 @@ def evaluate_chain(
     *,
     chain: str | None = None,
     generation: int | None = None,
-    ensemble: bool = False,
+    ensemble: Kind | None = None,
     split: str = "test",
 ) -> Evaluation:
     """Return what one generation of a chain is worth, or the running ensemble up to it.
@@ -84,7 +87,8 @@ def evaluate_chain(
         study: name of a study in it.
         chain: name of a chain of the study; not needed where there is one.
         generation: by default the last that is finished.
-        ensemble: whether to average generations 0..`generation`.
+        ensemble: of generations 0..`generation`: their mean, or weighted or selected on the held-out split; None for
+            the generation alone.
         split: test, validation or train; stored predictions are used where there are such, else the weights.
 
     Raises:
@@ -104,12 +108,14 @@ def evaluate_chain(
         raise ConfigError(f"--split {split}: the dataset has {', '.join(data.manifest.splits)}")
     found = [_predictions(store, spec, folder.name, split) for spec in specs]
     members, labels = np.stack([probabilities for probabilities, _ in found]), found[0][1]
-    probabilities = running_ensemble(members)[last] if ensemble else members[last]
+    weights = _weights(store, name, specs[: last + 1], ensemble) if ensemble else None
+    probabilities = members[last] if weights is None else weighted_ensemble(members[: last + 1], weights)
     return Evaluation(
         chain=name,
         split=split,
         generation=last,
-        ensemble=ensemble,
+        ensemble=weights is not None,
+        weights=None if weights is None else tuple(weights.tolist()),
         scores=score(probabilities, labels),
         manifest=data.manifest,
         confusion=confusion_matrix(probabilities, labels),
@@ -136,6 +142,20 @@ def _finished(store: RunStore, study: str, chain: str | None) -> tuple[str, Sequ
 
 def _read_spec(store: RunStore, key: str) -> GenerationSpec:
     return GenerationSpec.model_validate_json(store.generation(key).folder.read(SPEC) or b"")
+
+
+def _weights(store: RunStore, chain: str, specs: Sequence[GenerationSpec], kind: Kind) -> np.ndarray:
+    """Return the weights of an ensemble's members, fitted to nothing but the held-out split."""
+    if kind == "mean":
+        return np.full(len(specs), 1 / len(specs))
+    records = [store.generation(spec.key).inspect().done for spec in specs]
+    if not all(done is not None and done.validation_scores for done in records):
+        raise ConfigError(
+            f"--ensemble-kind {kind}: {chain} has no images held out of the training set; set dataset.validation, say "
+            "0.1, or use mean"
+        )
+    scores = [label_scores(*_predictions(store, spec, "", "validation")) for spec in specs]
+    return member_weights(kind, np.stack(scores))
 
 
 def _predictions(store: RunStore, spec: GenerationSpec, data: str, split: str) -> tuple[np.ndarray, np.ndarray]:

@@ -17,13 +17,20 @@ class Note:
 
 @dataclass(frozen=True)
 class ChainStarted:
-    """A chain begins; `targets` are the predicted primary scores by generation."""
+    """A chain begins; `targets` are the predicted primary scores by generation, None before `TargetsKnown`."""
 
     chain: str
     epochs: int
-    targets: tuple[float, ...]
+    targets: tuple[float | None, ...]
     keys: tuple[str, ...]
     runs: str
+
+
+@dataclass(frozen=True)
+class TargetsKnown:
+    """The given networks that a chain begins with were measured, so the theory predicts what follows."""
+
+    targets: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -119,6 +126,7 @@ class CapacityChanged:
 Event = (
     Note
     | ChainStarted
+    | TargetsKnown
     | ChainSaturated
     | GenerationWaiting
     | GenerationQueued

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from gentrain.data.share import obtain
 from gentrain.errors import StoreError
 from gentrain.lineage import GenerationSpec
 from gentrain.models import build_model
+from gentrain.models.mean import MeanOfNetworks
 from gentrain.store import MODEL, SPEC, RunStore
 
 
@@ -57,6 +58,16 @@ def load_network(key: str, store: RunStore) -> nn.Module:
     model = build_model(spec.network.name, num_classes=spec.num_classes)
     load_weights(model, content)
     return model
+
+
+def load_teacher(keys: Sequence[str], store: RunStore) -> nn.Module:
+    """Return the network that teaches: a finished generation's, or the mean of several.
+
+    Raises:
+        StoreError: when one is missing or damaged.
+    """
+    networks = [load_network(key, store) for key in keys]
+    return networks[0] if len(networks) == 1 else MeanOfNetworks(networks)
 
 
 def predict_split(

@@ -19,6 +19,7 @@ from gentrain.data.prepare import PreparedData, find_manifest, prepare, prepared
 from gentrain.data.share import obtain, publish, published
 from gentrain.errors import ConfigError, StoreError, TrainingError
 from gentrain.events import Event, GenerationDone, InChain, Note, Observer, SweepStarted
+from gentrain.given import GivenNetworks
 from gentrain.lineage import Chain, GenerationSpec, build_chain, build_forest
 from gentrain.plan import Measured, Plan, make_plan, starting_order, urgencies
 from gentrain.record import StudyRecord
@@ -41,8 +42,9 @@ def check_networks(study: Study, manifest: Manifest) -> None:
     """Refuse networks that can't take the dataset's images, before anything is started."""
     from gentrain.models import check_fits
 
-    networks = dict.fromkeys(point.network.of(generation) for point in study.points() for generation in (0, 1))
-    for network in networks:
+    given = [entry.network or study.network.name for entry in study.given]
+    trained = [network for point in study.points() for network in point.trained_networks]
+    for network in dict.fromkeys((*given, *trained)):
         try:
             check_fits(network, num_classes=len(manifest.classes), height=manifest.height, width=manifest.width)
         except ValueError as error:
@@ -77,11 +79,11 @@ def measure_study(study: Study, manifest: Manifest) -> Measured:
     study = study if study.grid.empty else _for_sweeps(study)
     measured: dict[tuple[str, str], float] = {}
     count = manifest.splits["train"].count
-    for network in dict.fromkeys(point.network.of(generation) for point in study.points() for generation in (0, 1)):
+    for network in dict.fromkeys(network for point in study.points() for network in point.trained_networks):
         batch = study.recipe.batch_size // study.workers
         settings = study.dump() | {"grid": {}, "generations": 1, "workers": 1, "evaluate_every": 2, "patience": None}
-        settings |= {"network": {"name": network}, "scheduler": {}}
-        settings["process"] |= {"lambda": 0.5}
+        settings |= {"network": {"name": network}, "scheduler": {}, "given": []}
+        settings["process"] |= {"lambda": 0.5, "teacher": "previous"}
         settings["dataset"] |= {"limit": math.ceil(MEASURED_STEPS * batch / len(manifest.classes))}
         settings["recipe"] |= {"epochs": 2, "milestones": [], "warmup_epochs": 0, "batch_size": batch}
         with tempfile.TemporaryDirectory(prefix="gentrain-measure-") as folder:
@@ -107,7 +109,9 @@ def launch_chain(
     _check_resources(study, address=address, local=local)
     data = prepare_data(study, store=store, observe=observe)
     check_networks(study, data.manifest)
-    chain = build_chain(study, data=data.manifest.fingerprint, num_classes=data.num_classes)
+    given = GivenNetworks(store, data=data.manifest.fingerprint, num_classes=data.num_classes)
+    chain = build_chain(study, data=data.manifest.fingerprint, num_classes=data.num_classes, resolve=given)
+    given.adopt()
     record = StudyRecord(study, store=store)
     record.begin([chain])
     observe = recording(record, observe)
@@ -162,16 +166,18 @@ def launch_sweep(
     _check_resources(study, address=address, local=local)
     data = prepare_data(study, store=store, observe=observe)
     check_networks(study, data.manifest)
-    forest = build_forest(study, data=data.manifest.fingerprint, num_classes=data.num_classes)
+    given = GivenNetworks(store, data=data.manifest.fingerprint, num_classes=data.num_classes)
+    forest = build_forest(study, data=data.manifest.fingerprint, num_classes=data.num_classes, resolve=given)
     points = dict(zip((chain.name for chain in forest.chains), study.points(), strict=True))
     record = StudyRecord(study, store=store)
     record.check_unchanged(forest.chains, extend=extend)
     stopped = record.stopped()
+    given.adopt()
     record.begin(forest.chains, stopped=stopped)
     observe(
         Note(
             f"{study.name}: {len(forest.chains)} chains of {forest.wanted} generations, "
-            f"{len(forest.specs)} distinct trainings"
+            f"{len(forest.trainings)} distinct trainings"
         )
     )
     keys = {chain.name: chain.keys for chain in forest.chains}

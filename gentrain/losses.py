@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +42,54 @@ def patriarch_loss(logits: Tensor, labels: Tensor, *, eta: float, k: int = 5) ->
         soft = (top[:, 0] - top[:, 1:].mean(dim=1)).mean()
         loss = hard if eta == 0 else (1 - eta) * hard + eta * soft
     return LossTerms(loss, hard, soft)
+
+
+def adaptive_patriarch_loss(
+    logits: Tensor, labels: Tensor, *, f_a1: float, mass: float, by: Literal["sample", "class"], most: int
+) -> LossTerms:
+    """Return eq. (3) with a K of each sample's own: mean_i[(1-η_i)·CE_i + η_i·(f_i[a_1] - mean of f_i[a_2..a_{K_i}])].
+
+    K_i is the smallest K >= 2 whose K largest scores sum to at least `mass`, at most `most`:
+
+    - by sample: of the sample's own scores f_i, sorted;
+    - by class: of the mean sorted scores of all samples of its true class y_i in this call, which is a worker's part
+      of the batch; a class that is there once is a sample by itself.
+
+    η_i = η_{K_i}(f_a1) = (K_i-1) / (K_i·f_a1 + K_i - 1), so every sample's optimum is at f_a1 whatever its K (see
+    `process.eta_for_primary`). K_i is found anew at every call, and no gradient flows through it. With the same K for
+    every sample this is `patriarch_loss`.
+
+    Args:
+        logits: (N, C), any floating dtype.
+        labels: (N,), int64 in 0..C-1.
+        f_a1: the aim, in (1/2, 1).
+        mass: in (0, 1).
+        by: whose scores decide.
+        most: the largest K, 2..C.
+
+    Raises:
+        ValueError: when `most` is not in 2..C, or `f_a1` out of range.
+    """
+    if not 2 <= most <= logits.shape[1]:
+        raise ValueError(f"most is {most}; it must be at least 2 and at most the {logits.shape[1]} classes")
+    if not 1 / 2 < f_a1 < 1:
+        raise ValueError(f"f_a1 is {f_a1}; with a K from 2 on it must lie above 1/2 and below 1")
+    with torch.autocast(logits.device.type, enabled=False):
+        logits = logits.float()
+        hard = F.cross_entropy(logits, labels, reduction="none")
+        top = logits.softmax(dim=1).topk(most, dim=1).values
+        reached = top.detach().cumsum(dim=1)
+        if by == "class":  # a product, as sums by scattered addition differ from run to run on a GPU
+            same = (labels[:, None] == labels[None, :]).float()
+            reached = same @ reached / same.sum(dim=1, keepdim=True)
+        k = ((reached < mass).sum(dim=1) + 1).clamp(2, most)
+        ranks = torch.arange(most, device=logits.device)
+        secondary = (ranks >= 1) & (ranks < k[:, None])
+        others = (k - 1).float()
+        soft = top[:, 0] - (top * secondary).sum(dim=1) / others
+        eta = others / (k * f_a1 + others)
+        loss = ((1 - eta) * hard + eta * soft).mean()
+    return LossTerms(loss, hard.mean(), soft.mean())
 
 
 def student_loss(

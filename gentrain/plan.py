@@ -15,6 +15,7 @@ from functools import cached_property
 
 from gentrain.config import Study
 from gentrain.errors import ConfigError
+from gentrain.given import GivenNetworks
 from gentrain.lineage import Chain, Forest, GenerationSpec, build_forest
 from gentrain.store import DONE, SPEC, Done, RunStore
 
@@ -40,6 +41,11 @@ class Plan:
     """Of a device-hour."""
     measured_here: bool = False
     """Whether seconds of some came from `Measured` and not from the store."""
+
+    @cached_property
+    def to_train(self) -> dict[str, float | None]:
+        """Those of `seconds` that are trained: given networks are only evaluated, which counts as nothing."""
+        return {key: seconds for key, seconds in self.seconds.items() if key in self.forest.trainings}
 
     @property
     def at_once(self) -> int:
@@ -83,10 +89,10 @@ class Plan:
         return {
             "chains": len(self.forest.chains),
             "generations": self.forest.wanted,
-            "trainings": len(self.forest.specs),
-            "saved": self.forest.wanted - len(self.forest.specs),
+            "trainings": len(self.forest.trainings),
+            "saved": self.forest.wanted - len(self.forest.trainings),
             "finished": len(self.finished),
-            "to_train": len(self.seconds),
+            "to_train": len(self.to_train),
             "unknown": self.unknown,
             "devices": self.devices,
             "trainings_at_once": self.at_once,
@@ -122,7 +128,12 @@ def make_plan(
     Raises:
         ConfigError: when the devices can't hold one training.
     """
-    forest = build_forest(study, data=data or "not prepared", num_classes=num_classes or study.process.k)
+    forest = build_forest(
+        study,
+        data=data or "not prepared",
+        num_classes=num_classes or max(point.process.most_classes for point in study.points()),
+        resolve=GivenNetworks(store, data=data, num_classes=num_classes),
+    )
     each = study.workers * (1.0 if study.gpus_per_worker is None else study.gpus_per_worker or 1.0)
     if devices < each:
         raise ConfigError(f"--gpus {devices:g}: one training takes {each:g} (workers × gpus_per_worker); give more")
@@ -131,11 +142,13 @@ def make_plan(
     seconds: dict[str, float | None] = {}
     for key, spec in left.items():
         known = rates.get(_rate(spec, workers=study.workers))
-        epoch = statistics.median(known) if known else (measured or {}).get((spec.network.name, spec.task.kind))
+        epoch = statistics.median(known) if known else (measured or {}).get((spec.network.name, spec.work))
         seconds[key] = None if epoch is None else epoch * spec.recipe.epochs
+        if spec.given:
+            seconds[key] = 0.0
     return Plan(
         forest=forest,
-        finished=frozenset(finished & forest.specs.keys()),
+        finished=frozenset(finished & forest.trainings),
         seconds=seconds,
         devices=devices,
         devices_per_training=each,
@@ -204,7 +217,7 @@ def _work(plan: Plan) -> dict[str, float]:
     """Return seconds, or epochs where seconds aren't known of all, by key."""
     specs = plan.forest.specs
     return {
-        key: float(specs[key].recipe.epochs) if plan.unknown else seconds or 0.0
+        key: float(specs[key].recipe.epochs) if plan.unknown and not specs[key].given else seconds or 0.0
         for key, seconds in plan.seconds.items()
     }
 
@@ -239,4 +252,4 @@ def _survey(store: RunStore) -> tuple[set[str], dict[Rate, list[float]]]:
 
 
 def _rate(spec: GenerationSpec, *, workers: int) -> Rate:
-    return (spec.data, spec.network.name, spec.recipe.batch_size, spec.precision, spec.task.kind, workers)
+    return (spec.data, spec.network.name, spec.recipe.batch_size, spec.precision, spec.work, workers)

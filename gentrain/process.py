@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
+
+DEFAULT_K = 5
+DIGITS = 12
+"""Decimals of a λ that a schedule gives, so that 0.8 - 0.1 is the 0.7 of another study, with the same key."""
+
+Teacher = Literal["previous", "ensemble"]
 
 
 def eta_for_primary(f_a1: float, *, k: int = 5) -> float:
@@ -42,33 +50,100 @@ def predicted_primary(f_a1: float, *, lam: float | Sequence[float], generation: 
     return f_a1 + (1 - f_a1) * (1 - kept)
 
 
+def predicted_energies(start: Sequence[float], weights: Sequence[float], *, teacher: Teacher) -> tuple[float, ...]:
+    """Return the predicted primary score w_g = 1 - e_g of every generation.
+
+    The minimiser of eq. (4) at one sample is (1-λ)·y + λ·f_T, so a student's energy is λ_g times its teacher's:
+
+        previous: e_g = λ_g · e_{g-1}      ensemble: e_g = λ_g · (e_0 + … + e_{g-1}) / g
+
+    Args:
+        start: w_0..w_{n-1} of the generations that learn from none: the patriarch's aim, or what was measured.
+        weights: λ_n..λ_G of the students after them.
+        teacher: whom a student learns from.
+    """
+    energies = [1 - primary for primary in start]
+    for lam in weights:
+        energies.append(lam * (energies[-1] if teacher == "previous" else math.fsum(energies) / len(energies)))
+    return tuple(1 - energy for energy in energies)
+
+
+@dataclass(frozen=True)
+class LambdaSchedule:
+    """λ by generation between two ends, for students g = 1..G; a lone student has `start`.
+
+    linear: λ_g = start + (end - start)·(g-1)/(G-1)
+    cosine: λ_g = end + (start - end)·(1 + cos(π·(g-1)/(G-1)))/2
+    """
+
+    shape: Literal["linear", "cosine"]
+    start: float
+    end: float
+
+    def weights(self, students: int) -> tuple[float, ...]:
+        """Return λ_1..λ_G, rounded to `DIGITS` decimals."""
+        steps = [g / (students - 1) if students > 1 else 0.0 for g in range(students)]
+        if self.shape == "cosine":
+            steps = [(1 - math.cos(math.pi * step)) / 2 for step in steps]
+        return tuple(round(self.start + (self.end - self.start) * step, DIGITS) for step in steps)
+
+
+@dataclass(frozen=True)
+class Mass:
+    """K by score: the smallest K >= 2 whose K largest scores sum to `mass` or more, at most `most`."""
+
+    mass: float
+    by: Literal["sample", "class"]
+    most: int
+
+
 @dataclass(frozen=True)
 class Process:
-    """One parametrised process: the patriarch's aim, the teacher's weight (a tuple: by generation), K, temperature."""
+    """One parametrised process.
+
+    The patriarch's aim, the teacher's weight (a tuple or schedule: by generation), K, temperature, who teaches.
+    """
 
     f_a1: float
-    lam: float | tuple[float, ...]
-    k: int = 5
+    lam: float | tuple[float, ...] | LambdaSchedule
+    k: int | Mass = DEFAULT_K
     temperature: float = 1.0
+    teacher: Teacher = "previous"
 
     @property
-    def eta(self) -> float:
-        """Weight of the score difference in eq. (3)."""
-        return eta_for_primary(self.f_a1, k=self.k)
+    def eta(self) -> float | None:
+        """Weight of the score difference in eq. (3); None where it differs by sample (`Mass`)."""
+        if isinstance(self.k, Mass) and self.f_a1 < 1:
+            return None
+        return eta_for_primary(self.f_a1, k=2 if isinstance(self.k, Mass) else self.k)
 
     @property
     def label(self) -> str:
-        """The paper's name, such as D(0.6,0.6)."""
-        lam = "-".join(map(_shortest, self.lam)) if isinstance(self.lam, tuple) else _shortest(self.lam)
-        return f"D({_shortest(self.f_a1)},{lam})"
+        """The paper's name, such as D(0.6,0.6); what isn't as in the paper follows: D(0.6,0.6,K4,T2.0,ensemble)."""
+        return self.label_from(_shortest(self.f_a1))
 
-    def lam_at(self, generation: int) -> float:
-        """Return the teacher's weight in the loss of student `generation`, counted from 1."""
-        return self.lam[generation - 1] if isinstance(self.lam, tuple) else self.lam
+    def label_from(self, start: str) -> str:
+        """Return the name of the process that begins with `start` in place of f_a1."""
+        parts = [start, self._lam_label]
+        if isinstance(self.k, Mass):
+            parts.append(f"K{_shortest(self.k.mass)}-{self.k.by}-{self.k.most}")
+        elif self.k != DEFAULT_K:
+            parts.append(f"K{self.k}")
+        parts += [f"T{_shortest(self.temperature)}"] if self.temperature != 1 else []
+        parts += ["ensemble"] if self.teacher == "ensemble" else []
+        return f"D({','.join(parts)})"
 
-    def predicted_primary(self, generation: int) -> float:
-        """Return w_g."""
-        return predicted_primary(self.f_a1, lam=self.lam, generation=generation)
+    @property
+    def _lam_label(self) -> str:
+        if isinstance(self.lam, LambdaSchedule):
+            return f"{self.lam.shape}-{_shortest(self.lam.start)}-{_shortest(self.lam.end)}"
+        return "-".join(map(_shortest, self.lam)) if isinstance(self.lam, tuple) else _shortest(self.lam)
+
+    def weights(self, students: int) -> tuple[float, ...]:
+        """Return λ_1..λ_G, the teacher's weight in the loss of each student."""
+        if isinstance(self.lam, LambdaSchedule):
+            return self.lam.weights(students)
+        return self.lam[:students] if isinstance(self.lam, tuple) else (self.lam,) * students
 
 
 def _check_k(k: int) -> None:

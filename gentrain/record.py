@@ -33,6 +33,11 @@ RESULTS = pa.schema(
             "ensemble_top5_error",
             "ensemble_nll",
             "ensemble_ece",
+            *(
+                f"{kind}_{name}"
+                for kind in ("weighted", "selected")
+                for name in ("top1_error", "top5_error", "nll", "ece")
+            ),
             "primary_measured",
             "primary_predicted",
             "primary_test",
@@ -40,9 +45,12 @@ RESULTS = pa.schema(
             "train_seconds",
         )
     ]
+    + [("ensemble_weights", pa.list_(pa.float64())), ("selected_generations", pa.list_(pa.int64()))]
 )
 """results.parquet: errors are fractions; ensemble_* are null for the patriarch, which has none; primary_measured is the
-training set's mean largest score in the last epoch, primary_test the test set's."""
+training set's mean largest score in the last epoch, primary_test the test set's. weighted_* and selected_* are the test
+errors of ensembles that were fitted on the held-out split, with the weight of every generation so far and the
+generations selected; null where there is no such split. f_a1 is null where the first generations are given."""
 
 
 class StudyRecord:

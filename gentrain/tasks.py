@@ -7,7 +7,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from gentrain.losses import LossTerms, patriarch_loss, student_loss
+from gentrain.losses import LossTerms, adaptive_patriarch_loss, patriarch_loss, student_loss
+from gentrain.process import Mass
 
 
 class Task(Protocol):
@@ -26,6 +27,18 @@ class PatriarchTask:
     def __call__(self, logits: Tensor, images: Tensor, labels: Tensor) -> LossTerms:
         """Return the patriarch's loss."""
         return patriarch_loss(logits, labels, eta=self.eta, k=self.k)
+
+
+class AdaptivePatriarchTask:
+    """Eq. (3) with K by sample or by class."""
+
+    def __init__(self, *, f_a1: float, k: Mass) -> None:
+        self.f_a1, self.k = f_a1, k
+
+    def __call__(self, logits: Tensor, images: Tensor, labels: Tensor) -> LossTerms:
+        """Return the patriarch's loss."""
+        k = self.k
+        return adaptive_patriarch_loss(logits, labels, f_a1=self.f_a1, mass=k.mass, by=k.by, most=k.most)
 
 
 class StudentTask:

@@ -22,13 +22,13 @@ from tests.conftest import SMALL
 GENTRAIN = str(Path(sys.executable).with_name("gentrain"))
 OPTIONS = {
     "chain": ["STUDY.yaml", "--f-a1", "--lambda", "--generations", "--workers", "--data", "--runs", "--set", "--json",
-              "--address", "--local", "--smoke"],
+              "--address", "--local", "--smoke", "--teacher", "--teacher-network"],
     "plan": ["STUDY.yaml", "--gpus", "--price", "--data", "--runs", "--set", "--json", "--measure", "--smoke"],
     "sweep": ["STUDY.yaml", "--data", "--runs", "--set", "--json", "--extend", "--address", "--local", "--smoke"],
     "status": ["STUDY", "--runs", "--json"],
     "prepare": ["STUDY.yaml|SOURCE", "--data", "--runs", "--skip-broken", "--size", "--max-side", "--quality", "--set",
                 "--json", "--smoke"],
-    "evaluate": ["STUDY", "--chain", "--generation", "--ensemble", "--split", "--runs", "--json"],
+    "evaluate": ["STUDY", "--chain", "--generation", "--ensemble", "--ensemble-kind", "--split", "--runs", "--json"],
 }  # fmt: skip
 
 

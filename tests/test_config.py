@@ -6,6 +6,7 @@ import yaml
 from gentrain.cli import QUICKSTART
 from gentrain.config import Study, load_study, schema_reference
 from gentrain.errors import ConfigError
+from gentrain.lineage import build_forest
 
 ROOT = Path(__file__).parents[1]
 
@@ -58,6 +59,21 @@ def test_defaults_are_the_papers():
         ("process: {lambda: much}", "(got 'much')"),
         ("process: {lambda: [0.5, 0]}", "process.lambda: must be a number from 0 to 1"),
         ("process: {lambda: [0.5, 0.6]}", "`lambda` has 2 values but `generations` is 5; give one for each student"),
+        ("process: {lambda: {schedule: linear, from: 0.8}}", "process.lambda: to: field required"),
+        ("process: {lambda: {schedule: step, from: 1, to: 1}}", "process.lambda: schedule: input should be 'linear'"),
+        ("process: {lambda: {schedule: linear, from: 0, to: 1}}", "process.lambda: from: input should be greater than"),
+        ("process: {k: {mas: 0.9}}", "mas: unknown key; valid keys here: mass, by, most"),
+        ("process: {k: {mass: 1}}", "process.k: mass: input should be less than 1"),
+        ("process: {k: many}", "process.k: must be an integer from 2, or a mapping such as {mass: 0.95"),
+        (
+            "process: {f_a1: 0.5, k: {mass: 0.9}}",
+            "f_a1 is 0.5; with k by mass, which may be as small as 2, it must lie",
+        ),
+        ("process: {teacher: all}", "process.teacher: input should be 'previous' or 'ensemble' (got 'all')"),
+        ("given: [{checkpoint: y, path: x}]", "given.0.path: unknown key; did you mean dataset.path?"),
+        ("given: [{checkpoint: x, netwrk: y}]", "given.0.netwrk: unknown key; did you mean network?"),
+        ("{generations: 0, given: [{checkpoint: x}, {checkpoint: y}]}", "raise `generations` to 1 at least"),
+        ("grid: {process: [{f_a2: 0.6}]}", "grid.process.0.f_a2: unknown key; did you mean f_a1?"),
         ("process: {k: 1}", "process.k: input should be greater than or equal to 2 (got 1)"),
         ("{workers: 3}", "`recipe.batch_size` (128) must be a multiple of `workers` (3)"),
         ("recipe: {epochs: 3}\nrecipe: {epochs: 4}", "'recipe' is given twice"),
@@ -100,6 +116,20 @@ def test_a_dumped_study_loads_as_itself(tmp_path):
     assert load_study(path) == study
 
 
+def test_beyond_the_paper_survives_a_dump(tmp_path):
+    study = load_study(
+        overrides=[
+            "process={f_a1: 0.7, lambda: {schedule: cosine, from: 0.8, to: 0.4}, k: {mass: 0.9, by: class}}",
+            "grid.process=[{teacher: ensemble, k: {mass: 0.8}}]",
+            "given=[{checkpoint: teacher.pt, network: resnet32}]",
+        ]
+    )
+    assert study.dump()["process"]["lambda"] == {"schedule": "cosine", "from": 0.8, "to": 0.4}
+    path = tmp_path / "again.yaml"
+    path.write_text(yaml.safe_dump(study.dump()))
+    assert load_study(path) == study
+
+
 def test_lambda_zero_trains_no_student():
     assert load_study(process__lambda=0.0).students == 0
 
@@ -108,7 +138,9 @@ def test_every_experiment_is_a_valid_study():
     paths = sorted((ROOT / "experiments").glob("*.yaml"))
     assert paths
     for path in paths:
-        load_study(path)
+        study = load_study(path)
+        if not study.given:  # its checkpoint is the user's
+            build_forest(study, data="d" * 64, num_classes=100 if study.dataset.source == "cifar100" else 10)
     assert (ROOT / "experiments" / "quickstart.yaml").resolve() == QUICKSTART.resolve()
 
 

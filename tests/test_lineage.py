@@ -135,13 +135,17 @@ def test_points_that_make_no_study_are_named():
     with pytest.raises(ConfigError, match=r"grid\.network.*|grid point .*resnet21.*unknown network"):
         forest("grid.network=[resnet21]")
     with pytest.raises(ConfigError, match=r"grid: two different points are named D\(0\.6,0\.6\)-resnet20-s0"):
-        forest("grid.process=[{k: 5}, {k: 4}]")
+        forest("generations=1", "grid.process=[{lambda: 0.6}, {lambda: [0.6]}]")
 
 
 def test_the_keys_of_old_studies_stay():
     """A change of these trains every network again: only with METHOD_VERSION."""
     assert keys()[:2] == ["7c388d48fc772043", "f7c8906809bb31a6"]
     assert keys("network.memory_efficient=true") == keys()
+    assert keys("process.f_a1=1.0", "process.lambda=0.5")[:2] == ["114ef9cfdbbf6cd2", "8b20ffb9f0a5d707"]
+    assert keys("process.k=4")[0] == "8dd58ce067e45afa"
+    assert keys("process.lambda=[0.5,0.6,0.7,0.8,0.9]", "process.temperature=2")[2] == "bf98847a0f94331d"
+    assert keys("network.students=resnet14", "precision=fp32", "seed=3")[2] == "3b3e5f74125dd1bc"
 
 
 def test_students_may_have_another_network():
@@ -151,3 +155,53 @@ def test_students_may_have_another_network():
     assert found.keys[0] == keys()[0]
     assert found.keys[1] != keys()[1]
     assert chain("network.name=torchvision/resnet18").name == "D(0.6,0.6)-torchvision-resnet18-s0"
+
+
+# Beyond the paper
+
+
+def test_a_schedule_is_the_list_of_its_numbers():
+    linear = chain("process.lambda={schedule: linear, from: 0.8, to: 0.4}")
+    assert linear.weights == (0.8, 0.7, 0.6, 0.5, 0.4)
+    assert linear.keys == chain("process.lambda=[0.8, 0.7, 0.6, 0.5, 0.4]").keys
+    assert linear.name == "D(0.6,linear-0.8-0.4)-resnet20-s0"
+    assert linear.targets[-1] == pytest.approx(1 - 0.4 * 0.8 * 0.7 * 0.6 * 0.5 * 0.4)
+    cosine = chain("process.lambda={schedule: cosine, from: 0.8, to: 0.4}")
+    assert cosine.keys[:2] == linear.keys[:2]  # the same first λ
+    assert not set(cosine.keys[2:]) & set(linear.keys[2:])
+
+
+def test_what_goes_beyond_the_paper_stands_in_the_name():
+    found = forest(
+        "grid.process=[{k: 4}, {k: {mass: 0.95}}, {k: {mass: 0.95, by: class}}, {k: {mass: 0.95, most: 10}},"
+        " {temperature: 2}, {teacher: ensemble}, {lambda: {schedule: cosine, from: 0.8, to: 0.4}, teacher: ensemble}]"
+    )
+    names = [chain.name.removesuffix("-resnet20-s0") for chain in found.chains]
+    assert names == [
+        "D(0.6,0.6,K4)", "D(0.6,0.6,K0.95-sample-20)", "D(0.6,0.6,K0.95-class-20)", "D(0.6,0.6,K0.95-sample-10)",
+        "D(0.6,0.6,T2.0)", "D(0.6,0.6,ensemble)", "D(0.6,cosine-0.8-0.4,ensemble)",
+    ]  # fmt: skip
+    assert len({chain.keys for chain in found.chains}) == 7
+    assert found.chains[4].keys[0] == found.chains[5].keys[0]  # temperature and teacher are the students' affair
+
+
+def test_k_by_mass_is_part_of_the_patriarch_and_cut_to_the_classes():
+    task = chain("process.k={mass: 0.9, by: class, most: 50}", num_classes=10).specs[0].task
+    assert (task.eta, task.k) == (None, None)
+    assert task.mass.model_dump() == {"f_a1": 0.6, "mass": 0.9, "by": "class", "most": 10}
+    assert keys("process.k={mass: 0.9}") == keys("process.k={mass: 0.9, most: 20}")
+    plain = keys("process.f_a1=1.0", "process.k={mass: 0.9}")
+    assert plain == keys("process.f_a1=1.0")  # cross-entropy has no secondary classes
+
+
+def test_an_ensemble_that_teaches_is_named_by_all_its_members():
+    found, plain = chain("process.teacher=ensemble", "generations=3"), keys("generations=3")
+    assert list(found.keys[:2]) == plain[:2]  # the first student's teacher is the patriarch either way
+    assert not set(found.keys[2:]) & set(plain)
+    for generation, spec in enumerate(found.specs[2:], start=2):
+        assert spec.task.teachers == found.keys[:generation]
+        assert spec.teacher == found.keys[generation - 1]
+    e = [0.4, 0.24]
+    e.append(0.6 * (e[0] + e[1]) / 2)
+    e.append(0.6 * sum(e) / 3)
+    assert found.targets == pytest.approx([1 - energy for energy in e])

@@ -4,12 +4,16 @@ import hashlib
 import pickle
 
 import pytest
+import torch
 
+from gentrain.config import load_study
 from gentrain.data.prepare import load_prepared
 from gentrain.data.share import obtain, published
 from gentrain.errors import DataError
 from gentrain.launch import launch_chain, prepare_data
+from gentrain.models import build_model
 from gentrain.store import MODEL, PREDICTIONS, RunStore
+from tests.conftest import SMALL
 from tests.s3 import s3_server
 
 
@@ -44,6 +48,20 @@ def test_a_chain_on_s3_ends_in_the_bits_of_one_on_disk(small, bucket, node, tmp_
             path = tmp_path / "runs" / "generations" / row["key"] / name
             assert folder.read_verified(name) == path.read_bytes()
     assert launch_chain(small(), runs=url, observe=quiet, local=True) == rows
+
+
+def test_a_given_network_is_adopted_on_s3(small, bucket, node, tmp_path):
+    """Its weights go into the bucket; whoever evaluates it needs no file."""
+    node("one")
+    path, url = tmp_path / "teacher.pt", bucket("given")
+    torch.save(build_model("resnet8", num_classes=10).state_dict(), path)
+    study = load_study(overrides=[*SMALL, "generations=0"], given=[{"checkpoint": str(path)}])
+    (row,) = launch_chain(study, runs=url, observe=quiet, local=True)
+    folder = RunStore(url).generation(row["key"])
+    assert folder.inspect().sound
+    path.unlink()
+    study = load_study(overrides=[*SMALL, "generations=0"], given=[{"checkpoint": f"{url}/generations/{row['key']}"}])
+    assert launch_chain(study, runs=url, observe=quiet, local=True) == [row]
 
 
 def test_a_dataset_is_published_once_and_fetched_by_another_node(small, bucket, node, monkeypatch):

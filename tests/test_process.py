@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gentrain.process import Process, eta_for_primary, predicted_primary, primary_for_eta, saturated
+from gentrain.process import (
+    LambdaSchedule,
+    Process,
+    eta_for_primary,
+    predicted_energies,
+    predicted_primary,
+    primary_for_eta,
+    saturated,
+)
 
 
 def test_the_papers_numbers():
@@ -69,3 +77,33 @@ def test_a_process_names_itself_as_the_paper_does():
 )  # fmt: skip
 def test_a_chain_has_saturated_after_so_many_generations_that_beat_nothing(errors, patience, ended):
     assert saturated(errors, patience=patience) is ended
+
+
+@given(st.sampled_from(["linear", "cosine"]), st.floats(0.01, 1), st.floats(0.01, 1), st.integers(1, 9))
+def test_schedules_go_from_one_end_to_the_other(shape, start, end, students):
+    weights = LambdaSchedule(shape, start, end).weights(students)
+    assert len(weights) == students
+    assert weights[0] == pytest.approx(start)
+    assert weights[-1] == pytest.approx(end if students > 1 else start)
+    assert list(weights) == sorted(weights, reverse=start > end)
+    assert weights[students // 2] == pytest.approx((start + end) / 2) or students % 2 == 0 or students == 1
+
+
+def test_a_cosine_by_hand():
+    weights = LambdaSchedule("cosine", 0.8, 0.4).weights(4)
+    assert weights == pytest.approx([0.8, 0.7, 0.5, 0.4])  # cos 60° = 1/2
+    assert LambdaSchedule("linear", 0.8, 0.4).weights(0) == ()
+
+
+@given(st.floats(0, 1), st.lists(st.floats(0, 1), max_size=6))
+def test_an_ensemble_is_a_more_tolerant_teacher_than_its_last_member(start, weights):
+    one, all_of_them = (predicted_energies([start], weights, teacher=t) for t in ("previous", "ensemble"))
+    assert one[:2] == all_of_them[:2]
+    assert all(w >= e - 1e-12 for w, e in zip(one, all_of_them, strict=True))
+    for generation in range(len(one)):
+        assert one[generation] == pytest.approx(predicted_primary(start, lam=weights, generation=generation))
+
+
+def test_energies_after_several_given_networks():
+    assert predicted_energies([0.6, 0.8], [0.5], teacher="previous") == pytest.approx([0.6, 0.8, 0.9])
+    assert predicted_energies([0.6, 0.8], [0.5], teacher="ensemble") == pytest.approx([0.6, 0.8, 0.85])

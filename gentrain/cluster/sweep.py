@@ -143,7 +143,7 @@ def _trial(config: Mapping[str, Any], *, context: _Context) -> None:
         elif not isinstance(event, Progress):  # too many for the driver of a thousand chains
             post(InChain(name, event))
         if isinstance(event, GenerationDone):
-            row = {key: value for key, value in event.row.items() if value is not None}
+            row = {k: value for k, value in event.row.items() if isinstance(value, int | float | str)}
             last = event.generation + 1 == len(context.chains[name].specs)
             tune.report(row | {"chain_done": last})
 

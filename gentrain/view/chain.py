@@ -20,16 +20,17 @@ from gentrain.events import (
     GenerationStarted,
     GenerationWaiting,
     Progress,
+    TargetsKnown,
 )
 from gentrain.view.base import LinesView, TableView
-from gentrain.view.tables import duration, percent
+from gentrain.view.tables import duration, percent, three
 
 
 @dataclass
 class _Line:
     """One generation in the live view."""
 
-    target: float
+    target: float | None
     state: str = "waiting"
     epoch: int = 0
     images: int = 0
@@ -57,6 +58,9 @@ class _Board:
         if isinstance(event, ChainStarted):
             self.chain, self.runs, self.epochs = event.chain, event.runs, event.epochs
             self.lines = [_Line(target) for target in event.targets]
+        elif isinstance(event, TargetsKnown):
+            for line, target in zip(self.lines, event.targets, strict=True):
+                line.target = target
         elif isinstance(event, GenerationWaiting):
             self.lines[event.generation].state = "waiting"
         elif isinstance(event, GenerationQueued):
@@ -124,7 +128,7 @@ class ChainLines(LinesView):
         parts = [
             f"generation {event.generation} epoch {row['epoch']}/{board.epochs}",
             f"loss {row['loss']:.4f} = hard {row['hard']:.4f}, soft {row['soft']:.4f}",
-            f"primary {row['primary_score']:.3f} (target {board.lines[event.generation].target:.3f})",
+            f"primary {row['primary_score']:.3f} (target {three(board.lines[event.generation].target)})",
             f"error: train {percent(row['train_error'])} test {percent(row['test_error'])}",
             f"{row['images_per_second']:,.0f} images/s",
             f"{duration(board.seconds_left())} left",
@@ -186,7 +190,7 @@ class ChainTable(TableView):
         yield Text("━" * filled, style=colours[line.state]) + Text("━" * (20 - filled), style="bright_black")
         yield f"{line.speed:,.0f}" if line.speed else "–"
         yield "{:.3f} = {:.3f}, {:.3f}".format(*line.loss) if line.loss else "–"
-        yield f"{f'{line.primary:.3f}' if line.primary is not None else '–'} → {line.target:.3f}"
+        yield f"{three(line.primary)} → {three(line.target)}"
         yield percent(line.train_error)
         yield percent(line.error)
         yield percent(line.ensemble_error)

@@ -31,14 +31,22 @@ def results_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     for name, column, show in (
         ("top-1 error %", "top1_error", _bare_percent),
         ("top-5 error %", "top5_error", _bare_percent),
-        ("NLL", "nll", _three),
+        ("NLL", "nll", three),
         ("calibration error %", "ece", _bare_percent),
     ):
         table.add_row(name, *(show(row[column]) for row in rows))
         table.add_row("  + ensemble", *(show(row[f"ensemble_{column}"]) for row in rows), style="bold")
+        for kind in ("weighted", "selected"):  # on the held-out split, where there is one
+            found = [row.get(f"{kind}_{column}") for row in rows]
+            if any(value is not None for value in found):
+                table.add_row(f"  + {kind}", *map(show, found))
     table.add_section()
-    table.add_row("primary score, training", *(_three(row["primary_measured"]) for row in rows))
-    table.add_row("  predicted", *(_three(row["primary_predicted"]) for row in rows))
+    if any(row.get("ensemble_weights") for row in rows):
+        table.add_row("weights of the weighted", *(_weights(row["ensemble_weights"]) for row in rows))
+        table.add_row("generations selected", *(_generations(row["selected_generations"]) for row in rows))
+        table.add_section()
+    table.add_row("primary score, training", *(three(row["primary_measured"]) for row in rows))
+    table.add_row("  predicted", *(three(row["primary_predicted"]) for row in rows))
     table.add_row("training time", *(duration(row["train_seconds"]) for row in rows))
     return table
 
@@ -77,10 +85,10 @@ def plan_table(plan: Plan, *, name: str) -> Table:
     table.add_column("", justify="right")
     table.add_row("chains", f"{len(forest.chains):,}")
     table.add_row("generations, counted once a chain", f"{forest.wanted:,}")
-    table.add_row("distinct trainings", f"{len(forest.specs):,}")
-    table.add_row("  saved by sharing", f"{forest.wanted - len(forest.specs):,}")
+    table.add_row("distinct trainings", f"{len(forest.trainings):,}")
+    table.add_row("  saved by sharing", f"{forest.wanted - len(forest.trainings):,}")
     table.add_row("  finished already", f"{len(plan.finished):,}")
-    table.add_row("  to train", f"{len(plan.seconds):,}", style="bold")
+    table.add_row("  to train", f"{len(plan.to_train):,}", style="bold")
     table.add_section()
     for (network, kind), seconds in _by_network(plan).items():
         table.add_row(f"one {kind}, {network}", duration(seconds))
@@ -107,8 +115,8 @@ def plan_assumptions(plan: Plan) -> str:
 
 def _by_network(plan: Plan) -> dict[tuple[str, str], float | None]:
     return {
-        (plan.forest.specs[key].network.name, plan.forest.specs[key].task.kind): seconds
-        for key, seconds in plan.seconds.items()
+        (plan.forest.specs[key].network.name, plan.forest.specs[key].work): seconds
+        for key, seconds in plan.to_train.items()
     }
 
 
@@ -116,8 +124,8 @@ def forest_tree(plan: Plan, *, name: str) -> Tree:
     """Return the lineage: patriarchs, and the students that learn from them, unbranched lines folded into one."""
     forest = plan.forest
     students: dict[str | None, list[GenerationSpec]] = {}
-    for spec in forest.specs.values():
-        students.setdefault(spec.teacher, []).append(spec)
+    for spec in forest.specs.values():  # a given generation's own teacher is none of this study's
+        students.setdefault(spec.teacher if spec.teacher in forest.specs else None, []).append(spec)
     tree = Tree(Text(name, style="bold"))
 
     def grow(branch: Tree, first: GenerationSpec) -> None:
@@ -145,7 +153,8 @@ def _branch(plan: Plan, line: Sequence[GenerationSpec]) -> Text:
     text = Text(generations)
     if len(chains) > 1:
         f_a1 = next(chain.f_a1 for chain in plan.forest.chains if chain.name == chains[0])
-        text.append(f"  D({f_a1},·)-{first.network.name}-s{first.seed}", style="cyan")
+        start = "given" if f_a1 is None else f_a1
+        text.append(f"  D({start},·)-{first.network.name}-s{first.seed}", style="cyan")
         text.append(f"  shared by {len(chains)} chains")
     else:
         text.append(f"  {chains[0]}", style="cyan")
@@ -175,7 +184,10 @@ def status_table(status: StudyStatus) -> Table:
 def evaluation_tables(found: Evaluation) -> list[Table]:
     """Return what a network gets wrong: scores and groups, worst classes, commonest mistakes, agreement."""
     names, confusion = found.manifest.classes, found.confusion
-    members = f"ensemble of generations 0 to {found.generation}" if found.ensemble else f"generation {found.generation}"
+    members = f"generation {found.generation}"
+    if found.ensemble:
+        used = [f"{g} × {weight:.2f}" for g, weight in enumerate(found.weights or ()) if weight]
+        members = f"ensemble of generations {', '.join(used) if used else f'0 to {found.generation}'}"
     scores = Table(
         title=f"{found.chain}: {members}, {found.split} split, {confusion.sum():,} images",
         title_justify="left", title_style="bold", show_header=False,
@@ -190,9 +202,9 @@ def evaluation_tables(found: Evaluation) -> list[Table]:
         scores.add_row(
             "mistakes within the group", f"{percent(groups.share_within)} (by chance {percent(groups.chance)})"
         )
-    scores.add_row("NLL", _three(found.scores.nll))
+    scores.add_row("NLL", three(found.scores.nll))
     scores.add_row("calibration error", percent(found.scores.ece))
-    scores.add_row("mean primary score", _three(found.scores.primary))
+    scores.add_row("mean primary score", three(found.scores.primary))
 
     worst = Table(title="worst classes", title_justify="left", title_style="bold")
     worst.add_column("class")
@@ -247,8 +259,17 @@ def _bare_percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.2f}"
 
 
-def _three(value: float | None) -> str:
+def three(value: float | None) -> str:
+    """Return a score with three decimals, a dash for None."""
     return "–" if value is None else f"{value:.3f}"
+
+
+def _weights(values: Sequence[float] | None) -> str:
+    return "\n".join(f"{value:.2f}" for value in values) if values else "–"
+
+
+def _generations(values: Sequence[int] | None) -> str:
+    return ", ".join(map(str, values)) if values else "–"
 
 
 def duration(seconds: float | None) -> str:

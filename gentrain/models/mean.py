@@ -1,0 +1,28 @@
+"""Several networks as one: the ensemble that teaches (`process.teacher: ensemble`)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class MeanOfNetworks(nn.Module):
+    """Gives log f_T of the mean softmax f_T = (f_0 + … + f_{n-1}) / n of its members: (N, 3, H, W) -> (N, C), float32.
+
+    log f_T = logsumexp_m(log f_m) - log n, which stays finite where a mean of softmaxes would underflow. Its softmax is
+    f_T; a temperature softens f_T itself (KL(f_T^(1/T) || f_S^(1/T))·T²), not its members before they are averaged.
+    """
+
+    def __init__(self, members: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return log f_T, in the order of the members whatever their number: the same bits at every call."""
+        logits = [member(images) for member in self.members]
+        with torch.autocast(images.device.type, enabled=False):
+            logs = torch.stack([member.float().log_softmax(dim=1) for member in logits])
+            return logs.logsumexp(dim=0) - math.log(len(logits))
