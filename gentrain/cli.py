@@ -240,6 +240,28 @@ def evaluate(
     show(*evaluation_tables(found))
 
 
+@app.command()
+def networks(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Also torchvision/NAME or package.module:function.")
+    ] = None,
+    classes: Annotated[int, typer.Option("--classes", min=2, help="Classes that they tell apart.")] = 100,
+    size: Annotated[
+        int | None, typer.Option("--size", min=4, help="Side of the images in pixels; default: 32, ResNet-18 224.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List networks with their parameters and multiply-adds."""
+    from gentrain.models import describe
+    from gentrain.view import networks_table, print_json, show
+
+    rows = describe(names or (), num_classes=classes, size=size)
+    if as_json:
+        print_json(rows, sys.stdout)
+        return
+    show(networks_table(rows, classes=classes))
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; users' mistakes are one line on standard error and exit status 2."""
     sys.exit(run(arguments))

@@ -26,6 +26,7 @@ OPTIONS = {
     "plan": ["STUDY.yaml", "--gpus", "--price", "--data", "--runs", "--set", "--json", "--measure", "--smoke"],
     "sweep": ["STUDY.yaml", "--data", "--runs", "--set", "--json", "--extend", "--address", "--local", "--smoke"],
     "status": ["STUDY", "--runs", "--json"],
+    "networks": ["NAME", "--classes", "--size", "--json"],
     "prepare": ["STUDY.yaml|SOURCE", "--data", "--runs", "--skip-broken", "--size", "--max-side", "--quality", "--set",
                 "--json", "--smoke"],
     "evaluate": ["STUDY", "--chain", "--generation", "--ensemble", "--ensemble-kind", "--split", "--runs", "--json"],
@@ -51,7 +52,7 @@ def refused(capsys, arguments, *, told=""):
 def test_the_options_are_frozen():
     commands = typer.main.get_command(app).commands
     found = {
-        name: [p.metavar.strip("[]") if p.param_type_name == "argument" else p.opts[0] for p in command.params]
+        name: [p.metavar.strip("[].") if p.param_type_name == "argument" else p.opts[0] for p in command.params]
         for name, command in commands.items()
     }
     assert {name: sorted(options) for name, options in found.items()} == {
@@ -71,6 +72,14 @@ def test_what_should_be_instant_imports_no_torch_and_no_ray(tmp_path, arguments,
     assert found.returncode == 0, found.stderr
     assert expected in found.stdout
     assert list(tmp_path.iterdir()) == []  # asking writes nothing
+
+
+def test_networks_tell_what_they_cost(capsys):
+    assert run(["networks", "resnet20", "densenet100", "--json"]) == 0
+    rows = {row["network"]: row for row in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert (rows["resnet20"]["parameters"], rows["densenet100"]["parameters"]) == (275_572, 800_032)
+    assert rows["densenet100"]["multiply_adds"] == 287_960_472
+    assert "unknown network 'resnet21'; did you mean" in refused(capsys, ["networks", "resnet21"])
 
 
 def test_version_and_no_arguments(capsys):

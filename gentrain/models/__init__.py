@@ -5,8 +5,10 @@ from __future__ import annotations
 import difflib
 import importlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
+
+from gentrain.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -16,6 +18,8 @@ SMALL_DEPTHS = (8, 14)
 DENSE_GROWTH = {100: 12, 190: 40}
 """Growth rate k of the paper's DenseNet-BC by depth; densenetL-kK names any other."""
 TORCHVISION = "torchvision/"
+CIFAR_SIZE, IMAGENET_SIZE = 32, 224
+"""Sides of the images in pixels."""
 
 
 def model_names() -> tuple[str, ...]:
@@ -132,6 +136,30 @@ def multiply_adds(name: str, *, num_classes: int, height: int, width: int) -> in
                 layer.register_forward_hook(count)
         model(torch.zeros(1, 3, height, width))
     return total
+
+
+def describe(names: Sequence[str], *, num_classes: int, size: int | None = None) -> list[dict[str, Any]]:
+    """Return name, parameters, multiply-adds of a forward pass and the images' side of networks; default: all.
+
+    Args:
+        names: of the networks; without any, the registered ones.
+        num_classes: C.
+        size: side of the images in pixels; by default 32, for networks made for ILSVRC2012 224.
+
+    Raises:
+        ConfigError: for a name that is unknown, or a network that can't take the images.
+    """
+    rows = []
+    for name in names or model_names():
+        side = size or (IMAGENET_SIZE if name.startswith(("resnet18", TORCHVISION)) else CIFAR_SIZE)
+        try:
+            check_fits(name, num_classes=num_classes, height=side, width=side)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        count = multiply_adds(name, num_classes=num_classes, height=side, width=side)
+        parameters = parameter_count(name, num_classes=num_classes)
+        rows.append({"network": name, "parameters": parameters, "multiply_adds": count, "size": side})
+    return rows
 
 
 def label(name: str) -> str:

@@ -77,6 +77,18 @@ def manifest_table(manifest: Manifest, *, folder: str) -> Table:
     return table
 
 
+def networks_table(rows: Sequence[Mapping[str, Any]], *, classes: int) -> Table:
+    """Return networks with what they cost."""
+    table = Table(title=f"for {classes:,} classes", title_justify="left", title_style="bold")
+    table.add_column("network", no_wrap=True)
+    for name in ("parameters", "multiply-adds an image, millions", "pixels"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        adds, side = row["multiply_adds"] / 1e6, row["size"]
+        table.add_row(Text(row["network"]), f"{row['parameters']:,}", f"{adds:,.1f}", f"{side} × {side}")
+    return table
+
+
 def plan_table(plan: Plan, *, name: str) -> Table:
     """Return what a study will cost, with units; what isn't known says so."""
     forest = plan.forest
