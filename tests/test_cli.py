@@ -14,7 +14,7 @@ import typer
 from gentrain import cli
 from gentrain.cli import app, run
 from gentrain.errors import StoreError
-from gentrain.events import ChainStarted, EpochDone, GenerationDone, GenerationStarted, Note, Progress
+from gentrain.events import ChainStarted, EpochDone, GenerationDone, GenerationStarted, Note, Progress, TargetsKnown
 from gentrain.store import MODEL
 from gentrain.view import ChainLines, ChainTable, results_table
 from tests.conftest import SMALL
@@ -261,6 +261,23 @@ def test_the_live_view_shows_every_generation():
     shown = stream.getvalue()
     for text in ("0.410 → 0.600", "1.600 = 2.100, 0.600", "49", "55.00%", "– → 0.760", "running", "waiting"):
         assert text in shown
+
+
+def test_the_views_tell_predictions_once_given_networks_are_measured():
+    for kind in (ChainLines, ChainTable):
+        stream = io.StringIO()
+        view = kind(stream)
+        view(ChainStarted("D(given-01234567,0.6)-resnet8-s0", 10, (None, None), ("k0", "k1"), "runs/studies/x"))
+        if kind is ChainTable:
+            view.console.width = 200
+            view.console.print(view._render())
+            assert "– → –" in stream.getvalue()
+        view(TargetsKnown((0.7, 0.82)))
+        view(GenerationStarted(1, "k1", 0))
+        view(EpochDone(1, EPOCH))
+        if kind is ChainTable:
+            view.console.print(view._render())
+        assert ("0.400 → 0.820" if kind is ChainTable else "primary 0.400 (target 0.820)") in stream.getvalue()
 
 
 def test_the_table_has_what_the_papers_tables_have():

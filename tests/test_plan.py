@@ -167,3 +167,30 @@ def test_status_says_what_failed_what_was_stopped_and_what_is_saturated(store):
     assert begin(study(*held_out, "seed=2", "scheduler.name=asha"), [0.3, 0.2], stopped=True)[0][2:] == ["stopped"] * 2
     assert begin(study(*held_out, "seed=3", "patience=1"), [0.3, 0.2, 0.2])[0] == ["done"] * 3 + ["saturated"]
     assert begin(study(*held_out, "seed=4", "patience=2"), [0.3, 0.2, 0.2])[0] == ["done"] * 3 + ["waiting"]
+
+
+def test_students_of_several_teachers_take_longer_than_those_of_one(store):
+    plain, several = (study(f"process.teacher={teacher}") for teacher in ("previous", "ensemble"))
+    forest = build_forest(plain, data=DATA, num_classes=10)
+    for spec in forest.specs.values():
+        finish(store, spec, seconds=10.0)
+    found = plan(store, "process.teacher=ensemble")
+    assert (len(found.finished), len(found.to_train), found.unknown) == (2, 1, 1)  # of two teachers nothing is known
+    (last,) = found.to_train
+    assert found.forest.specs[last].work == "student of 2"
+    finish(store, build_forest(several, data=DATA, num_classes=10).specs[last], seconds=30.0)
+    assert plan(store, "process.teacher=ensemble", "seed=1").unknown == 0
+
+
+def test_a_given_generation_is_a_root_of_the_tree_and_costs_nothing(store):
+    from gentrain.view import forest_tree, plan_table, show
+
+    student = list(build_forest(study(), data=DATA, num_classes=10).specs.values())[1]
+    finish(store, student, seconds=10.0)
+    entry = f"given=[{{checkpoint: {student.key}}}]"
+    found = plan(store, entry, "generations=3")
+    assert next(iter(found.forest.specs)) == student.key  # before its students, though it was a student elsewhere
+    assert found.summary()["trainings"] == found.summary()["to_train"] == 3
+    assert found.unknown == 0
+    assert found.makespan == found.lower_bound == 30  # three students of 10 epochs, a second each
+    show(forest_tree(found, name="s"), plan_table(found, name="s"))

@@ -120,7 +120,9 @@ def plan_assumptions(plan: Plan) -> str:
     if plan.measured_here:
         text += "of other networks from a few steps on this machine's device (--measure), "
     text += "training steps alone: starting workers and evaluating come on top."
-    if plan.unknown:
+    if plan.unknown and plan.measured_here:
+        text += f" Unknown for {plan.unknown:,} trainings: students of several teachers are not timed."
+    elif plan.unknown:
         text += f" Unknown for {plan.unknown:,} trainings: --measure times a few steps of each kind here."
     return text
 
