@@ -28,6 +28,7 @@ OPTIONS = {
     "status": ["STUDY", "--runs", "--json"],
     "prepare": ["STUDY.yaml", "--data", "--runs", "--skip-broken", "--set", "--json"],
     "evaluate": ["STUDY", "--chain", "--generation", "--ensemble", "--split", "--runs", "--json"],
+    "report": ["STUDY", "--format", "--no-training-scores", "--runs", "--json"],
 }  # fmt: skip
 
 
