@@ -175,7 +175,7 @@ def _told(node: Node) -> list[list[str]]:
 def _machine(record: GenerationRecord) -> str:
     assert record.done is not None
     done = record.done
-    return f"{done.device}, {done.workers} × {done.threads} threads"
+    return f"{done.device}, workers {done.workers}, threads {done.threads} each"
 
 
 def _data(report: StudyReport) -> list[tuple[str, str]]:

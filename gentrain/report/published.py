@@ -11,8 +11,8 @@ from gentrain.config import PicturesConfig, RecipeConfig, Study
 Measure = Literal["top1_error", "top5_error"]
 Figures = tuple[float | None, ...]
 
-GENERATIONS = 6
 ILSVRC_CLASSES = 1000
+TRAINING_IMAGES = {"cifar100": 50_000, "imagefolder": 1_281_167}
 CIFAR_DENSENETS = RecipeConfig(epochs=300, batch_size=64, milestones=(150, 225))
 ILSVRC2012 = RecipeConfig(
     epochs=100, batch_size=1024, learning_rate=0.6, milestones=(30, 60, 90), pad=0, pictures=PicturesConfig()
@@ -89,12 +89,13 @@ def paper_recipe(source: str, network: str) -> RecipeConfig | None:
     return ILSVRC2012 if source == "imagefolder" and network == "resnet18" else None
 
 
-def deviations(study: Study, *, num_classes: int | None) -> tuple[str, ...]:
+def deviations(study: Study, *, num_classes: int | None, images: int | None = None) -> tuple[str, ...]:
     """Return in what a chain's settings aren't the paper's, each as `setting is ours (the paper: theirs)`.
 
     Args:
         study: of one chain, on a source and network that the paper has (see `paper_recipe`).
         num_classes: of the prepared dataset; None where it isn't known.
+        images: of its training set, likewise.
     """
     recipe = paper_recipe(study.dataset.source, study.network.name)
     if recipe is None:
@@ -115,6 +116,8 @@ def deviations(study: Study, *, num_classes: int | None) -> tuple[str, ...]:
         found.append(f"at most {data.limit:,} images a class (the paper: all)")
     if data.validation:
         found.append(f"dataset.validation is {data.validation:g} (the paper trains on all images)")
+    elif images is not None and images != TRAINING_IMAGES[data.source] and not data.limit:
+        found.append(f"{images:,} training images (the paper: {TRAINING_IMAGES[data.source]:,})")
     if data.source == "imagefolder" and num_classes != ILSVRC_CLASSES:
         told = "an unknown number of" if num_classes is None else f"{num_classes:,}"
         found.append(f"{told} classes (ILSVRC2012: {ILSVRC_CLASSES:,})")

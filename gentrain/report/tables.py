@@ -321,7 +321,8 @@ def _paper_notes(
     point, source = groups[0].first.study, report.study.dataset.source
     if paper_recipe(source, point.network.name) is None:
         return [f"The paper has no figures for {network} on {source}."]
-    found = deviations(point, num_classes=report.num_classes)
+    images = report.manifest.splits["train"].count if report.manifest else None
+    found = deviations(point, num_classes=report.num_classes, images=images)
     notes = []
     if published:
         notes.append(
