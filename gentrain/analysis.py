@@ -68,3 +68,20 @@ def agreement(members: Probabilities) -> NDArray[np.float64]:
     """Return the part of samples on which two generations predict the same class: (G, N, C) -> (G, G)."""
     predicted = members.argmax(axis=2)
     return np.asarray((predicted[:, None] == predicted[None]).mean(axis=2), dtype=np.float64)
+
+
+def score_by_rank(probabilities: Probabilities) -> NDArray[np.float64]:
+    """Return the mean over samples of the k-th largest score, by rank (C,): figure 1, left. It sums to 1."""
+    return np.asarray(-np.sort(-probabilities, axis=1).mean(axis=0, dtype=np.float64))
+
+
+def second_class_matrix(probabilities: Probabilities, labels: Labels) -> NDArray[np.int64]:
+    """Return counts (C, C): true class by class of the second highest score: figure 1, right.
+
+    Of equal scores the lower class is the higher. Counts on the diagonal are samples whose own class comes second.
+    """
+    classes = probabilities.shape[1]
+    second = np.argsort(-probabilities, axis=1, kind="stable")[:, 1]
+    return (
+        np.bincount(labels * classes + second, minlength=classes * classes).reshape(classes, classes).astype(np.int64)
+    )

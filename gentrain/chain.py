@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -87,7 +87,7 @@ def run_chain(
         if done.validation_scores:
             held_out.append(label_scores(*decode_predictions(folder.read_verified(VALIDATION_PREDICTIONS))))
         row = _row(chain, spec, done) | {"generation": generation, "primary_predicted": targets[generation]}
-        rows.append(row | _ensembles(probabilities, labels, held_out))
+        rows.append(row | ensemble_columns(probabilities, labels, held_out))
         observe(GenerationDone(generation, rows[-1], reused))
         validation += [rows[-1]["validation_error"]] if done.validation_scores else []
         if saturated(validation, patience=study.patience) and spec is not chain.specs[-1]:
@@ -176,7 +176,9 @@ def _row(chain: Chain, spec: GenerationSpec, done: Done) -> dict[str, Any]:
     }
 
 
-def _ensembles(probabilities: list[np.ndarray], labels: np.ndarray, held_out: list[np.ndarray]) -> dict[str, Any]:
+def ensemble_columns(
+    probabilities: Sequence[np.ndarray], labels: np.ndarray, held_out: Sequence[np.ndarray]
+) -> dict[str, Any]:
     """Return what a row says of the ensembles of the generations so far, on the test split; None of a lone patriarch.
 
     Args:

@@ -262,6 +262,38 @@ def networks(
     show(networks_table(rows, classes=classes))
 
 
+@app.command()
+def report(
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="Name of a study in the run folder.")],
+    form: Annotated[
+        Literal["table", "markdown", "csv", "latex"], typer.Option("--format", help="Of the tables that are printed.")
+    ] = "table",
+    no_training_scores: Annotated[
+        bool, typer.Option("--no-training-scores", help="Leave figure 1 out: the training set isn't predicted.")
+    ] = False,
+    runs: RunsOption = "runs",
+    as_json: JsonOption = False,
+) -> None:
+    """Write tables, figures and one HTML page of a study, finished or not, beside the paper's figures."""
+    from gentrain.events import Note
+    from gentrain.report.formats import FORMATS
+    from gentrain.report.write import write_report
+    from gentrain.store import RunStore
+    from gentrain.view import ChainLines, ChainTable, open_view, print_json, report_tables, show
+
+    with open_view(ChainLines, ChainTable, as_json=True) as view:
+        made = write_report(RunStore(runs), study, training=not no_training_scores, observe=view)
+        if made.report.missing:
+            view(Note(f"without a result so far: {'; '.join(made.report.missing)}"))
+        view(Note(f"report: {made.page}"))
+    if as_json:
+        print_json([record for table in made.tables for record in table.records()], sys.stdout)
+    elif form == "table":
+        show(*report_tables(made.tables))
+    else:
+        sys.stdout.write(FORMATS[form][1](made.tables))
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; users' mistakes are one line on standard error and exit status 2."""
     sys.exit(run(arguments))

@@ -70,10 +70,13 @@ def load_teacher(keys: Sequence[str], store: RunStore) -> nn.Module:
     return networks[0] if len(networks) == 1 else MeanOfNetworks(networks)
 
 
-def predict_split(
+def predict_batches(
     spec: GenerationSpec, split: str, *, store: RunStore, data: str, threads: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return (probabilities (N, C) float32, labels (N,)) of a finished generation on a prepared split, in its order."""
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield (indices (n,), labels (n,), probabilities (n, C) float32) of a finished generation on a prepared split.
+
+    Every sample comes once; a split whose probabilities fill the memory (ILSVRC2012's training set) passes in parts.
+    """
     torch.set_num_threads(threads)
     device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     prepared = obtain(data, store)
@@ -91,12 +94,17 @@ def predict_split(
         size=prepared.manifest.height,
     )
     model = to_device(model, device)
-    parts = [
-        (batch.indices.cpu().numpy(), batch.labels.cpu().numpy(), probabilities.cpu().numpy())
-        for batch, probabilities in predict(
-            model, loader, manifest=prepared.manifest, device=device, precision=spec.precision
-        )
-    ]
+    for batch, probabilities in predict(
+        model, loader, manifest=prepared.manifest, device=device, precision=spec.precision
+    ):
+        yield batch.indices.cpu().numpy(), batch.labels.cpu().numpy(), probabilities.cpu().numpy()
+
+
+def predict_split(
+    spec: GenerationSpec, split: str, *, store: RunStore, data: str, threads: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (probabilities (N, C) float32, labels (N,)) of a finished generation on a prepared split, in its order."""
+    parts = list(predict_batches(spec, split, store=store, data=data, threads=threads))
     indices, labels, probabilities = (np.concatenate(column) for column in zip(*parts, strict=True))
     order = np.argsort(indices)
     return probabilities[order], labels[order]

@@ -27,11 +27,31 @@ def nll(probabilities: Probabilities, labels: Labels) -> float:
 
 def calibration_error(probabilities: Probabilities, labels: Labels, *, bins: int = 15) -> float:
     """Return the expected calibration error: |accuracy - confidence| over equal-width bins, weighted by samples."""
-    confidence = probabilities.max(axis=1).astype(np.float64)
-    correct = probabilities.argmax(axis=1) == labels
-    index = np.minimum((confidence * bins).astype(int), bins - 1)
+    confidence, correct, index = _binned(probabilities, labels, bins)
     gaps = np.bincount(index, weights=correct - confidence, minlength=bins)
     return float(np.abs(gaps).sum() / len(labels))
+
+
+def reliability(probabilities: Probabilities, labels: Labels, *, bins: int = 15) -> NDArray[np.float64]:
+    """Return what a reliability diagram is drawn from (3, bins): samples, and their sums of confidence and of hits.
+
+    The bins are those of `calibration_error`, of equal width from 0 to 1; sums of several networks may be added.
+    """
+    confidence, correct, index = _binned(probabilities, labels, bins)
+    columns = (None, confidence, correct)
+    return np.stack([np.bincount(index, weights=weights, minlength=bins).astype(np.float64) for weights in columns])
+
+
+def _binned(
+    probabilities: Probabilities, labels: Labels, bins: int
+) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.int64]]:
+    """Return each sample's confidence, whether it is right, and its bin."""
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    return (
+        confidence,
+        probabilities.argmax(axis=1) == labels,
+        np.minimum((confidence * bins).astype(np.int64), bins - 1),
+    )
 
 
 def primary_score(probabilities: Probabilities) -> float:

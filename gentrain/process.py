@@ -120,18 +120,23 @@ class Process:
     @property
     def label(self) -> str:
         """The paper's name, such as D(0.6,0.6); what isn't as in the paper follows: D(0.6,0.6,K4,T2.0,ensemble)."""
-        return self.label_from(_shortest(self.f_a1))
+        return self._label(_shortest(self.f_a1), k=self._k_label if self.eta != 0 else "")
 
     def label_from(self, start: str) -> str:
-        """Return the name of the process that begins with `start` in place of f_a1."""
-        parts = [start, self._lam_label]
-        if isinstance(self.k, Mass):
-            parts.append(f"K{_shortest(self.k.mass)}-{self.k.by}-{self.k.most}")
-        elif self.k != DEFAULT_K:
-            parts.append(f"K{self.k}")
+        """Return the name of the process that begins with `start` in place of a patriarch."""
+        return self._label(start, k="")
+
+    def _label(self, start: str, *, k: str) -> str:
+        parts = [start, self._lam_label, *([k] if k else [])]
         parts += [f"T{_shortest(self.temperature)}"] if self.temperature != 1 else []
         parts += ["ensemble"] if self.teacher == "ensemble" else []
         return f"D({','.join(parts)})"
+
+    @property
+    def _k_label(self) -> str:
+        if isinstance(self.k, Mass):
+            return f"K{_shortest(self.k.mass)}-{self.k.by}-{self.k.most}"
+        return f"K{self.k}" if self.k != DEFAULT_K else ""
 
     @property
     def _lam_label(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from gentrain.config import Study, parse_study
-from gentrain.errors import ConfigError
+from gentrain.errors import ConfigError, StoreError
 from gentrain.process import saturated
 from gentrain.store import DONE, Done, RunStore
 
@@ -48,22 +49,44 @@ def study_names(store: RunStore) -> list[str]:
     return (store.root / "studies").names()
 
 
-def study_status(store: RunStore, name: str) -> StudyStatus:
-    """Return the state of every generation of every chain; records are read, files are not verified.
+def recorded_study(store: RunStore, name: str) -> Study:
+    """Return a study as its last run resolved it.
 
     Raises:
-        ConfigError: when there is no such study, naming those there are.
+        ConfigError: when there is no such study, naming the nearest and those there are.
+        StoreError: when its record is damaged.
     """
     folder = store.study(name)
     content = folder.read("study.yaml")
     if content is None:
-        known = ", ".join(study_names(store)) or "none"
-        raise ConfigError(f"{name}: no such study in {store.root}; there: {known}")
-    study = parse_study(yaml.safe_load(content), where=f"{folder}/study.yaml")
+        known = study_names(store)
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ConfigError(f"{name}: no such study in {store.root}; {hint}there: {', '.join(known) or 'none'}")
+    try:
+        mapping = yaml.safe_load(content)
+    except yaml.YAMLError:
+        mapping = None
+    if not isinstance(mapping, dict):
+        raise StoreError(f"{folder}/study.yaml: damaged; run the study again to restore it")
+    return parse_study(mapping, where=f"{folder}/study.yaml")
+
+
+def study_status(store: RunStore, name: str) -> StudyStatus:
+    """Return the state of every generation of every chain; records are read, files are not verified.
+
+    Raises:
+        ConfigError, StoreError: see `recorded_study`.
+    """
+    study = recorded_study(store, name)
+    folder = store.study(name) / "chains"
     chains, failures = {}, {}
-    for file in (folder / "chains").names():
-        entry = json.loads((folder / "chains").read(file) or b"{}")
-        cells = [_generation(store, g, key) for g, key in enumerate(entry["keys"])]
+    for file in folder.names():
+        try:
+            entry = json.loads(folder.read(file) or b"{}")
+            cells = [_generation(store, g, key) for g, key in enumerate(entry["keys"])]
+        except (ValueError, KeyError, TypeError):
+            raise StoreError(f"{folder}/{file}: damaged; run the study again to restore it") from None
         if entry.get("failed"):
             failures[entry["name"]] = entry["failed"]
         chains[entry["name"]] = _ended(

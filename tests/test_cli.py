@@ -30,6 +30,7 @@ OPTIONS = {
     "prepare": ["STUDY.yaml|SOURCE", "--data", "--runs", "--skip-broken", "--size", "--max-side", "--quality", "--set",
                 "--json", "--smoke"],
     "evaluate": ["STUDY", "--chain", "--generation", "--ensemble", "--ensemble-kind", "--split", "--runs", "--json"],
+    "report": ["STUDY", "--format", "--no-training-scores", "--runs", "--json"],
 }  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.fs as pafs
+from pydantic import ValidationError
 
 from gentrain.data.manifest import Manifest
 from gentrain.data.prepare import MANIFEST, PreparedData, load_prepared
@@ -60,6 +61,16 @@ def obtain(name: str, store: RunStore) -> PreparedData:
         with contextlib.suppress(DataError):  # another process has fetched it meanwhile
             return load_prepared(target)
         return _fetch(_shared(name, store), target)
+
+
+def find_shared(fingerprint: str, store: RunStore) -> tuple[str, Manifest] | None:
+    """Return the name and manifest of the store's dataset with this fingerprint; its files are not verified."""
+    for name in (store.root / "data").names():
+        with contextlib.suppress(ValidationError):
+            manifest = Manifest.model_validate_json(_shared(name, store).read(MANIFEST) or b"")
+            if manifest.fingerprint == fingerprint:
+                return name, manifest
+    return None
 
 
 def _fetch(folder: Folder, target: Path) -> PreparedData:

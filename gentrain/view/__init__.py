@@ -10,6 +10,7 @@ from rich.console import Console, RenderableType
 
 from gentrain.view.base import View, open_view
 from gentrain.view.chain import ChainLines, ChainTable
+from gentrain.view.report import report_tables
 from gentrain.view.sweep import SweepLines, SweepTable
 from gentrain.view.tables import (
     evaluation_tables,
@@ -36,6 +37,7 @@ __all__ = [
     "plan_assumptions",
     "plan_table",
     "print_json",
+    "report_tables",
     "results_table",
     "show",
     "status_table",

@@ -1,0 +1,107 @@
+"""Figure 1, right: true class against the class of the second highest score, on the training set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+
+from gentrain.analysis import top_confusions
+from gentrain.data.manifest import Manifest
+from gentrain.report.drawing import Panel, Pen, Plot
+from gentrain.report.training import TrainingScores
+
+MOST_CLASSES = 120
+"""More can't be told apart on a page: then the `SHOWN` of the commonest pairs are drawn."""
+SHOWN = 30
+LONGEST = 22
+
+
+def matrix_plot(training: Sequence[TrainingScores], manifest: Manifest | None) -> Plot | None:
+    """Return a matrix for every patriarch, classes ordered by group where the dataset has groups."""
+    if not training or manifest is None:
+        return None
+    rows = [100 * scores.second / np.maximum(1, scores.second.sum(axis=1, keepdims=True)) for scores in training]
+    order = _order(training, manifest)
+    highest = max(float(row[np.ix_(order, order)].max()) for row in rows)
+    panels = [
+        Panel(
+            f"{scores.network}, {scores.origin}: training error {100 * scores.error:.2f} %",
+            partial(_draw, shares=row[np.ix_(order, order)], order=order, manifest=manifest, highest=highest),
+        )
+        for scores, row in zip(training, rows, strict=True)
+    ]
+    count = len(manifest.classes)
+    caption = (
+        "Per cent of each true class's training images (row) whose second highest score is at the column's class, for "
+        "the patriarchs of one seed. On the diagonal: images whose own class comes second."
+    )
+    if manifest.groups:
+        caption += " Classes stand by group; lines divide the groups."
+    if len(order) < count:
+        caption += f" Of {count:,} classes the {len(order)} of the commonest pairs are shown, so rows don't sum to 100."
+    size = (6.0, 5.2) if len(order) > 12 else (4.6, 4.2)
+    return Plot(
+        "figure1-right", "Figure 1, right: true class × class of the second highest score", caption, tuple(panels),
+        size=size, columns=2,
+    )  # fmt: skip
+
+
+def second_pairs(scores: TrainingScores, manifest: Manifest, *, count: int) -> list[tuple[str, str, float]]:
+    """Return the commonest (true class, second class, part of the true class's images)."""
+    totals = np.maximum(1, scores.second.sum(axis=1))
+    names = manifest.classes
+    return [
+        (names[true], names[found], images / float(totals[true]))
+        for true, found, images in top_confusions(scores.second, count=count)
+    ]
+
+
+def _order(training: Sequence[TrainingScores], manifest: Manifest) -> np.ndarray:
+    """Return the classes that are shown, in order."""
+    count = len(manifest.classes)
+    groups = np.asarray(manifest.class_groups if manifest.class_groups is not None else np.zeros(count))
+    order = np.argsort(groups, kind="stable")
+    if count <= MOST_CLASSES:
+        return order
+    kept: dict[int, None] = {}
+    for true, found, _ in top_confusions(np.sum([scores.second for scores in training], axis=0), count=4 * SHOWN):
+        if len({*kept, true, found}) <= SHOWN:
+            kept |= {true: None, found: None}
+    return np.array([index for index in order if index in kept])
+
+
+def _draw(pen: Pen, *, shares: np.ndarray, order: np.ndarray, manifest: Manifest, highest: float) -> None:
+    axes, count = pen.axes, len(order)
+    axes.grid(visible=False)
+    image = axes.imshow(shares, cmap="cividis", vmin=0, vmax=highest, interpolation="nearest")
+    bar = axes.figure.colorbar(image, ax=axes, shrink=0.8, label="% of the true class's images")
+    bar.outline.set_visible(False)
+    groups = None if manifest.class_groups is None else np.asarray(manifest.class_groups)[order]
+    if groups is not None:
+        for edge in np.flatnonzero(np.diff(groups)) + 0.5:
+            for line in (axes.axhline, axes.axvline):
+                line(edge, color="#ffffff", linewidth=0.8, alpha=0.8)
+    if count <= SHOWN:
+        places, names = np.arange(count), [manifest.classes[index] for index in order]
+    elif groups is not None and manifest.groups:
+        kinds = list(dict.fromkeys(groups.tolist()))
+        places = np.array([np.flatnonzero(groups == kind).mean() for kind in kinds])
+        names = [manifest.groups[kind] for kind in kinds]
+    else:
+        places = np.arange(0, count, 10)
+        names = [manifest.classes[order[place]] for place in places]
+    shown = [name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…" for name in names]
+    small = 8 if len(shown) <= 12 else 6.5
+    axes.set_xticks(places, shown, rotation=90, fontsize=small)
+    axes.set_yticks(places, shown, fontsize=small)
+    axes.tick_params(length=0)
+    axes.set_xlabel("class of the second highest score")
+    axes.set_ylabel("true class")
+    if count <= SHOWN:
+        for (row, column), share in np.ndenumerate(shares):
+            if share >= 0.5:
+                color = "#ffffff" if share < 0.5 * highest else "#000000"
+                size = 7 if count <= 12 else 4.5
+                axes.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=size, color=color)

@@ -1,0 +1,343 @@
+"""A report's tables as data: ours with the spread over seeds, the paper's beside it. `formats` writes them down."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Literal
+
+from gentrain.report.published import (
+    PAPER_RESNETS,
+    Measure,
+    PublishedRow,
+    deviations,
+    paper_recipe,
+    published_rows,
+)
+from gentrain.report.records import Group, Spread, StudyReport, baseline
+
+DASH = "–"
+BASELINE = "D(1.0,0.0)"
+Kind = Literal["single", "ensemble", "paper", "difference", "other"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A value in its row's unit, with its spread, and the paper's figure for the same."""
+
+    value: float | None = None
+    std: float | None = None
+    n: int = 0
+    """Seeds behind the value."""
+    published: float | None = None
+    partial: bool = False
+    """Whether seeds are missing."""
+
+    @property
+    def difference(self) -> float | None:
+        """Ours minus the paper's."""
+        return None if self.value is None or self.published is None else self.value - self.published
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a table as it is read."""
+
+    label: str
+    texts: tuple[str, ...]
+    kind: Kind
+    series: str | None
+    """Of its process (`Group.series`)."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A measure of a process, a cell a column; where the paper has figures it is read as three lines."""
+
+    label: str
+    cells: tuple[Cell, ...]
+    kind: Kind = "single"
+    process: str = ""
+    series: str | None = None
+    digits: int = 2
+    signed: bool = False
+
+    def lines(self) -> Iterable[Line]:
+        """Return ours, then the paper's and the difference where there are such; seeds are told where some lack."""
+        seeds = {cell.n for cell in self.cells if cell.value is not None}
+        partial = any(cell.partial for cell in self.cells)
+        each = partial and len(seeds) > 1
+        label = f"{self.label}, n={seeds.pop()}" if partial and not each else self.label
+        yield Line(label, tuple(self._ours(cell, told=each) for cell in self.cells), self.kind, self.series)
+        if any(cell.published is not None for cell in self.cells):
+            paper = tuple(_number(cell.published, self.digits) for cell in self.cells)
+            yield Line("  paper", paper, "paper", self.series)
+            differences = tuple(_number(cell.difference, self.digits, signed=True) for cell in self.cells)
+            yield Line("  difference", differences, "difference", self.series)
+
+    def _ours(self, cell: Cell, *, told: bool) -> str:
+        text = _number(cell.value, self.digits, signed=self.signed)
+        if cell.std is not None:
+            text += f" ± {cell.std:,.{self.digits}f}"
+        return f"{text} (n={cell.n})" if told and cell.partial else text
+
+
+@dataclass(frozen=True)
+class ReportTable:
+    """One table of a report."""
+
+    id: str
+    title: str
+    network: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...] = field(default=())
+
+    def lines(self) -> list[Line]:
+        """Return the lines as they are read."""
+        return [line for row in self.rows for line in row.lines()]
+
+    def records(self) -> Iterable[dict[str, Any]]:
+        """Return a record a cell that has a value or a published one: for CSV and JSON."""
+        for row in self.rows:
+            for column, cell in zip(self.columns, row.cells, strict=True):
+                if cell.value is not None or cell.published is not None:
+                    yield {
+                        "table": self.id,
+                        "network": self.network,
+                        "process": row.process,
+                        "row": row.label.strip(),
+                        "column": column,
+                        "mean": cell.value,
+                        "std": cell.std,
+                        "n": cell.n,
+                        "published": cell.published,
+                        "difference": cell.difference,
+                    }
+
+
+RECORD_FIELDS = ("table", "network", "process", "row", "column", "mean", "std", "n", "published", "difference")
+
+
+@dataclass(frozen=True)
+class _Measure:
+    """A row of the table of other measures."""
+
+    label: str
+    column: str
+    scale: float = 1.0
+    digits: int = 3
+    kind: Kind = "single"
+
+
+MEASURES = (
+    _Measure("NLL, nats", "nll"),
+    _Measure("  + ensemble", "ensemble_nll", kind="ensemble"),
+    _Measure("calibration error %", "ece", 100, 2),
+    _Measure("  + ensemble", "ensemble_ece", 100, 2, "ensemble"),
+    _Measure("primary score, training", "primary_measured"),
+)
+
+
+def build_tables(report: StudyReport) -> tuple[ReportTable, ...]:
+    """Return every table: an overview, then the errors as in the paper and the other measures, network by network."""
+    found = [_overview(report)] if report.groups else []
+    for index, (network, groups) in enumerate(report.networks.items()):
+        found.append(_errors(report, network, groups, "top1_error", id=f"top1-{index}"))
+        if report.num_classes is None or report.num_classes > 5:
+            found.append(_errors(report, network, groups, "top5_error", id=f"top5-{index}"))
+        found.append(_measures(report, network, groups, id=f"measures-{index}"))
+    return tuple(found)
+
+
+def _overview(report: StudyReport) -> ReportTable:
+    rows = []
+    for network, groups in report.networks.items():
+        reference = baseline(groups, "top1_error")
+        for group in groups:
+            last = group.last or 0
+            single, ensemble = (group.spread(name, last) for name in ("top1_error", "ensemble_top1_error"))
+            known = (
+                group.spread("top1_error", 0),
+                single,
+                ensemble,
+                _minus(ensemble or single, None if group.baseline else reference),
+            )
+            label = f"{network}  {group.name}" if len(report.networks) > 1 else group.name
+            if last < group.length - 1:
+                label += f" (Gen #{last} of {group.length - 1} so far)"
+            cells = tuple(_cell(spread, group) for spread in known)
+            rows.append(Row(label, cells, process=group.first.label, series=group.series))
+    return ReportTable(
+        id="overview",
+        title="At a glance: top-1 error % on the test set",
+        network=", ".join(report.networks),
+        columns=("Gen #0", "last", "+ ensemble", "− baseline"),
+        rows=tuple(rows),
+        notes=(
+            _spread_note(report.groups),
+            "last: the last finished generation; − baseline: the ensemble's error (the network's where there is none) "
+            "minus the baseline's, seed by seed, in percentage points: below 0 is better.",
+        ),
+    )
+
+
+def _errors(
+    report: StudyReport,
+    network: str,
+    groups: Sequence[Group],
+    measure: Measure,
+    *,
+    id: str,  # noqa: A002
+) -> ReportTable:
+    source = report.study.dataset.source
+    published = [row for row in published_rows(source, network) if measure in row.errors]
+    length = max([group.length for group in groups] + [len(row.errors[measure]) for row in published])
+    known = {(row.label, row.ensemble): row for row in published}
+    rows = []
+    for group in _with_baseline(groups):
+        label = group.first.label
+        plain = known.pop((label, False), None)
+        cells = [_cell(group.spread(measure, g), group, _at(plain, measure, g)) for g in range(length)]
+        if group.baseline:
+            cells[0] = _cell(baseline(tuple(groups), measure), group, _at(plain, measure, 0))
+        rows.append(Row(group.name, tuple(cells), process=label, series=group.series))
+        paper = known.pop((label, True), None)
+        if group.length > 1 or paper:
+            column = f"ensemble_{measure}"
+            cells = [_cell(group.spread(column, g), group, _at(paper, measure, g)) for g in range(length)]
+            rows.append(Row("  + ensemble", tuple(cells), "ensemble", label, group.series))
+        for by in ("weighted", "selected"):  # on the held-out split, where there is one
+            spreads = [group.spread(f"{by}_{measure}", g) for g in range(length)]
+            if any(spreads):
+                cells = [_cell(spread, group) for spread in spreads]
+                rows.append(Row(f"  + {by} ensemble", tuple(cells), "ensemble", label, group.series))
+    for row in known.values():
+        name = "Baseline" if row.baseline else row.label
+        cells = [Cell(published=row.at(measure, g)) for g in range(length)]
+        told = "  + ensemble" if row.ensemble else f"{name} (not in this study)"
+        kind: Kind = "ensemble" if row.ensemble else "single"
+        rows.append(Row(told, tuple(cells), kind, row.label))
+    number = {"top1_error": "top-1", "top5_error": "top-5"}[measure]
+    return ReportTable(
+        id=id,
+        title=f"{network}: {number} error % on the test set",
+        network=network,
+        columns=tuple(f"Gen #{g}" for g in range(length)),
+        rows=tuple(rows),
+        notes=(_spread_note(groups), *_paper_notes(report, network, groups, published)),
+    )
+
+
+def _measures(
+    report: StudyReport,
+    network: str,
+    groups: Sequence[Group],
+    *,
+    id: str,  # noqa: A002
+) -> ReportTable:
+    length = max(group.length for group in groups)
+    rows = []
+    for group in groups:
+        label = group.first.label
+        row = partial(Row, process=label, series=group.series)
+        for measure in MEASURES:
+            if measure.kind == "ensemble" and group.length == 1:
+                continue
+            cells = [_cell(group.spread(measure.column, g), group, scale=measure.scale) for g in range(length)]
+            told = measure.label if measure.kind == "ensemble" else f"{label} {measure.label}"
+            rows.append(row(told, tuple(cells), measure.kind, digits=measure.digits))
+        targets = [Cell(group.predicted(g)) if g < group.length else Cell() for g in range(length)]
+        rows.append(row("  predicted", tuple(targets), "other", digits=3))
+        if group.length > 1:
+            gains = tuple(_cell(group.gain(g), group) for g in range(length))
+            rows.append(row(f"{label} ensemble gain, points", gains, signed=True))
+        seconds = tuple(_cell(group.spread("train_seconds", g), group, scale=1) for g in range(length))
+        rows.append(row(f"{label} training, seconds", seconds, digits=0))
+    return ReportTable(
+        id=id,
+        title=f"{network}: likelihood, calibration, energy, time",
+        network=network,
+        columns=tuple(f"Gen #{g}" for g in range(length)),
+        rows=tuple(rows),
+        notes=(
+            _spread_note(groups),
+            "primary score: mean largest score over the augmented training set in the last epoch; predicted: "
+            "w_g = 1 - (1 - f_a1)·λ^g. Ensemble gain: how much lower the ensemble's top-1 error is than the network's.",
+        ),
+    )
+
+
+def _cell(spread: Spread | None, group: Group, published: float | None = None, *, scale: float = 100) -> Cell:
+    if spread is None:
+        return Cell(published=published)
+    std = None if spread.std is None else scale * spread.std
+    return Cell(scale * spread.mean, std, spread.n, published, partial=spread.n < len(group.chains))
+
+
+def _minus(spread: Spread | None, other: Spread | None) -> Spread | None:
+    """Return the difference over the seeds that both have."""
+    if spread is None or other is None:
+        return None
+    both = {seed: value - other.values[seed] for seed, value in spread.values.items() if seed in other.values}
+    return Spread(both) if both else None
+
+
+def _at(row: PublishedRow | None, measure: Measure, generation: int) -> float | None:
+    return row.at(measure, generation) if row else None
+
+
+def _with_baseline(groups: Sequence[Group]) -> list[Group]:
+    """Return the groups, before them the baseline where only a D(1.0, λ) has it: that chain's patriarch alone."""
+    strict = [group for group in groups if group.first.strict]
+    if not strict or any(group.baseline for group in strict):
+        return list(groups)
+    alone = tuple(
+        replace(
+            chain,
+            name=chain.name.replace(chain.label, BASELINE),
+            study=chain.study.model_copy(
+                update={"process": chain.study.process.model_copy(update={"lam": 0.0}), "generations": 0}
+            ),
+            generations=chain.generations[:1],
+        )
+        for chain in strict[0].chains
+    )
+    return [Group(strict[0].series, alone), *groups]
+
+
+def _spread_note(groups: Iterable[Group]) -> str:
+    seeds = max((len(group.chains) for group in groups), default=0)
+    if seeds <= 1:
+        return "One seed, n = 1: no spread."
+    return f"Mean ± sample standard deviation over seeds, n = {seeds} where nothing else is said."
+
+
+def _paper_notes(
+    report: StudyReport, network: str, groups: Sequence[Group], published: Sequence[PublishedRow]
+) -> list[str]:
+    point, source = groups[0].first.study, report.study.dataset.source
+    if paper_recipe(source, point.network.name) is None:
+        return [f"The paper has no figures for {network} on {source}."]
+    images = report.manifest.splits["train"].count if report.manifest else None
+    found = deviations(point, num_classes=report.num_classes, images=images)
+    notes = []
+    if published:
+        notes.append(
+            f"paper: its {published[0].table}; difference: ours minus the paper's, in percentage points; "
+            f"{DASH}: not there."
+        )
+    elif point.network.name in PAPER_RESNETS:
+        notes.append("The paper shows its ResNets in figure 2 only, without numbers.")
+    if found:
+        notes.append(f"Not the paper's setting, so that differences are not a reproduction's: {'; '.join(found)}.")
+    else:
+        notes.append("The setting is the paper's, as far as it tells it.")
+    return notes
+
+
+def _number(value: float | None, digits: int, *, signed: bool = False) -> str:
+    if value is None:
+        return DASH
+    return f"{value:+,.{digits}f}" if signed else f"{value:,.{digits}f}"

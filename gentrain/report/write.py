@@ -1,0 +1,57 @@
+"""Make a study's report: gather, compute what figure 1 wants, draw, and write it all beside the study."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gentrain.events import Note, Observer
+from gentrain.report.drawing import draw_file
+from gentrain.report.figures import build_plots, build_styles
+from gentrain.report.formats import FORMATS
+from gentrain.report.gather import gather_study
+from gentrain.report.page import render_page
+from gentrain.report.records import StudyReport
+from gentrain.report.tables import ReportTable, build_tables
+from gentrain.report.training import training_scores
+from gentrain.store import RunStore
+
+REPORT = "report"
+PAGE = "report.html"
+
+
+@dataclass(frozen=True)
+class Written:
+    """A report that was written."""
+
+    report: StudyReport
+    tables: tuple[ReportTable, ...]
+    page: str
+    """Where the page is."""
+
+
+def write_report(store: RunStore, study: str, *, training: bool = True, observe: Observer = lambda _: None) -> Written:
+    """Write a study's report into its folder: the page, the tables in every format, each figure as PNG and SVG.
+
+    Args:
+        store: the run folder.
+        study: name of a study in it, finished or not.
+        training: whether figure 1 is wanted, for which patriarchs predict their training set, once.
+        observe: is told what takes time and what is damaged.
+
+    Raises:
+        ConfigError, StoreError: see `gather.gather_study`; ResourceError: when the folder can't be written.
+    """
+    report = gather_study(store, study)
+    folder = store.study(study) / REPORT
+    for note in report.notes:
+        observe(Note(note, "warning"))
+    scores = training_scores(report, store, folder / "training", observe=observe) if training else ()
+    tables, plots, styles = build_tables(report), build_plots(report, scores), build_styles(report)
+    for name, write in FORMATS.values():
+        folder.write(name, write(tables).encode())
+    for plot in plots:
+        for kind in ("png", "svg"):
+            (folder / "figures").write(f"{plot.id}.{kind}", draw_file(plot, kind))
+    page = render_page(report, tables=tables, plots=plots, styles=tuple(styles.values()), training=scores)
+    folder.write(PAGE, page.encode())
+    return Written(report, tables, f"{folder}/{PAGE}")
