@@ -165,7 +165,7 @@ def _overview(report: StudyReport) -> ReportTable:
                 _minus(ensemble or single, None if group.baseline else reference),
             )
             label = f"{network}  {group.name}" if len(report.networks) > 1 else group.name
-            if last < group.length - 1:
+            if group.last is not None and last < group.length - 1:
                 label += f" (Gen #{last} of {group.length - 1} so far)"
             cells = tuple(_cell(spread, group) for spread in known)
             rows.append(Row(label, cells, process=group.first.label, series=group.series))

@@ -120,4 +120,4 @@ def _tree(network: str, groups: tuple[Group, ...], most: int) -> Tree | None:
         layout.y += ROW + GAP
     last = max(node.x for node in layout.nodes)
     heads = tuple((f"Gen #{g}", LEFT + STEP * g) for g in range((last - LEFT) // STEP + 1))
-    return Tree(network, last + RIGHT, layout.y - ROW, heads, tuple(layout.nodes), tuple(layout.labels))
+    return Tree(network, last + RIGHT, layout.y - ROW + 8, heads, tuple(layout.nodes), tuple(layout.labels))
