@@ -20,7 +20,7 @@ def report_tables(tables: Sequence[ReportTable]) -> list[Table]:
     for table in tables:
         shown = Table(title=Text(table.title), title_justify="left", title_style="bold", caption_justify="left")
         shown.caption = Text("\n".join(table.notes))
-        shown.add_column("")
+        shown.add_column("", no_wrap=True)  # labels stay whole: the figures fold
         for column in table.columns:
             shown.add_column(column, justify="right")
         for line in table.lines():
