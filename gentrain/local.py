@@ -6,6 +6,7 @@ import os
 
 import torch
 
+from gentrain.allocator import keep_freed_memory
 from gentrain.chain import turn_by_lock
 from gentrain.config import Study
 from gentrain.engine import Worker, train_generation
@@ -21,6 +22,7 @@ class LocalRunner:
 
     def __init__(self, study: Study, *, store: RunStore, data: str, observe: Observer) -> None:
         self.check(study)
+        keep_freed_memory()
         self.study, self.store, self.data, self.observe = study, store, data, observe
         self.turn = turn_by_lock(store)
         cuda = study.device != "cpu" and torch.cuda.is_available()
