@@ -38,6 +38,7 @@ from gentrain.lineage import PatriarchSpec
 from gentrain.meter import EPOCHS_SCHEMA, Meter
 from gentrain.metrics import score
 from gentrain.models import build_model
+from gentrain.models.fold import fold
 from gentrain.predictions import encode_predictions
 from gentrain.schedule import learning_rate
 from gentrain.store import (
@@ -191,6 +192,8 @@ class _Generation:
         if isinstance(task, PatriarchSpec):
             return PatriarchTask(eta=task.eta, k=task.k or 2)
         teacher = load_network(task.teacher, self.job.store)
+        if task.teacher_pass == "folded":
+            teacher = fold(teacher)
         return StudentTask(self._to_device(teacher), lam=task.lam, temperature=task.temperature)
 
     def _parallel(self, model: nn.Module) -> nn.Module:

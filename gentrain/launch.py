@@ -49,6 +49,22 @@ def check_networks(study: Study, manifest: Manifest) -> None:
             raise ConfigError(f"{study.name}: {error}") from None
 
 
+def tell_slow_precision(study: Study, manifest: Manifest, observe: Observer) -> None:
+    """Say in a line when this machine's CPU is slow in the study's precision; a look of a second, for CPUs only."""
+    import torch
+
+    from gentrain.precision import quick_batch, time_precisions, told_slow, worker_threads
+
+    if study.device != "cpu" and torch.cuda.is_available():
+        return
+    name = study.network.name
+    shape = {"num_classes": len(manifest.classes), "height": manifest.height, "width": manifest.width}
+    if batch := quick_batch(name, batch=study.recipe.batch_size, **shape):
+        seconds = time_precisions(name, batch=batch, threads=worker_threads(study), device=torch.device("cpu"), **shape)
+        if told := told_slow(name, study.precision, seconds):
+            observe(Note(told, "warning"))
+
+
 def plan_study(study: Study, *, runs: str, devices: float, price: float | None, measure: bool = False) -> Plan:
     """Return what the study's whole grid will cost; nothing is prepared, written or started, but to `measure`."""
     store = RunStore(runs)
@@ -117,6 +133,8 @@ def launch_chain(
             probe(address)
     data = prepare_data(study, store=store, observe=observe)
     check_networks(study, data.manifest)
+    if address is None:
+        tell_slow_precision(study, data.manifest, observe)
     chain = build_chain(study, data=data.manifest.fingerprint, num_classes=data.num_classes)
     record = StudyRecord(study, store=store)
     record.begin([chain])
@@ -165,6 +183,8 @@ def launch_sweep(
         probe(address)
     data = prepare_data(study, store=store, observe=observe)
     check_networks(study, data.manifest)
+    if address is None:
+        tell_slow_precision(study, data.manifest, observe)
     forest = build_forest(study, data=data.manifest.fingerprint, num_classes=data.num_classes)
     points = dict(zip((chain.name for chain in forest.chains), study.points(), strict=True))
     record = StudyRecord(study, store=store)

@@ -40,6 +40,7 @@ class StudentSpec(_Frozen):
     lam: float
     temperature: float
     teacher: str
+    teacher_pass: Literal["exact", "folded"] = "exact"
 
 
 class NetworkSpec(_Frozen):
@@ -68,6 +69,8 @@ class GenerationSpec(_Frozen):
         identity = self.model_dump(mode="json")
         if self.recipe.pictures is None:
             del identity["recipe"]["pictures"]
+        if identity["task"].get("teacher_pass") == "exact":
+            del identity["task"]["teacher_pass"]
         canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
@@ -114,7 +117,12 @@ def build_chain(study: Study, *, data: str, num_classes: int) -> Chain:
         if generation == 0:
             task = PatriarchSpec(eta=process.eta, k=settings.k if process.eta > 0 else None)
         else:
-            task = StudentSpec(lam=process.lam_at(generation), temperature=settings.temperature, teacher=specs[-1].key)
+            task = StudentSpec(
+                lam=process.lam_at(generation),
+                temperature=settings.temperature,
+                teacher=specs[-1].key,
+                teacher_pass=study.teacher_pass,
+            )
         specs.append(
             GenerationSpec(
                 data=data,

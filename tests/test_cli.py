@@ -27,6 +27,7 @@ OPTIONS = {
     "sweep": ["STUDY.yaml", "--data", "--runs", "--set", "--json", "--extend", "--address"],
     "status": ["STUDY", "--runs", "--json"],
     "prepare": ["STUDY.yaml", "--data", "--runs", "--skip-broken", "--set", "--json"],
+    "doctor": ["STUDY.yaml", "--data", "--runs", "--set", "--json"],
     "evaluate": ["STUDY", "--chain", "--generation", "--ensemble", "--split", "--runs", "--json"],
 }  # fmt: skip
 
