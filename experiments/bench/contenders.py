@@ -45,7 +45,8 @@ class Entry:
     teacher: str
     """Key of a finished generation in `runs`."""
     precision: str = "bf16"
-    teacher_pass: str = "exact"
+    seed: int = 0
+    """Another for every contender, so that two of gentrain's don't want one generation."""
 
     @property
     def sizes(self) -> list[int]:
@@ -184,8 +185,8 @@ def _torchdistill(entry: Entry) -> Callable[[], None]:
         {},
         {
             "num_epochs": 1,
-            "teacher": {"requires_grad": False},
-            "student": {"requires_grad": True},
+            "teacher": {"requires_grad": False, "forward_proc": "forward_batch_only"},
+            "student": {"requires_grad": True, "forward_proc": "forward_batch_only"},
             "criterion": {"key": "WeightedSumLoss", "kwargs": {"sub_terms": {"kd": {"criterion": loss, "weight": 1}}}},
             "optimizer": {"key": "SGD", "kwargs": rates},
         },
@@ -227,15 +228,26 @@ def endless_batches(entry: Entry) -> Iterator[Any]:
 
 
 def load_images(entry: Entry) -> list[tuple[Any, int]]:
-    """Return (PIL image, label) of the training set's first block."""
+    """Return (PIL image, label) of the images of a block."""
+    import numpy as np
     from PIL import Image
 
-    from gentrain.config import DatasetConfig
-    from gentrain.data.sources import load_source
+    from gentrain.data.beton import BetonReader
 
-    found = load_source(DatasetConfig(source="cifar100", path=entry.data, limit=entry.images // 100))
-    split = found.splits["train"]
-    return [(Image.fromarray(pixels), int(label)) for pixels, label in zip(split.images, split.labels, strict=True)]
+    path = prepared(entry).split_path("train")
+    reader = BetonReader(path, batch_size=entry.images, threads=1)
+    ((pixels, labels, _),) = reader.read(np.arange(entry.images))
+    found = pixels.permute(0, 2, 3, 1).numpy()
+    return [(Image.fromarray(image), label) for image, label in zip(found, labels.tolist(), strict=True)]
+
+
+def prepared(entry: Entry) -> Any:
+    """Return the block's images as gentrain prepares them, once in a run of the suite."""
+    from gentrain.config import DatasetConfig
+    from gentrain.data.prepare import prepare
+
+    config = DatasetConfig(source="cifar100", path=entry.data, limit=entry.images // 100)
+    return prepare(config, Path(entry.runs) / "data")
 
 
 class _Images:

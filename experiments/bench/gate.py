@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 POLL_SECONDS = 0.005
-WARNING_SECONDS = 900.0
+LONGEST_SECONDS = 900.0
 
 
 class Stopped(Exception):  # noqa: N818  (an order, not an error)
@@ -53,9 +53,10 @@ class Gate:
         answer, started = self.folder / f"done-{block}", time.monotonic()
         while not answer.exists():
             if not alive():
-                raise SystemExit(f"{self.folder}: the contender has ended; see {self.folder / 'log.txt'}")
-            if time.monotonic() - started > WARNING_SECONDS:
-                raise SystemExit(f"{self.folder}: no answer in {WARNING_SECONDS:g} s; see {self.folder / 'log.txt'}")
+                told = (self.folder / "log.txt").read_text().splitlines()[-5:]
+                raise SystemExit(f"{self.folder}: the contender has ended: {' | '.join(told)}")
+            if time.monotonic() - started > LONGEST_SECONDS:
+                raise SystemExit(f"{self.folder}: no answer to block {block} in {LONGEST_SECONDS:g} s")
             time.sleep(POLL_SECONDS)
         found: dict[str, Any] = json.loads(answer.read_text())
         return found

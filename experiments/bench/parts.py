@@ -8,10 +8,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from contenders import MEAN, STD, Entry, endless_batches
+from contenders import MEAN, STD, Entry, endless_batches, prepared
 from race import NAMES, SHAPES, ratio_row
 from ray_contender import study
 
@@ -41,12 +40,10 @@ def loader(*, data: str, runs: str, rounds: int) -> list[dict[str, Any]]:
 
     from gentrain.data.augment import augment, normalise
     from gentrain.data.loader import Loader
-    from gentrain.data.prepare import prepare
 
     torch.set_num_threads(2)
     entry = _entry("resnet20", data=data, runs=runs)
-    prepared = prepare(study(entry).dataset, Path(runs) / "data")
-    ours = Loader(prepared.split_path("train"), batch_size=128, shuffle=True, threads=2)
+    ours = Loader(prepared(entry).split_path("train"), batch_size=128, shuffle=True, threads=2)
     theirs = endless_batches(entry)
 
     def own() -> float:

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from contenders import Entry
+from contenders import Entry, prepared
 from gate import Gate
 
 HERE = Path(__file__).parent
@@ -41,6 +41,7 @@ def race(network: str, task: str, *, rounds: int, data: str, runs: str, teacher:
     if task == "student":
         field["torchdistill"] = replace(entry, kind="torchdistill")
         field["without teacher"] = replace(entry, kind="gentrain", task="patriarch")
+    prepared(entry)  # before they all start
     found = run_field(field, rounds=rounds)
     return _rows(found, name=f"{NAMES.get(network, network)} {task}", images=images)
 
@@ -84,7 +85,7 @@ def ratio_row(
 
 def _start(entry: Entry, folder: Path) -> tuple[Gate, subprocess.Popen[bytes]]:
     folder.mkdir()
-    entry = replace(entry, gate=str(folder))
+    entry = replace(entry, gate=str(folder), seed=int(folder.name))
     entry.write(folder / "entry.json")
     paths = os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH"))))
     with (folder / "log.txt").open("wb") as log:

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from contenders import ETA, LAM, Entry, K
+from contenders import ETA, LAM, Entry, K, prepared
 from gate import Gate, Stopped
 
 ENDLESS = 100_000
@@ -22,6 +22,7 @@ def study(entry: Entry, *, epochs: int = ENDLESS) -> Any:
         "network": {"name": entry.network},
         "recipe": {"epochs": epochs, "batch_size": entry.batch, "milestones": [], "learning_rate": 0.01},
         "generations": 1,
+        "seed": entry.seed,
         "precision": entry.precision,
         "device": "cpu",
         "workers": entry.workers,
@@ -45,11 +46,9 @@ def spec(entry: Entry, wanted: Any, fingerprint: str) -> Any:
 def run_generation(entry: Entry) -> None:
     """Train the entry's generation on Ray, epoch by epoch through the gate."""
     from gentrain.cluster.session import ray_session
-    from gentrain.data.prepare import prepare
     from gentrain.store import RunStore
 
-    wanted, store = study(entry), RunStore(entry.runs)
-    data = prepare(wanted.dataset, store.data)
+    wanted, store, data = study(entry), RunStore(entry.runs), prepared(entry)
     cpus = entry.workers * entry.threads
     with ray_session(address=None, log=Path(entry.gate) / "ray.log", cpus=cpus):
         from gentrain.cluster import trainer
