@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test slow cluster-test setup browser lint types layers unit docs fmt clean
+.PHONY: demo test bench slow cluster-test setup browser lint types layers unit docs fmt clean
 
 demo: $(STAMP)
 	$(BIN)/gentrain chain experiments/quickstart.yaml
@@ -13,6 +13,11 @@ test: lint types layers unit
 
 slow: $(STAMP)
 	$(BIN)/pytest -m slow
+
+# What a step costs against its arithmetic, a plain script and torchdistill: make bench DATA=DIR (CIFAR-100 as Parquet).
+bench: $(STAMP)
+	$(BIN)/pip install -q --disable-pip-version-check -e '.[bench]'
+	$(BIN)/python experiments/bench/bench.py $(if $(DATA),--data $(DATA)) $(if $(ONLY),--only $(ONLY))
 
 # ray up, gentrain sweep, ray down over ssh on two machines made of namespaces: minutes, and root.
 cluster-test: $(STAMP)

@@ -294,6 +294,28 @@ def report(
         sys.stdout.write(FORMATS[form][1](made.tables))
 
 
+@app.command()
+def doctor(
+    study: StudyArgument = None,
+    data: DataOption = None,
+    runs: RunsOption = "runs",
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell whether this machine is fit for a study, and which precision is faster here; exit status 1 if not fit."""
+    from gentrain.config import load_study
+    from gentrain.doctor import examine
+    from gentrain.view import doctor_tables, print_json, show
+
+    found = examine(load_study(study or QUICKSTART, overrides=settings or (), dataset__path=data), runs=runs)
+    if as_json:
+        print_json(found.rows(), sys.stdout)
+    else:
+        show(*doctor_tables(found))
+    if not found.healthy:
+        raise typer.Exit(1)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; users' mistakes are one line on standard error and exit status 2."""
     sys.exit(run(arguments))

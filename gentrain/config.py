@@ -214,6 +214,10 @@ class Study(Settings):
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of initial weights, order and augmentation.")
     precision: Literal["bf16", "fp32"] = Field("bf16", description="Autocast of the convolutions; losses are fp32.")
     sync_batchnorm: bool = Field(False, description="One BatchNorm statistic over all workers (GPU only).")
+    teacher_pass: Literal["exact", "folded"] = Field(
+        "exact",
+        description="folded: the teacher's BatchNorms go into its convolutions; faster, other last bits in its logits.",
+    )
     workers: int = Field(1, ge=1, description="Data-parallel processes of a generation.")
     cpus_per_worker: int | None = Field(None, ge=1, description="CPU threads a worker; default: an equal share.")
     gpus_per_worker: float | None = Field(

@@ -200,7 +200,7 @@ class _Generation:
         if isinstance(task, PatriarchSpec):
             return PatriarchTask(eta=task.eta or 0.0, k=task.k or 2)
         assert isinstance(task, StudentSpec)
-        teacher = load_teacher(task.teachers, self.job.store)
+        teacher = load_teacher(task.teachers, self.job.store, folded=task.teacher_pass == "folded")
         return StudentTask(self._to_device(teacher), lam=task.lam, temperature=task.temperature)
 
     def _parallel(self, model: nn.Module) -> nn.Module:

@@ -18,6 +18,7 @@ from gentrain.data.share import obtain
 from gentrain.errors import StoreError
 from gentrain.lineage import GenerationSpec
 from gentrain.models import build_model
+from gentrain.models.fold import fold
 from gentrain.models.mean import MeanOfNetworks
 from gentrain.store import MODEL, SPEC, RunStore
 
@@ -60,13 +61,14 @@ def load_network(key: str, store: RunStore) -> nn.Module:
     return model
 
 
-def load_teacher(keys: Sequence[str], store: RunStore) -> nn.Module:
-    """Return the network that teaches: a finished generation's, or the mean of several.
+def load_teacher(keys: Sequence[str], store: RunStore, *, folded: bool) -> nn.Module:
+    """Return the network that teaches: a finished generation's, or the mean of several; each `folded` (see `fold`).
 
     Raises:
         StoreError: when one is missing or damaged.
     """
     networks = [load_network(key, store) for key in keys]
+    networks = [fold(network) for network in networks] if folded else networks
     return networks[0] if len(networks) == 1 else MeanOfNetworks(networks)
 
 

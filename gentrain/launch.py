@@ -23,7 +23,7 @@ from gentrain.given import GivenNetworks
 from gentrain.lineage import Chain, GenerationSpec, build_chain, build_forest
 from gentrain.plan import Measured, Plan, make_plan, starting_order, urgencies
 from gentrain.record import StudyRecord
-from gentrain.store import EPOCHS, RunStore
+from gentrain.store import DONE, EPOCHS, RunStore
 
 MEASURED_STEPS = 15
 
@@ -49,6 +49,22 @@ def check_networks(study: Study, manifest: Manifest) -> None:
             check_fits(network, num_classes=len(manifest.classes), height=manifest.height, width=manifest.width)
         except ValueError as error:
             raise ConfigError(f"{study.name}: {error}") from None
+
+
+def tell_slow_precision(study: Study, manifest: Manifest, observe: Observer) -> None:
+    """Say in a line when this machine's CPU is slow in the study's precision; a look of a second, for CPUs only."""
+    import torch
+
+    from gentrain.precision import quick_batch, time_precisions, told_slow, worker_threads
+
+    if study.device != "cpu" and torch.cuda.is_available():
+        return
+    name = study.network.name
+    shape = {"num_classes": len(manifest.classes), "height": manifest.height, "width": manifest.width}
+    if batch := quick_batch(name, batch=study.recipe.batch_size, **shape):
+        seconds = time_precisions(name, batch=batch, threads=worker_threads(study), device=torch.device("cpu"), **shape)
+        if told := told_slow(name, study.precision, seconds):
+            observe(Note(told, "warning"))
 
 
 def plan_study(study: Study, *, runs: str, devices: float, price: float | None, measure: bool = False) -> Plan:
@@ -115,6 +131,8 @@ def launch_chain(
     record = StudyRecord(study, store=store)
     record.begin([chain])
     observe = recording(record, observe)
+    if address is None and any(store.generation(key).folder.read(DONE) is None for key in chain.keys[chain.given :]):
+        tell_slow_precision(study, data.manifest, observe)
     if local:
         from gentrain.local import LocalRunner
 
@@ -190,6 +208,8 @@ def launch_sweep(
             study, store=store, data=data.manifest.fingerprint, num_classes=data.num_classes, devices=math.inf
         )
         chains = starting_order(plan, missing)
+        if address is None:
+            tell_slow_precision(study, data.manifest, observe)
         tell = recording(record, observe)
         if local:
             from gentrain.local import run_chains

@@ -54,6 +54,7 @@ class StudentSpec(_Frozen):
     lam: float
     temperature: float
     teacher: str
+    teacher_pass: Literal["exact", "folded"] = "exact"
     members: tuple[str, ...] = ()
     """Of an ensemble of several as teacher: all their keys, in order; `teacher` is the last."""
 
@@ -99,6 +100,8 @@ class GenerationSpec(_Frozen):
         for later in ("mass", "members"):
             if not identity["task"].get(later):
                 identity["task"].pop(later, None)
+        if identity["task"].get("teacher_pass") == "exact":
+            del identity["task"]["teacher_pass"]
         canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
@@ -175,7 +178,7 @@ def build_chain(study: Study, *, data: str, num_classes: int, resolve: Resolve =
         task = (
             _patriarch(process, num_classes)
             if lam is None
-            else _student(process, lam, teachers=tuple(s.key for s in specs))
+            else _student(process, lam, teachers=tuple(s.key for s in specs), teacher_pass=study.teacher_pass)
         )
         generation = len(specs)
         specs.append(
@@ -217,9 +220,16 @@ def _patriarch(process: Process, num_classes: int) -> PatriarchSpec:
     return PatriarchSpec(eta=process.eta, k=k if process.eta else None)
 
 
-def _student(process: Process, lam: float, *, teachers: tuple[str, ...]) -> StudentSpec:
-    members = teachers if process.teacher == "ensemble" and len(teachers) > 1 else ()
-    return StudentSpec(lam=lam, temperature=process.temperature, teacher=teachers[-1], members=members)
+def _student(
+    process: Process, lam: float, *, teachers: tuple[str, ...], teacher_pass: Literal["exact", "folded"]
+) -> StudentSpec:
+    return StudentSpec(
+        lam=lam,
+        temperature=process.temperature,
+        teacher=teachers[-1],
+        teacher_pass=teacher_pass,
+        members=teachers if process.teacher == "ensemble" and len(teachers) > 1 else (),
+    )
 
 
 def _given_label(specs: Sequence[GenerationSpec]) -> str:

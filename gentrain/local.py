@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from gentrain.allocator import keep_freed_memory
 from gentrain.chain import run_chain, turn_by_lock
 from gentrain.config import Study
 from gentrain.engine import Worker, train_generation
@@ -22,6 +23,7 @@ class LocalRunner:
 
     def __init__(self, study: Study, *, store: RunStore, data: str, observe: Observer) -> None:
         self.check(study)
+        keep_freed_memory()
         self.study, self.store, self.data, self.observe = study, store, data, observe
         self.turn = turn_by_lock(store)
         cuda = study.device != "cpu" and torch.cuda.is_available()

@@ -31,6 +31,7 @@ OPTIONS = {
                 "--json", "--smoke"],
     "evaluate": ["STUDY", "--chain", "--generation", "--ensemble", "--ensemble-kind", "--split", "--runs", "--json"],
     "report": ["STUDY", "--format", "--no-training-scores", "--runs", "--json"],
+    "doctor": ["STUDY.yaml", "--data", "--runs", "--set", "--json"],
 }  # fmt: skip
 
 

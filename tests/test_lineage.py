@@ -148,6 +148,12 @@ def test_the_keys_of_old_studies_stay():
     assert keys("network.students=resnet14", "precision=fp32", "seed=3")[2] == "3b3e5f74125dd1bc"
 
 
+def test_a_folded_teacher_makes_other_students():
+    folded = keys("teacher_pass=folded")
+    assert folded[0] == keys()[0]
+    assert not set(folded[1:]) & set(keys())
+
+
 def test_students_may_have_another_network():
     found = chain("network.students=resnet14", "generations=2")
     assert [spec.network.name for spec in found.specs] == ["resnet20", "resnet14", "resnet14"]

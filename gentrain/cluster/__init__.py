@@ -5,6 +5,8 @@ Ray reads its environment when it is imported, so what gentrain asks of it is se
 
 import os
 
+from gentrain.allocator import HUGE_PAGES
+
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # without it the dashboard's Train page is empty
@@ -12,6 +14,7 @@ _ENVIRONMENT = {
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "1800",  # a machine may have to be bought and booted; the default is 60
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    HUGE_PAGES: "1",  # torch reads it before a worker gets to run anything of ours
 }
 for _name, _value in _ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)

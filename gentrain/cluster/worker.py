@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gentrain.allocator import keep_freed_memory
 from gentrain.errors import GentrainError
 
 
@@ -15,6 +16,8 @@ def train_worker(config: dict[str, Any]) -> None:
 
     Such an error is raised on every rank at the same point (see the engine), so no worker waits for another.
     """
+    keep_freed_memory()
+
     import ray.train.torch
     import torch
 

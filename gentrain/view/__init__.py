@@ -10,6 +10,7 @@ from rich.console import Console, RenderableType
 
 from gentrain.view.base import View, open_view
 from gentrain.view.chain import ChainLines, ChainTable
+from gentrain.view.doctor import doctor_tables
 from gentrain.view.report import report_tables
 from gentrain.view.sweep import SweepLines, SweepTable
 from gentrain.view.tables import (
@@ -29,6 +30,7 @@ __all__ = [
     "SweepLines",
     "SweepTable",
     "View",
+    "doctor_tables",
     "evaluation_tables",
     "forest_tree",
     "manifest_table",

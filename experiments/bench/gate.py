@@ -1,0 +1,72 @@
+"""How contenders take turns: each is a process of its own that works a block when it's told to, and waits meanwhile.
+
+A gate is a folder. `go-3` in it lets block 3 begin, `done-3` holds what it took; `stop` ends the contender. Files work
+across whatever starts the processes, Ray's workers included.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+POLL_SECONDS = 0.005
+LONGEST_SECONDS = 900.0
+
+
+class Stopped(Exception):  # noqa: N818  (an order, not an error)
+    """The contender is no longer needed."""
+
+
+class Gate:
+    """One contender's folder, from both sides."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    # The contender's side
+
+    def wait(self, block: int) -> None:
+        """Return once block `block` may begin.
+
+        Raises:
+            Stopped: when no more blocks will come.
+        """
+        while not (self.folder / f"go-{block}").exists():
+            if (self.folder / "stop").exists():
+                raise Stopped
+            time.sleep(POLL_SECONDS)
+
+    def done(self, block: int, **facts: Any) -> None:
+        """Say that a block is over, and what it took."""
+        facts["peak_bytes"] = _peak_bytes()
+        part = self.folder / f"part-{block}"
+        part.write_text(json.dumps(facts))
+        part.rename(self.folder / f"done-{block}")
+
+    # The other side
+
+    def run(self, block: int, *, alive: Any) -> dict[str, Any]:
+        """Let the contender do a block and return what it took; `alive()` tells whether its process still runs."""
+        (self.folder / f"go-{block}").touch()
+        answer, started = self.folder / f"done-{block}", time.monotonic()
+        while not answer.exists():
+            if not alive():
+                told = (self.folder / "log.txt").read_text().splitlines()[-5:]
+                raise SystemExit(f"{self.folder}: the contender has ended: {' | '.join(told)}")
+            if time.monotonic() - started > LONGEST_SECONDS:
+                raise SystemExit(f"{self.folder}: no answer to block {block} in {LONGEST_SECONDS:g} s")
+            time.sleep(POLL_SECONDS)
+        found: dict[str, Any] = json.loads(answer.read_text())
+        return found
+
+    def stop(self) -> None:
+        """Let the contender end."""
+        (self.folder / "stop").touch()
+
+
+def _peak_bytes() -> int:
+    """Return the most memory that this process ever held."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024

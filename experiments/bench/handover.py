@@ -1,0 +1,112 @@
+"""Between two generations on Ray: what each second from one's last step to the next one's first is spent on."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from contenders import Entry
+from ray_contender import study
+
+MARKS = (
+    ("evaluation", "trained", "evaluated"),
+    ("last checkpoint", "evaluated", "saved"),
+    ("predictions and DONE", "saved", "finished"),
+    ("Ray ends the group", "finished", "over"),
+    ("verification and results", "over", "asked"),
+    ("Ray starts the group", "asked", "entered"),
+    ("imports", "entered", "imported"),
+    ("data verified, network built", "imported", "built"),
+    ("teacher and loaders", "built", "ready"),
+)
+
+
+class Marks:
+    """A file to which several processes write when something happened."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __call__(self, name: str, generation: int) -> None:
+        """Note that it's now."""
+        with self._path.open("a") as file:
+            file.write(json.dumps([name, generation, time.time()]) + "\n")
+
+    def read(self) -> dict[tuple[str, int], float]:
+        """Return the last time of every mark, by name and generation."""
+        return {(name, g): t for name, g, t in map(json.loads, self._path.read_text().splitlines())}
+
+
+def measure_handover(entry: Entry) -> dict[str, float]:
+    """Train a patriarch and a student of one epoch each on Ray; return the seconds between them by what they're for."""
+    from gentrain.cluster.session import ray_session
+    from gentrain.data.prepare import prepare
+    from gentrain.lineage import build_chain
+    from gentrain.store import RunStore
+
+    wanted = study(entry, epochs=1)
+    with tempfile.TemporaryDirectory(prefix="gentrain-handover-") as folder:
+        store, path = RunStore(folder), Path(folder) / "marks"
+        mark = Marks(path)
+        data = prepare(wanted.dataset, store.data)
+        chain = build_chain(wanted, data=data.manifest.fingerprint, num_classes=100)
+        cpus = entry.workers * entry.threads
+        with ray_session(address=None, log=Path(folder) / "ray.log", cpus=cpus):
+            from gentrain.chain import run_chain
+            from gentrain.cluster import trainer
+
+            class Runner(trainer.RayRunner):
+                def run_generation(self, spec: Any, *, weights_done: bool = False) -> None:
+                    mark("asked", spec.generation)
+                    super().run_generation(spec, weights_done=weights_done)
+                    mark("over", spec.generation)
+
+            def worker(config: dict[str, Any], marks: str = str(path)) -> None:
+                from handover import marked_worker
+
+                marked_worker(config, marks)
+
+            trainer.train_worker = worker
+            runner = Runner(wanted, store=store, data=data.folder.name, chain="handover", observe=lambda _: None)
+            run_chain(chain, study=wanted, store=store, runner=runner, observe=lambda _: None)
+        times = mark.read()
+    before = {"trained", "evaluated", "saved", "finished", "over"}
+    at = {name: times[name, 0 if name in before else 1] for _, *pair in MARKS for name in pair}
+    found = {what: at[end] - at[begin] for what, begin, end in MARKS}
+    return {"all of it": at["ready"] - at["trained"], **found}
+
+
+def marked_worker(config: dict[str, Any], path: str) -> None:
+    """Do what gentrain's worker does, and mark its steps."""
+    mark, generation = Marks(Path(path)), config["job"].spec.generation
+    mark("entered", generation)
+    from gentrain import engine
+    from gentrain.cluster.worker import train_worker
+
+    mark("imported", generation)
+
+    class Marked(engine._Generation):  # noqa: SLF001  (what is measured is the engine itself)
+        def __init__(self, *rest: Any) -> None:
+            super().__init__(*rest)
+            mark("built", generation)
+
+        def _epoch(self, epoch: int, **rest: Any) -> dict[str, Any]:
+            mark("ready", generation)
+            row = super()._epoch(epoch, **rest)
+            mark("trained", generation)
+            return row
+
+        def _save(self, *rest: Any) -> None:
+            mark("evaluated", generation)
+            super()._save(*rest)
+            mark("saved", generation)
+
+        def _finish(self) -> None:
+            super()._finish()
+            mark("finished", generation)
+
+    engine._Generation = Marked  # noqa: SLF001
+    train_worker(config)

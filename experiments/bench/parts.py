@@ -1,0 +1,158 @@
+"""What is measured apart from the races: loading, preparing, the teacher's two passes, between two generations."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+from contenders import MEAN, STD, Entry, endless_batches, prepared
+from race import NAMES, SHAPES, ratio_row
+from ray_contender import study
+
+BATCHES = 20
+"""Of a loader's block."""
+
+
+def _entry(network: str, *, data: str, runs: str, **rest: Any) -> Entry:
+    batch, images = SHAPES.get(network, (128, 1600))
+    fields = {"workers": 1, "threads": 2, "gate": "", "teacher": ""} | rest
+    return Entry("gentrain", network, "patriarch", batch, images, data=data, runs=runs, **fields)
+
+
+def finished_teacher(network: str, *, data: str, runs: str) -> str:
+    """Train a patriarch for one short epoch, so that students have a teacher; return its key."""
+    from gentrain.launch import launch_chain
+
+    wanted = study(_entry(network, data=data, runs=runs), epochs=1).model_copy(update={"generations": 0})
+    (row,) = launch_chain(wanted, runs=runs, observe=lambda _: None, local=True)
+    key: str = row["key"]
+    return key
+
+
+def loader(*, data: str, runs: str, rounds: int) -> list[dict[str, Any]]:
+    """FFCV with augmentation of whole batches against DataLoader with torchvision's transforms."""
+    import torch
+
+    from gentrain.data.augment import augment, normalise
+    from gentrain.data.loader import Loader
+
+    torch.set_num_threads(2)
+    entry = _entry("resnet20", data=data, runs=runs)
+    ours = Loader(prepared(entry).split_path("train"), batch_size=128, shuffle=True, threads=2)
+    theirs = endless_batches(entry)
+
+    def own() -> float:
+        started, images = time.perf_counter(), 0
+        for epoch in range(rounds):
+            for batch in ours.epoch(epoch):
+                pixels = augment(batch.images, batch.indices, seed=0, epoch=epoch, pad=4, flip=True)
+                images += len(normalise(pixels, mean=MEAN, std=STD))
+        return images / (time.perf_counter() - started)
+
+    def other() -> float:
+        started, images = time.perf_counter(), 0
+        for _ in range(BATCHES):
+            images += len(next(theirs)[0])
+        return images / (time.perf_counter() - started)
+
+    own(), other()
+    pairs = [(own(), other()) for _ in range(rounds)]
+    fast, slow = zip(*pairs, strict=True)
+    return [
+        ratio_row("loader: FFCV and augmentation of batches / DataLoader and torchvision", fast, slow, unit="× speed"),
+        ratio_row("loader: FFCV and augmentation of batches", fast, [1.0] * rounds, unit="images/s"),
+    ]
+
+
+_PREPARE = """
+import json, sys, time
+from pathlib import Path
+from gentrain.config import DatasetConfig
+from gentrain.data.prepare import prepare
+config = DatasetConfig(source="cifar100", path=sys.argv[1])
+started = time.perf_counter()
+data = prepare(config, Path(sys.argv[2]))
+seconds = time.perf_counter() - started
+peak = next(l for l in open("/proc/self/status") if l.startswith("VmHWM"))
+count = sum(info.count for info in data.manifest.splits.values())
+print(json.dumps({"speed": count / seconds, "bytes": int(peak.split()[1]) * 1024}))
+"""
+
+
+def preparation(*, data: str, runs: str, rounds: int) -> list[dict[str, Any]]:
+    """Compile the whole of CIFAR-100, imports not counted."""
+    found = []
+    for _ in range(min(3, rounds)):
+        with tempfile.TemporaryDirectory(dir=runs) as folder:
+            told = subprocess.run([sys.executable, "-c", _PREPARE, data, folder], capture_output=True, check=True)
+        found.append(json.loads(told.stdout.splitlines()[-1]))
+    once = [1.0] * len(found)
+    return [
+        ratio_row("preparation of CIFAR-100", [f["speed"] for f in found], once, unit="images/s"),
+        ratio_row("preparation of CIFAR-100: peak memory", [f["bytes"] / 1e9 for f in found], once, unit="GB"),
+    ]
+
+
+def handover(*, data: str, runs: str, rounds: int) -> list[dict[str, Any]]:
+    """Seconds between a generation's last step and the next one's first, by what they are spent on."""
+    from handover import measure_handover
+
+    entry = _entry("resnet20", data=data, runs=runs)
+    found = [measure_handover(entry) for _ in range(min(3, rounds))]
+    return [
+        ratio_row(f"between generations: {name}", [f[name] for f in found], [1.0] * len(found), unit="s")
+        for name in found[0]
+    ]
+
+
+def teacher(*, data: str, runs: str, rounds: int) -> list[dict[str, Any]]:
+    """The teacher's pass alone: exact, and with BatchNorms folded into convolutions; what that does to its logits."""
+    import torch
+
+    from gentrain.allocator import keep_freed_memory
+    from gentrain.inference import autocast, load_network, to_device
+    from gentrain.models.fold import fold
+    from gentrain.store import RunStore
+
+    keep_freed_memory()
+    torch.set_num_threads(2)
+    cpu = torch.device("cpu")
+    rows = []
+    for network, (batch, _) in SHAPES.items():
+        key = finished_teacher(network, data=data, runs=runs)
+        exact = to_device(load_network(key, RunStore(runs)).eval(), cpu)
+        folded = to_device(fold(load_network(key, RunStore(runs)).eval()), cpu)
+        images = torch.randn(batch, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+        times: dict[str, list[float]] = {"exact": [], "folded": []}
+        logits = {}
+        for _ in range(3 * rounds):
+            for name, model in (("exact", exact), ("folded", folded)):
+                started = time.perf_counter()
+                with torch.no_grad(), autocast(cpu, "bf16"):
+                    logits[name] = model(images).float()
+                times[name].append(time.perf_counter() - started)
+        with torch.no_grad():
+            true = exact(images)
+        named = f"{NAMES[network]} teacher"
+        rows.append(ratio_row(f"{named}: folded / exact", times["exact"], times["folded"], unit="× speed"))
+        for name, found in logits.items():
+            away = float((found - true).abs().mean() / true.std())
+            rows.append(
+                ratio_row(
+                    f"{named}: {name} in bf16, mean distance from fp32's logits", [away], [1.0], unit="of their std"
+                )
+            )
+    return rows
+
+
+PARTS: dict[str, Callable[..., list[dict[str, Any]]]] = {
+    "loader": loader,
+    "prepare": preparation,
+    "teacher": teacher,
+    "handover": handover,
+}

@@ -1,0 +1,129 @@
+"""Contenders against each other.
+
+All are resident and take turns at short blocks, so that what the machine does besides falls on all of them. A ratio is
+taken within each round; its median, lowest and highest are reported.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from contenders import Entry, prepared
+from gate import Gate
+
+HERE = Path(__file__).parent
+WARM_UP = 2
+"""Rounds that don't count."""
+ONE, TWO = "gentrain, 1 worker × 2 threads", "gentrain, 2 workers × 1 thread"
+SHAPES = {"resnet20": (128, 1600), "densenet100": (64, 400)}
+"""Batch and images of a block by network: a block takes seconds on two cores."""
+NAMES = {"resnet20": "ResNet-20", "densenet100": "DenseNet-100"}
+
+
+def race(network: str, task: str, *, rounds: int, data: str, runs: str, teacher: str) -> list[dict[str, Any]]:
+    """Let everything train `network` and return the rows."""
+    batch, images = SHAPES.get(network, (128, 1600))
+    entry = Entry("ideal", network, task, batch, images, 1, 2, data, runs, "", teacher)
+    field = {
+        "ideal": entry,
+        ONE: replace(entry, kind="gentrain"),
+        TWO: replace(entry, kind="gentrain", workers=2, threads=1),
+        "plain script": replace(entry, kind="plain"),
+    }
+    if task == "student":
+        field["torchdistill"] = replace(entry, kind="torchdistill")
+        field["without teacher"] = replace(entry, kind="gentrain", task="patriarch")
+    prepared(entry)  # before they all start
+    found = run_field(field, rounds=rounds)
+    return _rows(found, name=f"{NAMES.get(network, network)} {task}", images=images)
+
+
+def run_field(field: Mapping[str, Entry], *, rounds: int) -> dict[str, list[dict[str, Any]]]:
+    """Run every contender's blocks in turn; return what each block took, by contender, without the warm-up."""
+    with tempfile.TemporaryDirectory(prefix="gentrain-bench-") as folder:
+        started: dict[str, tuple[Gate, subprocess.Popen[bytes]]] = {}
+        try:
+            for number, (name, entry) in enumerate(field.items()):
+                started[name] = _start(entry, Path(folder) / str(number))
+            found: dict[str, list[dict[str, Any]]] = {name: [] for name in field}
+            for block in range(WARM_UP + rounds):
+                for name, (gate, process) in started.items():
+                    found[name].append(gate.run(block, alive=lambda process=process: process.poll() is None))
+            return {name: blocks[WARM_UP:] for name, blocks in found.items()}
+        finally:
+            for gate, _ in started.values():
+                gate.stop()
+            for _, process in started.values():
+                try:
+                    process.wait(timeout=60)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+
+
+def ratio_row(
+    name: str, above: Sequence[float], below: Sequence[float], *, unit: str, command: str = "make bench"
+) -> dict[str, Any]:
+    """Return the row of a ratio, round by round."""
+    ratios = sorted(a / b for a, b in zip(above, below, strict=True))
+    return {
+        "name": name,
+        "ratio": statistics.median(ratios),
+        "low": ratios[0],
+        "high": ratios[-1],
+        "unit": unit,
+        "command": command,
+    }
+
+
+def _start(entry: Entry, folder: Path) -> tuple[Gate, subprocess.Popen[bytes]]:
+    folder.mkdir()
+    entry = replace(entry, gate=str(folder), seed=int(folder.name))
+    entry.write(folder / "entry.json")
+    paths = os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH"))))
+    with (folder / "log.txt").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, str(HERE / "contenders.py"), str(folder / "entry.json")],
+            stdout=log,
+            stderr=log,
+            env=os.environ | {"PYTHONPATH": paths},
+        )
+    return Gate(folder), process
+
+
+def _rows(found: Mapping[str, list[dict[str, Any]]], *, name: str, images: int) -> list[dict[str, Any]]:
+    def seconds(who: str, what: str = "seconds") -> list[float]:
+        return [block[what] for block in found[who]]
+
+    def peak(who: str) -> list[float]:
+        return [found[who][-1]["peak_bytes"]]
+
+    rows = [
+        ratio_row(f"{name}: {ONE} / ideal", seconds("ideal"), seconds(ONE), unit="× speed"),
+        ratio_row(f"{name}: 2 workers × 1 thread / 1 × 2", seconds(ONE), seconds(TWO), unit="× speed"),
+        ratio_row(f"{name}: gentrain / plain script", seconds("plain script"), seconds(ONE), unit="× speed"),
+        ratio_row(f"{name}: peak memory, gentrain / ideal", peak(ONE), peak("ideal"), unit="× memory"),
+        ratio_row(
+            f"{name}: evaluating an image / training on it",
+            [block["evaluated"] / block["evaluated_images"] for block in found[ONE]],
+            [block["seconds"] / images for block in found[ONE]],
+            unit="× time",
+        ),
+        ratio_row(f"{name}: speed", [images] * len(found[ONE]), seconds(ONE), unit="images/s"),
+        ratio_row(f"{name}: saving a checkpoint", seconds(ONE, "saved"), [1.0] * len(found[ONE]), unit="s an epoch"),
+    ]
+    if "torchdistill" in found:
+        rows += [
+            ratio_row(f"{name}: gentrain / torchdistill", seconds("torchdistill"), seconds(ONE), unit="× speed"),
+            ratio_row(
+                f"{name}: a step with teacher / without", seconds(ONE), seconds("without teacher"), unit="× time"
+            ),
+        ]
+    return rows

@@ -1,0 +1,105 @@
+"""gentrain as a contender: Ray Train's workers and the real engine, an epoch a block."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from contenders import ETA, LAM, Entry, K, prepared
+from gate import Gate, Stopped
+
+ENDLESS = 100_000
+
+
+def study(entry: Entry, *, epochs: int = ENDLESS) -> Any:
+    """Return the study of which an entry is a generation: CIFAR-100, as many images as a block has."""
+    from gentrain.config import parse_study
+
+    settings = {
+        "name": "bench",
+        "dataset": {"source": "cifar100", "path": entry.data, "limit": entry.images // 100},
+        "network": {"name": entry.network},
+        "recipe": {"epochs": epochs, "batch_size": entry.batch, "milestones": [], "learning_rate": 0.01},
+        "generations": 1,
+        "seed": entry.seed,
+        "precision": entry.precision,
+        "device": "cpu",
+        "workers": entry.workers,
+        "cpus_per_worker": entry.threads,
+    }
+    return parse_study(settings, where="bench")
+
+
+def spec(entry: Entry, wanted: Any, fingerprint: str) -> Any:
+    """Return the generation that an entry trains; its teacher is a finished one."""
+    from gentrain.lineage import StudentSpec, build_chain
+
+    patriarch, student = build_chain(wanted, data=fingerprint, num_classes=100).specs
+    assert patriarch.task.eta == ETA
+    assert patriarch.task.k == K
+    if entry.task == "patriarch":
+        return patriarch
+    return student.model_copy(update={"task": StudentSpec(lam=LAM, temperature=1.0, teacher=entry.teacher)})
+
+
+def run_generation(entry: Entry) -> None:
+    """Train the entry's generation on Ray, epoch by epoch through the gate."""
+    from gentrain.cluster.session import ray_session
+    from gentrain.store import RunStore
+
+    wanted, store, data = study(entry), RunStore(entry.runs), prepared(entry)
+    cpus = entry.workers * entry.threads
+    with ray_session(address=None, log=Path(entry.gate) / "ray.log", cpus=cpus):
+        from gentrain.cluster import trainer
+
+        def worker(config: dict[str, Any], gate: str = entry.gate) -> None:
+            from ray_contender import gated_worker
+
+            gated_worker(config, gate)
+
+        trainer.train_worker = worker
+        runner = trainer.RayRunner(wanted, store=store, data=data.folder.name, chain="bench", observe=lambda _: None)
+        try:
+            runner.run_generation(spec(entry, wanted, data.manifest.fingerprint))
+        except trainer.TrainingError:
+            if not (Path(entry.gate) / "stop").exists():
+                raise
+
+
+def gated_worker(config: dict[str, Any], folder: str) -> None:
+    """Do what gentrain's worker does, but begin an epoch only when it's allowed."""
+    from gentrain.cluster.worker import train_worker
+
+    patch_engine(Gate(Path(folder)))
+    train_worker(config)
+
+
+def patch_engine(gate: Gate) -> None:
+    """Let the engine's generation pass the gate before every epoch, on every rank, and time its parts."""
+    from gentrain import engine
+    from gentrain.errors import TrainingError
+
+    class Gated(engine._Generation):  # noqa: SLF001  (what is measured is the engine itself)
+        def _epoch(self, epoch: int, **rest: Any) -> dict[str, Any]:
+            try:
+                gate.wait(epoch)
+            except Stopped:
+                raise TrainingError("the race is over") from None
+            row = super()._epoch(epoch, **rest)
+            self._facts = {"seconds": row["seconds"], "evaluated": 0.0}
+            return row
+
+        def _error(self, loader: Any) -> float:
+            started = time.perf_counter()
+            found = super()._error(loader)
+            self._facts["evaluated"] += time.perf_counter() - started
+            self._facts["evaluated_images"] = loader.num_samples
+            return found
+
+        def _save(self, epoch: int, optimizer: Any) -> None:
+            started = time.perf_counter()
+            super()._save(epoch, optimizer)
+            gate.done(epoch - 1, **self._facts, saved=time.perf_counter() - started)
+
+    engine._Generation = Gated  # noqa: SLF001

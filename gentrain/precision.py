@@ -1,0 +1,73 @@
+"""Which precision is faster here: bf16 convolutions are several times slower than fp32 on some processors."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+
+from gentrain.config import Study
+from gentrain.inference import autocast, to_device
+from gentrain.models import build_model, multiply_adds
+
+PRECISIONS = ("bf16", "fp32")
+SLOW = 1.5
+"""A precision that takes so many times the other's seconds is worth a line; less may be the machine's other work."""
+_ROUNDS = 3
+_STEP_OPERATIONS = 4e9
+"""Multiply-adds of a quick look's forward pass: some tenths of a second on one core."""
+
+
+def time_precisions(
+    network: str, *, num_classes: int, height: int, width: int, batch: int, threads: int, device: torch.device
+) -> dict[str, float]:
+    """Return the seconds of one training step of a network by precision: the least of a few, which take turns."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = to_device(build_model(network, num_classes=num_classes), device).train()
+            images = torch.randn(batch, 3, height, width, device=device)
+            labels = torch.randint(0, num_classes, (batch,), device=device)
+        images = images.contiguous(memory_format=torch.channels_last)
+        found = dict.fromkeys(PRECISIONS, float("inf"))
+        for attempt in range(1 + _ROUNDS):
+            for precision in PRECISIONS:
+                started = time.perf_counter()
+                with autocast(device, precision):
+                    logits = model(images)
+                F.cross_entropy(logits.float(), labels).backward()
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)
+                if attempt:  # the first makes ready what the others use again
+                    found[precision] = min(found[precision], time.perf_counter() - started)
+        return found
+    finally:
+        torch.set_num_threads(before)
+
+
+def worker_threads(study: Study) -> int:
+    """Return the CPUs that one worker of the study has on this machine."""
+    return study.cpus_per_worker or max(1, len(os.sched_getaffinity(0)) // study.workers)
+
+
+def quick_batch(network: str, *, num_classes: int, height: int, width: int, batch: int) -> int:
+    """Return how many images of a batch make a quick look; 0 where a single one would take seconds."""
+    each = multiply_adds(network, num_classes=num_classes, height=height, width=width)
+    return 0 if each > _STEP_OPERATIONS else min(batch, max(2, int(_STEP_OPERATIONS / 4 / each)))
+
+
+def told_slow(network: str, precision: str, seconds: Mapping[str, float]) -> str | None:
+    """Return the line for a run whose precision is the slow one here, None where it isn't."""
+    other = next(name for name in PRECISIONS if name != precision)
+    times = seconds[precision] / seconds[other]
+    if times < SLOW:
+        return None
+    return (
+        f"precision: {precision} takes {times:.1f} × the time of {other} for {network} on this machine; "
+        f"--set precision={other} is faster here (another precision is another generation; see gentrain doctor)"
+    )

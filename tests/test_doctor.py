@@ -1,0 +1,81 @@
+"""The doctor tells what is there and what is missing; the start of a run tells of a slow precision."""
+
+import json
+
+import pytest
+import torch
+
+from gentrain import doctor, launch, precision
+from gentrain.cli import run
+from gentrain.launch import launch_chain
+from gentrain.precision import quick_batch, time_precisions, told_slow
+from tests.conftest import SMALL
+
+
+def command(runs, *options):
+    return ["doctor", *(part for setting in SMALL for part in ("--set", setting)), "--runs", str(runs), *options]
+
+
+def test_the_doctor_as_json_and_as_text(capsys, tmp_path):
+    assert run(command(tmp_path / "runs", "--json")) == 0
+    rows = {row["name"]: row for row in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert rows["FFCV"]["found"] == "wrote and read two images"
+    assert rows["torch"]["found"] == torch.__version__.split("+")[0]
+    assert all(row["good"] for row in rows.values())
+    assert {float(rows[f"step of resnet8 in {p}"]["found"]) > 0 for p in ("bf16", "fp32")} == {True}
+    assert not (tmp_path / "runs").exists()  # looking writes nothing
+
+
+def test_what_is_ill_is_named_with_its_remedy_and_the_exit_status_is_1(capsys, tmp_path, monkeypatch):
+    def broken(*_, **__):
+        raise OSError("libturbojpeg.so.0: cannot open shared object file")
+
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(doctor, "_write_and_read", broken)
+    monkeypatch.setattr(doctor, "DISK_BYTES", 1e18)
+    assert run(command(tmp_path)) == 1
+    told = capsys.readouterr().out
+    assert "libturbojpeg.so.0: cannot open shared object file: install libturbojpeg0" in told
+    assert "choose another --runs" in told
+    assert "not fit for this study" in told
+    assert "is faster here" in told
+
+
+def test_only_a_clearly_slow_precision_is_told():
+    assert told_slow("resnet20", "bf16", {"bf16": 1.4, "fp32": 1.0}) is None
+    assert told_slow("resnet20", "bf16", {"bf16": 0.4, "fp32": 1.0}) is None
+    assert "bf16 takes 3.0 × the time of fp32 for resnet20" in told_slow("resnet20", "bf16", {"bf16": 3, "fp32": 1})
+    assert "--set precision=bf16 is faster here" in told_slow("resnet20", "fp32", {"bf16": 1, "fp32": 2})
+
+
+def test_timing_leaves_the_random_stream_and_the_threads_alone():
+    torch.manual_seed(3)
+    wanted, threads = torch.rand(4), torch.get_num_threads()
+    torch.manual_seed(3)
+    found = time_precisions(
+        "resnet8", num_classes=10, height=8, width=8, batch=4, threads=1, device=torch.device("cpu")
+    )
+    assert all(0 < seconds < 60 for seconds in found.values())
+    assert torch.rand(4).equal(wanted)
+    assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize(
+    ("network", "side", "batch"),
+    [("resnet8", 8, 128), ("resnet20", 32, 24), ("densenet100", 32, 3), ("densenet190", 32, 0)],
+)
+def test_a_quick_look_is_quick(network, side, batch):
+    assert quick_batch(network, num_classes=100, height=side, width=side, batch=128) == pytest.approx(batch, abs=3)
+
+
+def test_a_run_says_so_at_its_start_and_trains_on(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(precision, "time_precisions", lambda *_, **__: {"bf16": 1.0, "fp32": 4.0})
+    told = []
+    rows = launch_chain(small("generations=0", "recipe.epochs=1", "recipe.milestones=[]"), runs=str(tmp_path),
+                        observe=told.append, local=True)  # fmt: skip
+    assert len(rows) == 1
+    warnings = [event.text for event in told if isinstance(event, launch.Note) and event.level == "warning"]
+    assert warnings == [
+        "precision: fp32 takes 4.0 × the time of bf16 for resnet8 on this machine; --set precision=bf16 is faster here "
+        "(another precision is another generation; see gentrain doctor)"
+    ]
