@@ -142,8 +142,9 @@ def prepare(
     smoke: SmokeOption = False,
 ) -> None:
     """Compile the study's images into FFCV files and a manifest, once."""
-    from gentrain.config import SOURCES, load_study, source_settings
+    from gentrain.config import load_study, source_settings
     from gentrain.launch import prepare_data
+    from gentrain.sections import SOURCES
     from gentrain.store import RunStore
     from gentrain.view import ChainLines, ChainTable, manifest_table, open_view, print_json
 

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydantic import ValidationError
 
-from gentrain.config import GivenConfig, RecipeConfig, Study
+from gentrain.config import Study
 from gentrain.errors import ConfigError
 from gentrain.lineage import GenerationSpec, GivenSpec, NetworkSpec
+from gentrain.sections import GivenConfig, RecipeConfig
 from gentrain.store import MODEL, SPEC, RunStore, digest
 
 if TYPE_CHECKING:

@@ -16,10 +16,11 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from gentrain import METHOD_VERSION
-from gentrain.config import RecipeConfig, Study
+from gentrain.config import Study
 from gentrain.errors import ConfigError
 from gentrain.models import label
 from gentrain.process import Mass, Process, Teacher, predicted_energies
+from gentrain.sections import RecipeConfig
 
 SHORT = 8
 """Hex digits by which a given network is named."""

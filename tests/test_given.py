@@ -7,13 +7,14 @@ import safetensors.torch
 import torch
 
 from gentrain import cli
-from gentrain.config import RecipeConfig, load_study
+from gentrain.config import load_study
 from gentrain.errors import ConfigError, StoreError
 from gentrain.events import EpochDone, GenerationDone, GenerationQueued, TargetsKnown
 from gentrain.given import GivenNetworks
 from gentrain.launch import launch_chain, launch_sweep, plan_study
 from gentrain.lineage import GenerationSpec, GivenSpec, NetworkSpec, build_chain
 from gentrain.models import build_model
+from gentrain.sections import RecipeConfig
 from gentrain.status import study_status
 from gentrain.store import DONE, EPOCHS, MODEL, PREDICTIONS, RunStore
 from tests.conftest import SMALL

@@ -243,8 +243,8 @@ def load_images(entry: Entry) -> list[tuple[Any, int]]:
 
 def prepared(entry: Entry) -> Any:
     """Return the block's images as gentrain prepares them, once in a run of the suite."""
-    from gentrain.config import DatasetConfig
     from gentrain.data.prepare import prepare
+    from gentrain.sections import DatasetConfig
 
     config = DatasetConfig(source="cifar100", path=entry.data, limit=entry.images // 100)
     return prepare(config, Path(entry.runs) / "data")

@@ -72,7 +72,7 @@ def loader(*, data: str, runs: str, rounds: int) -> list[dict[str, Any]]:
 _PREPARE = """
 import json, sys, time
 from pathlib import Path
-from gentrain.config import DatasetConfig
+from gentrain.sections import DatasetConfig
 from gentrain.data.prepare import prepare
 config = DatasetConfig(source="cifar100", path=sys.argv[1])
 started = time.perf_counter()

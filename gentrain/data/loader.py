@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gentrain.config import PicturesConfig
 from gentrain.data.beton import BetonReader
 from gentrain.data.crops import SeededResizedCrop, center_crop
+from gentrain.sections import PicturesConfig
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from gentrain.config import DatasetConfig
 from gentrain.data.folders import PictureList, list_pictures
 from gentrain.data.formats import Split
 from gentrain.data.manifest import Manifest, SplitInfo
@@ -17,6 +16,7 @@ from gentrain.data.shards import Shards, encode_split
 from gentrain.data.sources import SourceData, select, source_path
 from gentrain.data.statistics import channel_statistics, count_duplicates, file_digest
 from gentrain.errors import DataError
+from gentrain.sections import DatasetConfig
 
 DEFAULT_SIZE = 224
 TOLD_PICTURES = 10_000

@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
-from gentrain.config import DatasetConfig
 from gentrain.data.formats import Split
 from gentrain.data.manifest import Manifest, SplitInfo
 from gentrain.data.pictures import build_pictures
 from gentrain.data.sources import SourceData, load_source
 from gentrain.data.statistics import channel_statistics, count_duplicates, file_digest, histogram_of
 from gentrain.errors import DataError, ResourceError
+from gentrain.sections import DatasetConfig
 
 PREPARE_VERSION = 1
 MANIFEST = "manifest.json"

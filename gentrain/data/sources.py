@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from gentrain.config import DatasetConfig
 from gentrain.data.folders import read_imagefolder
 from gentrain.data.formats import Split, read_cifar, read_digits, read_fashion_mnist
 from gentrain.errors import DataError
+from gentrain.sections import DatasetConfig
 
 SPLIT_SEED = 20181  # fixed: a held-out part is a property of the dataset, not of a study's seed
 

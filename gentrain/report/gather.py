@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from gentrain.chain import ensemble_columns
-from gentrain.config import GivenConfig, Study
+from gentrain.config import Study
 from gentrain.data.manifest import Manifest
 from gentrain.data.prepare import find_manifest, prepared_name
 from gentrain.data.share import find_shared
@@ -24,8 +24,8 @@ from gentrain.metrics import reliability, score
 from gentrain.models import label
 from gentrain.predictions import decode_predictions
 from gentrain.process import DEFAULT_K, predicted_energies, primary_for_eta
-from gentrain.process_config import MassConfig
 from gentrain.report.records import ENSEMBLE, SINGLE, ChainRecord, GenerationRecord, Group, StudyReport
+from gentrain.sections import GivenConfig, MassConfig
 from gentrain.status import GenerationStatus, recorded_study, study_status
 from gentrain.store import PREDICTIONS, SPEC, VALIDATION_PREDICTIONS, Done, RunStore
 

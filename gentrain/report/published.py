@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from gentrain.config import PicturesConfig, RecipeConfig, Study
+from gentrain.config import Study
 from gentrain.process import DEFAULT_K
+from gentrain.sections import PicturesConfig, RecipeConfig
 
 Measure = Literal["top1_error", "top5_error"]
 Figures = tuple[float | None, ...]

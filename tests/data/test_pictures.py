@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from gentrain.cli import run
-from gentrain.config import DatasetConfig, load_study
+from gentrain.config import load_study
 from gentrain.data.augment import distort, random_unit
 from gentrain.data.crops import crop_box
 from gentrain.data.folders import encode_picture, list_pictures
@@ -18,6 +18,7 @@ from gentrain.data.loader import Loader
 from gentrain.data.prepare import load_prepared, prepare, prepared_name
 from gentrain.errors import ConfigError, DataError
 from gentrain.launch import launch_chain
+from gentrain.sections import DatasetConfig
 from tests.pictures import photographs, write_tree
 
 
