@@ -37,6 +37,7 @@ def cifar100() -> Path:
     return Path(folder)
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Share the tests among processes (`-n 2 --dist loadgroup`): a file stays together, long ones begin first.
 

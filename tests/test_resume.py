@@ -140,6 +140,7 @@ def test_a_damaged_newest_checkpoint_is_told_and_the_one_before_it_used(tmp_path
     check_same(runs, rows, reference(1))
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(900)
 def test_ctrl_c_and_then_the_driver_killed_on_ray_with_one_worker(tmp_path, reference):

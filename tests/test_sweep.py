@@ -102,6 +102,7 @@ def test_a_changed_study_is_refused_with_the_difference(finished):
     assert json.loads(before[0].read_text())["name"] == NAMES[0]
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(900)
 def test_a_chain_that_fails_says_why_and_the_others_finish(tmp_path, monkeypatch):
