@@ -3,9 +3,11 @@
 import pytest
 import torch
 
-from gentrain.data.augment import augment
+from gentrain.data.augment import augment, normalise
+from gentrain.data.loader import Batch
 from gentrain.launch import launch_chain
 from gentrain.losses import patriarch_loss, student_loss
+from gentrain.meter import Meter
 from gentrain.store import MODEL, PREDICTIONS
 
 pytestmark = [
@@ -33,6 +35,25 @@ def test_losses_are_float32_and_those_of_the_cpu():
     for one, other in zip(found, wanted, strict=True):
         assert one.dtype == torch.float32
         assert one.item() == pytest.approx(other.item(), rel=1e-5)
+
+
+def test_a_step_around_the_network_never_waits_for_the_card():
+    images = torch.randint(0, 256, (64, 3, 32, 32), dtype=torch.uint8, device="cuda")
+    labels = indices = torch.arange(64, device="cuda")
+    batch = Batch(images=images, labels=labels, indices=indices, global_size=64)
+    meter = Meter(world_size=1, device=images.device)
+
+    def step():
+        pixels = augment(images, indices, seed=7, epoch=3, pad=4, flip=True)
+        logits = normalise(pixels, mean=(0.5,) * 3, std=(0.2,) * 3).mean(dim=(2, 3))
+        meter.add(0, batch, logits, patriarch_loss(logits, labels % 3, eta=4 / 7, k=2))
+
+    step()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])

@@ -45,6 +45,8 @@ class Entry:
     teacher: str
     """Key of a finished generation in `runs`."""
     precision: str = "bf16"
+    keep: bool = True
+    """Whether freed memory stays with the process (`gentrain.allocator`)."""
     seed: int = 0
     """Another for every contender, so that two of gentrain's don't want one generation."""
 
@@ -83,7 +85,8 @@ def _ideal(entry: Entry) -> Callable[[], None]:
     """The arithmetic and nothing else: batches that are in memory as the network wants them, nothing counted."""
     from gentrain.allocator import keep_freed_memory
 
-    keep_freed_memory()
+    if entry.keep:
+        keep_freed_memory()
     import torch
 
     from gentrain.inference import load_network

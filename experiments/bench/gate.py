@@ -7,6 +7,7 @@ across whatever starts the processes, Ray's workers included.
 from __future__ import annotations
 
 import json
+import resource
 import time
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ class Gate:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._began = _used()
 
     # The contender's side
 
@@ -37,9 +39,11 @@ class Gate:
             if (self.folder / "stop").exists():
                 raise Stopped
             time.sleep(POLL_SECONDS)
+        self._began = _used()
 
     def done(self, block: int, **facts: Any) -> None:
         """Say that a block is over, and what it took."""
+        facts |= {name: now - before for (name, now), before in zip(_used().items(), self._began.values(), strict=True)}
         facts["peak_bytes"] = _peak_bytes()
         part = self.folder / f"part-{block}"
         part.write_text(json.dumps(facts))
@@ -64,6 +68,15 @@ class Gate:
     def stop(self) -> None:
         """Let the contender end."""
         (self.folder / "stop").touch()
+
+
+def _used() -> dict[str, float]:
+    """Return CPU seconds and pages that this process has asked the kernel for."""
+    return {
+        "cpu_seconds": time.process_time(),
+        "faults": resource.getrusage(resource.RUSAGE_SELF).ru_minflt,
+        "kernel_seconds": resource.getrusage(resource.RUSAGE_SELF).ru_stime,
+    }
 
 
 def _peak_bytes() -> int:

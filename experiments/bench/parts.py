@@ -8,10 +8,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from contenders import MEAN, STD, Entry, endless_batches, prepared
-from race import NAMES, SHAPES, ratio_row
+from race import NAMES, SHAPES, ratio_row, run_field
 from ray_contender import study
 
 BATCHES = 20
@@ -150,9 +151,30 @@ def teacher(*, data: str, runs: str, rounds: int) -> list[dict[str, Any]]:
     return rows
 
 
+def allocator(*, data: str, runs: str, rounds: int) -> list[dict[str, Any]]:
+    """A student's step with freed memory kept and handed back, on one thread: by the clock and by the CPU's time."""
+    rows = []
+    for network, name in NAMES.items():
+        key = finished_teacher(network, data=data, runs=runs)
+        entry = replace(_entry(network, data=data, runs=runs), kind="ideal", task="student", threads=1, teacher=key)
+        found = run_field({"kept": entry, "handed back": replace(entry, keep=False)}, rounds=rounds)
+        for what, told in (("seconds", ""), ("cpu_seconds", ", CPU time"), ("peak_bytes", ", peak memory")):
+            back, kept = ([block[what] for block in found[who]] for who in ("handed back", "kept"))
+            unit = "× memory" if what == "peak_bytes" else "× speed"
+            rows.append(
+                ratio_row(
+                    f"{name} student, 1 thread: freed memory kept / handed back{told}",
+                    *((kept, back) if what == "peak_bytes" else (back, kept)),
+                    unit=unit,
+                )
+            )
+    return rows
+
+
 PARTS: dict[str, Callable[..., list[dict[str, Any]]]] = {
     "loader": loader,
     "prepare": preparation,
     "teacher": teacher,
+    "allocator": allocator,
     "handover": handover,
 }

@@ -6,6 +6,7 @@ are batched, on the number of workers or threads, or on what was drawn before.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -85,7 +86,7 @@ def distort(
     if jitter:
         factors = [(1 + jitter * draw).view(-1, 1, 1, 1) for draw in (brightness, contrast, saturation)]
         pixels = (pixels * factors[0]).clamp(0, 255)
-        weights = torch.tensor(LUMA, device=images.device).view(1, 3, 1, 1)
+        weights = _luma(images.device)
         mean = (pixels * weights).sum(dim=1, keepdim=True).mean(dim=(2, 3), keepdim=True)
         pixels = (mean + (pixels - mean) * factors[1]).clamp(0, 255)
         grey = (pixels * weights).sum(dim=1, keepdim=True)
@@ -113,9 +114,21 @@ def random_unit(indices: Tensor, *, seed: int, epoch: int, draw: int) -> Tensor:
 
 def normalise(images: Tensor, *, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Return ((pixels / 255) - mean) / std of (N, 3, H, W) uint8 images as float32, channels last in memory."""
-    scale = torch.tensor([1 / (255 * s) for s in std], device=images.device).view(1, -1, 1, 1)
-    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=images.device).view(1, -1, 1, 1)
+    scale, shift = _scale_and_shift(tuple(mean), tuple(std), images.device)
     return torch.addcmul(shift, images.contiguous(memory_format=torch.channels_last).float(), scale)
+
+
+@functools.lru_cache(maxsize=8)
+def _luma(device: torch.device) -> Tensor:
+    return torch.tensor(LUMA, device=device).view(1, 3, 1, 1)
+
+
+@functools.lru_cache(maxsize=8)
+def _scale_and_shift(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the constants of `normalise`, made once: bringing them to a GPU at every step would wait for it."""
+    scale = torch.tensor([1 / (255 * s) for s in std], device=device).view(1, -1, 1, 1)
+    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=device).view(1, -1, 1, 1)
+    return scale, shift
 
 
 def random_bits(indices: Tensor, *, seed: int, epoch: int) -> Tensor:

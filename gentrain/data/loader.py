@@ -93,16 +93,20 @@ class Loader:
         for step, (images, labels, indices) in enumerate(self._reader.read(order)):
             rest = self.num_samples - step * self._batch_size
             yield Batch(
-                images=self._own(images),
-                labels=labels.to(self._device),
-                indices=indices.to(self._device),
+                images=images.clone() if self._device.type == "cpu" else self._moved(images),  # FFCV's reused buffer
+                labels=self._moved(labels),
+                indices=self._moved(indices),
                 global_size=min(self._batch_size, rest),
                 filler=filler and step == steps - 1,
             )
 
-    def _own(self, tensor: Tensor) -> Tensor:
-        """Copy FFCV's reused buffer; on a GPU the copy is synchronous, so the buffer is free afterwards."""
-        return tensor.clone() if self._device.type == "cpu" else tensor.to(self._device)
+    def _moved(self, tensor: Tensor) -> Tensor:
+        """Return the tensor on the device.
+
+        For a GPU it's copied to pinned memory here and now, and from there while the step before is still computed;
+        torch's allocator keeps the pinned block until that copy is over.
+        """
+        return tensor if self._device.type == "cpu" else tensor.pin_memory().to(self._device, non_blocking=True)
 
 
 def epoch_order(num_samples: int, *, seed: int, epoch: int) -> np.ndarray:
