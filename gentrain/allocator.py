@@ -1,8 +1,8 @@
 """Memory that a training step gives back and takes again should stay with the process.
 
 glibc hands large blocks back to the kernel as soon as they're freed, so every activation of every step is made of
-fresh pages, which the kernel must find, clear and map. Kept, and in huge pages, they cost nothing: the same bits, and
-a step of DenseNet-100 on a CPU takes three quarters of the time (docs/performance.md).
+fresh pages, which the kernel must find, clear and map. Kept, and in huge pages, they cost next to nothing, and the
+bits are the same (docs/performance.md).
 """
 
 from __future__ import annotations
