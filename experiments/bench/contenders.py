@@ -29,6 +29,7 @@ class Entry:
     """What a contender is told."""
 
     kind: str
+    """gentrain (on Ray), loop (its debug runner), ideal, plain or torchdistill."""
     network: str
     task: str
     """patriarch or student."""
@@ -49,6 +50,8 @@ class Entry:
     """Whether freed memory stays with the process (`gentrain.allocator`)."""
     seed: int = 0
     """Another for every contender, so that two of gentrain's don't want one generation."""
+    address: str = ""
+    """Of the Ray cluster that gentrain's contenders share."""
 
     @property
     def sizes(self) -> list[int]:
@@ -65,7 +68,7 @@ def main(path: Path) -> None:
     """Be the contender that the file describes until it's told to stop."""
     entry = Entry(**json.loads(path.read_text()))
     gate = Gate(Path(entry.gate))
-    if entry.kind == "gentrain":
+    if entry.kind in ("gentrain", "loop"):
         from ray_contender import run_generation
 
         run_generation(entry)

@@ -44,7 +44,7 @@ class Gate:
     def done(self, block: int, **facts: Any) -> None:
         """Say that a block is over, and what it took."""
         facts |= {name: now - before for (name, now), before in zip(_used().items(), self._began.values(), strict=True)}
-        facts["peak_bytes"] = _peak_bytes()
+        facts["peak_bytes"] = peak_bytes()
         part = self.folder / f"part-{block}"
         part.write_text(json.dumps(facts))
         part.rename(self.folder / f"done-{block}")
@@ -79,7 +79,7 @@ def _used() -> dict[str, float]:
     }
 
 
-def _peak_bytes() -> int:
+def peak_bytes() -> int:
     """Return the most memory that this process ever held."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) * 1024

@@ -6,35 +6,41 @@ taken within each round; its median, lowest and highest are reported.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from breakdown import PARTS
 from contenders import Entry, prepared
 from gate import Gate
 
 HERE = Path(__file__).parent
-WARM_UP = 2
+WARM_UP = 1
 """Rounds that don't count."""
 ONE, TWO = "gentrain, 1 worker × 2 threads", "gentrain, 2 workers × 1 thread"
-SHAPES = {"resnet20": (128, 1600), "densenet100": (64, 400)}
+LOOP = "gentrain's loop without Ray"
+SHAPES = {"resnet20": (128, 800), "densenet100": (64, 100)}
 """Batch and images of a block by network: a block takes seconds on two cores."""
+ROUNDS = {"densenet100": 3}
+"""The most that one has time for."""
 NAMES = {"resnet20": "ResNet-20", "densenet100": "DenseNet-100"}
 
 
 def race(network: str, task: str, *, rounds: int, data: str, runs: str, teacher: str) -> list[dict[str, Any]]:
-    """Let everything train `network` and return the rows."""
+    """Let everything train `network` and return the rows; a large network races fewer rounds."""
     batch, images = SHAPES.get(network, (128, 1600))
     entry = Entry("ideal", network, task, batch, images, 1, 2, data, runs, "", teacher)
     field = {
         "ideal": entry,
         ONE: replace(entry, kind="gentrain"),
+        LOOP: replace(entry, kind="loop"),
         TWO: replace(entry, kind="gentrain", workers=2, threads=1),
         "plain script": replace(entry, kind="plain"),
     }
@@ -42,17 +48,17 @@ def race(network: str, task: str, *, rounds: int, data: str, runs: str, teacher:
         field["torchdistill"] = replace(entry, kind="torchdistill")
         field["without teacher"] = replace(entry, kind="gentrain", task="patriarch")
     prepared(entry)  # before they all start
-    found = run_field(field, rounds=rounds)
+    found = run_field(field, rounds=min(rounds, ROUNDS.get(network, rounds)))
     return _rows(found, name=f"{NAMES.get(network, network)} {task}", images=images)
 
 
 def run_field(field: Mapping[str, Entry], *, rounds: int) -> dict[str, list[dict[str, Any]]]:
     """Run every contender's blocks in turn; return what each block took, by contender, without the warm-up."""
-    with tempfile.TemporaryDirectory(prefix="gentrain-bench-") as folder:
+    with tempfile.TemporaryDirectory(prefix="gentrain-bench-") as folder, _shared_ray(field, Path(folder)) as address:
         started: dict[str, tuple[Gate, subprocess.Popen[bytes]]] = {}
         try:
             for number, (name, entry) in enumerate(field.items()):
-                started[name] = _start(entry, Path(folder) / str(number))
+                started[name] = _start(replace(entry, address=address), Path(folder) / str(number))
             found: dict[str, list[dict[str, Any]]] = {name: [] for name in field}
             for block in range(WARM_UP + rounds):
                 for name, (gate, process) in started.items():
@@ -66,6 +72,22 @@ def run_field(field: Mapping[str, Entry], *, rounds: int) -> dict[str, list[dict
                     process.wait(timeout=60)
                 except subprocess.TimeoutExpired:
                     process.kill()
+
+
+@contextlib.contextmanager
+def _shared_ray(field: Mapping[str, Entry], folder: Path) -> Iterator[str]:
+    """Start one Ray instance for all of gentrain's contenders that want one, as a machine has; yield its address."""
+    cpus = sum(entry.workers * entry.threads for entry in field.values() if entry.kind == "gentrain")
+    if not cpus:
+        yield ""
+        return
+    from gentrain.cluster.session import ray_session
+
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH"))))
+    with ray_session(address=None, log=folder / "ray.log", cpus=cpus):
+        import ray
+
+        yield ray.get_runtime_context().gcs_address
 
 
 def ratio_row(
@@ -87,14 +109,9 @@ def _start(entry: Entry, folder: Path) -> tuple[Gate, subprocess.Popen[bytes]]:
     folder.mkdir()
     entry = replace(entry, gate=str(folder), seed=int(folder.name))
     entry.write(folder / "entry.json")
-    paths = os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH"))))
     with (folder / "log.txt").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, str(HERE / "contenders.py"), str(folder / "entry.json")],
-            stdout=log,
-            stderr=log,
-            env=os.environ | {"PYTHONPATH": paths},
-        )
+        command = [sys.executable, str(HERE / "contenders.py"), str(folder / "entry.json")]
+        process = subprocess.Popen(command, stdout=log, stderr=log)
     return Gate(folder), process
 
 
@@ -107,6 +124,7 @@ def _rows(found: Mapping[str, list[dict[str, Any]]], *, name: str, images: int) 
 
     rows = [
         ratio_row(f"{name}: {ONE} / ideal", seconds("ideal"), seconds(ONE), unit="× speed"),
+        ratio_row(f"{name}: {LOOP} / ideal", seconds("ideal"), seconds(LOOP), unit="× speed"),
         ratio_row(f"{name}: 2 workers × 1 thread / 1 × 2", seconds(ONE), seconds(TWO), unit="× speed"),
         ratio_row(f"{name}: gentrain / plain script", seconds("plain script"), seconds(ONE), unit="× speed"),
         ratio_row(f"{name}: peak memory, gentrain / ideal", peak(ONE), peak("ideal"), unit="× memory"),
@@ -119,6 +137,10 @@ def _rows(found: Mapping[str, list[dict[str, Any]]], *, name: str, images: int) 
         ratio_row(f"{name}: speed", [images] * len(found[ONE]), seconds(ONE), unit="images/s"),
         ratio_row(f"{name}: saving a checkpoint", seconds(ONE, "saved"), [1.0] * len(found[ONE]), unit="s an epoch"),
     ]
+    for part in PARTS:
+        if any(block["parts"][part] for block in found[LOOP]):
+            times = [block["parts"][part] for block in found[LOOP]]
+            rows.append(ratio_row(f"{name}: of a step, {part}", times, seconds(LOOP), unit="× time"))
     if "torchdistill" in found:
         rows += [
             ratio_row(f"{name}: gentrain / torchdistill", seconds("torchdistill"), seconds(ONE), unit="× speed"),

@@ -1,11 +1,13 @@
-"""gentrain as a contender: Ray Train's workers and the real engine, an epoch a block."""
+"""gentrain as a contender: the real engine, on Ray Train's workers or without Ray, an epoch a block."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from breakdown import Clock, timed_generation
 from contenders import ETA, LAM, Entry, K, prepared
 from gate import Gate, Stopped
 
@@ -44,13 +46,30 @@ def spec(entry: Entry, wanted: Any, fingerprint: str) -> Any:
 
 
 def run_generation(entry: Entry) -> None:
-    """Train the entry's generation on Ray, epoch by epoch through the gate."""
-    from gentrain.cluster.session import ray_session
+    """Train the entry's generation, on Ray or with the debug runner, epoch by epoch through the gate."""
+    from gentrain.errors import TrainingError
     from gentrain.store import RunStore
 
     wanted, store, data = study(entry), RunStore(entry.runs), prepared(entry)
-    cpus = entry.workers * entry.threads
-    with ray_session(address=None, log=Path(entry.gate) / "ray.log", cpus=cpus):
+    common = {"store": store, "data": data.folder.name, "observe": lambda _: None}
+    generation = spec(entry, wanted, data.manifest.fingerprint)
+    try:
+        if entry.kind == "loop":
+            from gentrain.local import LocalRunner
+
+            patch_engine(Gate(Path(entry.gate)), by_part=True)
+            LocalRunner(wanted, **common).run_generation(generation)
+        else:
+            _on_ray(entry, lambda runner: runner(wanted, chain=f"bench-{entry.seed}", **common), generation)
+    except TrainingError:
+        if not (Path(entry.gate) / "stop").exists():
+            raise
+
+
+def _on_ray(entry: Entry, make: Callable[[Any], Any], generation: Any) -> None:
+    from gentrain.cluster.session import ray_session
+
+    with ray_session(address=entry.address, log=Path(entry.gate) / "ray.log"):
         from gentrain.cluster import trainer
 
         def worker(config: dict[str, Any], gate: str = entry.gate) -> None:
@@ -59,12 +78,7 @@ def run_generation(entry: Entry) -> None:
             gated_worker(config, gate)
 
         trainer.train_worker = worker
-        runner = trainer.RayRunner(wanted, store=store, data=data.folder.name, chain="bench", observe=lambda _: None)
-        try:
-            runner.run_generation(spec(entry, wanted, data.manifest.fingerprint))
-        except trainer.TrainingError:
-            if not (Path(entry.gate) / "stop").exists():
-                raise
+        make(trainer.RayRunner).run_generation(generation)
 
 
 def gated_worker(config: dict[str, Any], folder: str) -> None:
@@ -75,19 +89,21 @@ def gated_worker(config: dict[str, Any], folder: str) -> None:
     train_worker(config)
 
 
-def patch_engine(gate: Gate) -> None:
-    """Let the engine's generation pass the gate before every epoch, on every rank, and time its parts."""
+def patch_engine(gate: Gate, *, by_part: bool = False) -> None:
+    """Let the engine's generation pass the gate before every epoch, on every rank, and time what it does."""
     from gentrain import engine
     from gentrain.errors import TrainingError
 
-    class Gated(engine._Generation):  # noqa: SLF001  (what is measured is the engine itself)
+    base, clock = engine._Generation, Clock()  # noqa: SLF001  (what is measured is the engine itself)
+
+    class Gated(timed_generation(base, clock) if by_part else base):  # type: ignore[misc]
         def _epoch(self, epoch: int, **rest: Any) -> dict[str, Any]:
             try:
                 gate.wait(epoch)
             except Stopped:
                 raise TrainingError("the race is over") from None
             row = super()._epoch(epoch, **rest)
-            self._facts = {"seconds": row["seconds"], "evaluated": 0.0}
+            self._facts = {"seconds": row["seconds"], "evaluated": 0.0, "parts": clock.take()}
             return row
 
         def _error(self, loader: Any) -> float:

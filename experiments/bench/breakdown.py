@@ -1,0 +1,114 @@
+"""Where a training step's time goes: the engine's own loop with a clock around each of its parts (on a CPU)."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+PARTS = ("loading", "augmentation", "student forward", "teacher", "loss", "backward", "optimiser", "metrics")
+
+
+class Clock:
+    """Seconds by part of a step since the last time they were taken."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = defaultdict(float)
+        self._began: dict[str, float] = {}
+
+    def begin(self, part: str) -> None:
+        """A part begins."""
+        self._began[part] = time.perf_counter()
+
+    def end(self, part: str) -> None:
+        """The part is over."""
+        self._seconds[part] += time.perf_counter() - self._began.pop(part)
+
+    @contextlib.contextmanager
+    def __call__(self, part: str) -> Iterator[None]:
+        """Time the block as a part."""
+        self.begin(part)
+        yield
+        self.end(part)
+
+    def take(self) -> dict[str, float]:
+        """Return the seconds of every part, and begin anew; the teacher's are not the loss's too."""
+        found, self._seconds = self._seconds, defaultdict(float)
+        found["loss"] -= found["teacher"]
+        return {part: found[part] for part in PARTS}
+
+
+class TimedLoader:
+    """A loader whose batches are waited for by the clock."""
+
+    def __init__(self, loader: Any, clock: Clock) -> None:
+        self._loader, self._clock = loader, clock
+        self.num_samples = loader.num_samples
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def epoch(self, epoch: int) -> Iterator[Any]:
+        """Yield the loader's batches."""
+        batches = self._loader.epoch(epoch)
+        while True:
+            with self._clock("loading"):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
+
+
+def timed_generation(base: type, clock: Clock) -> type:
+    """Return the engine's generation with a clock around the parts of its step."""
+    import torch
+
+    from gentrain import engine
+
+    def watch(module: Any, part: str) -> None:
+        module.register_forward_pre_hook(lambda *_: clock.begin(part))
+        module.register_forward_hook(lambda *_: clock.end(part))
+
+    backward = torch.Tensor.backward
+
+    def timed_backward(self: Any, *rest: Any, **named: Any) -> None:
+        with clock("backward"):
+            backward(self, *rest, **named)
+
+    torch.Tensor.backward = timed_backward  # type: ignore[method-assign]
+
+    class TimedMeter(engine.Meter):
+        def add(self, *rest: Any) -> None:
+            with clock("metrics"):
+                super().add(*rest)
+
+    engine.Meter = TimedMeter  # type: ignore[misc]
+
+    class Timed(base):  # type: ignore[misc]
+        def _build_task(self) -> Any:
+            task = super()._build_task()
+            watch(self.model, "student forward")
+            if hasattr(task, "teacher"):
+                watch(task.teacher, "teacher")
+
+            def timed(*rest: Any) -> Any:
+                with clock("loss"):
+                    return task(*rest)
+
+            return timed
+
+        def _pixels(self, *rest: Any) -> Any:
+            with clock("augmentation"):
+                return super()._pixels(*rest)
+
+        def _epoch(self, epoch: int, *, optimizer: Any, loader: Any, **rest: Any) -> dict[str, Any]:
+            if not hasattr(self, "_watched"):
+                self._watched = True
+                optimizer.register_step_pre_hook(lambda *_: clock.begin("optimiser"))
+                optimizer.register_step_post_hook(lambda *_: clock.end("optimiser"))
+            clock.take()
+            return super()._epoch(epoch, optimizer=optimizer, loader=TimedLoader(loader, clock), **rest)
+
+    return Timed

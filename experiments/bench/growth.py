@@ -1,0 +1,207 @@
+"""What grows with depth, batch, workers, samples, generations and chains: nothing but the arithmetic may.
+
+    make growth DATA=DIR        # DIR has CIFAR-100 as Parquet; figures to growth.json and docs/growth.png
+
+Every point is a process of its own that trains for real; a generation's seconds are those of its `epochs.parquet`. The
+chains are those of scale.json (`scale.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+OUTPUT, PICTURE = HERE / "growth.json", HERE.parents[1] / "docs" / "growth.png"
+EPOCHS = 3
+"""Of which the first, with what is made ready in it, doesn't count."""
+DEPTHS, BATCHES, WORKERS, LIMITS = (8, 14, 20, 32, 44), (16, 32, 64, 128, 256), (1, 2), (10, 40, 160, 500)
+GENERATIONS = 40
+
+
+@dataclass(frozen=True)
+class Point:
+    """A training to be measured."""
+
+    network: str = "resnet20"
+    batch: int = 128
+    limit: int = 8
+    """Images of each of the 100 classes."""
+    workers: int = 1
+    threads: int = 2
+    ray: bool = False
+
+
+def measure(point: Point, *, data: str) -> dict[str, float]:
+    """Return the seconds an image of the epochs that count, and the worker's peak memory, from a fresh process."""
+    command = [sys.executable, __file__, "--point", json.dumps(asdict(point)), "--data", data]
+    told = subprocess.run(command, capture_output=True, text=True, check=False)
+    if told.returncode:
+        raise SystemExit(told.stderr[-2000:])
+    found: dict[str, float] = json.loads(told.stdout.splitlines()[-1])
+    return found
+
+
+def train(point: Point, *, data: str) -> dict[str, float]:
+    """Train the point's patriarch here and now."""
+    import pyarrow.parquet as pq
+    from gate import peak_bytes
+
+    from gentrain.config import parse_study
+    from gentrain.launch import launch_chain
+
+    settings = {
+        "name": "growth",
+        "dataset": {"source": "cifar100", "path": data, "limit": point.limit},
+        "network": {"name": point.network},
+        "recipe": {"epochs": EPOCHS, "batch_size": point.batch, "milestones": [], "learning_rate": 0.01},
+        "generations": 0,
+        "device": "cpu",
+        "workers": point.workers,
+        "cpus_per_worker": point.threads,
+        "evaluate_every": EPOCHS,
+    }
+    with tempfile.TemporaryDirectory(prefix="gentrain-growth-") as runs:
+        study = parse_study(settings, where="growth.py")
+        (row,) = launch_chain(study, runs=runs, observe=lambda _: None, local=not point.ray)
+        epochs = pq.read_table(f"{runs}/generations/{row['key']}/epochs.parquet").to_pylist()[1:]
+    seconds = statistics.median(epoch["seconds"] / epoch["images"] for epoch in epochs)
+    return {"seconds": seconds, "bytes": peak_bytes()}
+
+
+def generations(count: int) -> list[dict[str, float]]:
+    """Run a chain of so many tiny generations without Ray; return each one's seconds and the process's memory."""
+    import psutil
+
+    from gentrain.config import parse_study
+    from gentrain.events import GenerationDone
+    from gentrain.launch import launch_chain
+
+    settings = {
+        "name": "growth",
+        "dataset": {"source": "digits", "limit": 20},
+        "network": {"name": "resnet8"},
+        "recipe": {"epochs": 1, "batch_size": 64, "milestones": []},
+        "generations": count - 1,
+        "device": "cpu",
+        "cpus_per_worker": 2,
+    }
+    found: list[dict[str, float]] = []
+    last = time.perf_counter()
+
+    def observe(event: Any) -> None:
+        nonlocal last
+        if isinstance(event, GenerationDone):
+            now = time.perf_counter()
+            found.append({"seconds": now - last, "bytes": psutil.Process().memory_info().rss})
+            last = now
+
+    with tempfile.TemporaryDirectory(prefix="gentrain-growth-") as runs:
+        launch_chain(parse_study(settings, where="growth.py"), runs=runs, observe=observe, local=True)
+    return found[1:]  # the first waits for the data and the compiler
+
+
+def series(data: str, say: Callable[[str], None]) -> dict[str, list[dict[str, float]]]:
+    """Return, by what grows, rows of x, seconds for what should cost the same, and bytes."""
+    from gentrain.models import multiply_adds
+
+    def points(name: str, of: Mapping[int, Point], unit: Callable[[int], float]) -> list[dict[str, float]]:
+        rows = []
+        for x, point in of.items():
+            found = measure(point, data=data)
+            rows.append({"x": x, "seconds": found["seconds"] * unit(x), "bytes": found["bytes"]})
+            say(f"{name} {json.dumps(rows[-1])}")
+        return rows
+
+    def arithmetic(depth: int) -> float:
+        return 1e9 / multiply_adds(f"resnet{depth}", num_classes=100, height=32, width=32)
+
+    depths = {depth: Point(f"resnet{depth}") for depth in DEPTHS}
+    batches = {batch: Point("resnet8", batch=batch, limit=40) for batch in BATCHES}
+    workers = {n: Point(workers=n, threads=1, ray=True) for n in WORKERS}
+    samples = {100 * limit: Point("resnet8", limit=limit) for limit in LIMITS}
+    chain = generations(GENERATIONS)
+    return {
+        "depth": points("depth", depths, arithmetic),
+        "batch": points("batch", batches, lambda _: 1.0),
+        "workers": points("workers", workers, float),
+        "samples": points("samples", samples, lambda _: 1.0),
+        "generations": [{"x": x, **row} for x, row in enumerate(chain, start=2)],
+        "chains": [
+            {"x": row["chains"], "seconds": row["seconds_a_generation"], "bytes": row["driver_megabytes"] * 1e6}
+            for row in json.loads((HERE / "scale.json").read_text())["sweeps"]
+        ],
+    }
+
+
+PANELS = {
+    "depth": "depth: seconds a multiply-add",
+    "batch": "batch: seconds an image",
+    "workers": "workers: worker-seconds an image",
+    "samples": "samples: seconds an image",
+    "generations": "generations: seconds a generation",
+    "chains": "chains: seconds a generation",
+}
+
+
+def picture(found: Mapping[str, Sequence[Mapping[str, float]]]) -> bytes:
+    """Return the plot: time and memory against what grows, relative to the least of it."""
+    from gentrain.report.drawing import SERIES, Panel, Pen, Plot, Style, draw_file
+
+    time_, memory = Style("time", "time", SERIES[0], "o"), Style("memory", "memory", SERIES[1], "s")
+
+    def panel(name: str) -> Panel:
+        rows = found[name]
+
+        def draw(pen: Pen) -> None:
+            for style, field in ((time_, "seconds"), (memory, "bytes")):
+                heights = [row[field] / rows[0][field] for row in rows]
+                xs = [row["x"] for row in rows]
+                pen.axes.plot(xs, heights, color=style.color, marker=style.marker, markersize=4)
+            if rows[-1]["x"] > 8 * rows[0]["x"] and name != "generations":
+                pen.axes.set_xscale("log")
+            if name == "workers":
+                pen.axes.set_xticks([row["x"] for row in rows])
+            pen.axes.set_ylim(bottom=0)
+
+        return Panel(PANELS[name], draw)
+
+    plot = Plot("growth", "", "", tuple(map(panel, PANELS)), (time_, memory), size=(3.4, 2.4), columns=3)
+    return draw_file(plot, "png")
+
+
+def main(
+    data: Annotated[str, typer.Option(help="Folder of CIFAR-100's Parquet files.")] = os.environ.get(
+        "GENTRAIN_CIFAR100", ""
+    ),
+    point: Annotated[str, typer.Option(hidden=True)] = "",
+    draw: Annotated[bool, typer.Option(help="Draw what growth.json has, measure nothing.")] = False,
+) -> None:
+    """Measure, write, draw."""
+    if point:
+        print(json.dumps(train(Point(**json.loads(point)), data=data)))  # noqa: T201  (to the process that asked)
+        return
+    if not draw:
+        from bench import machine
+
+        if not data or not Path(data).is_dir():
+            raise typer.BadParameter(f"{data!r}: no such folder; give CIFAR-100's Parquet files", param_hint="--data")
+        made = machine()
+        OUTPUT.write_text(json.dumps({"made": made, "series": series(data, typer.echo)}, indent=1) + "\n")
+    PICTURE.write_bytes(picture(json.loads(OUTPUT.read_text())["series"]))
+
+
+if __name__ == "__main__":
+    typer.run(main)
