@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test bench slow cluster-test setup browser lint types layers unit docs fmt clean
+.PHONY: demo test bench growth slow cluster-test setup browser lint types layers unit docs fmt clean
 
 demo: $(STAMP)
 	$(BIN)/gentrain chain experiments/quickstart.yaml
@@ -18,6 +18,10 @@ slow: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/pip install -q --disable-pip-version-check -e '.[bench]'
 	$(BIN)/python experiments/bench/bench.py $(if $(DATA),--data $(DATA)) $(if $(ONLY),--only $(ONLY))
+
+# Time and memory against depth, batch, workers, samples, generations and chains: make growth DATA=DIR.
+growth: $(STAMP)
+	$(BIN)/python experiments/bench/growth.py $(if $(DATA),--data $(DATA))
 
 # ray up, gentrain sweep, ray down over ssh on two machines made of namespaces: minutes, and root.
 cluster-test: $(STAMP)

@@ -62,6 +62,19 @@ def checkpoints(store, *, after):
     return any(store.generation(key).newest_epoch() > after for key in folders)
 
 
+def test_a_board_stays_with_its_reader(cluster):
+    import ray
+    from ray.util.state import list_actors
+
+    from gentrain.cluster.progress import start_board
+
+    with ray.init(address=cluster.address):
+        boards = [start_board(f"board {number}") for number in range(8)]
+        ray.get([board.drain.remote() for board in boards])
+        (head,) = {node["NodeID"] for node in ray.nodes() if node["Resources"].get("node:__internal_head__")}
+        assert {actor.node_id for actor in list_actors(filters=[("class_name", "=", "ProgressBoard")])} == {head}
+
+
 def test_a_node_is_lost_and_the_sweep_ends_in_the_same_bits(cluster, tmp_path, monkeypatch):
     reference = tmp_path / "reference"
     for lam in (0.5, 0.7):

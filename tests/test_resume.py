@@ -162,6 +162,7 @@ def test_ctrl_c_and_then_the_driver_killed_on_ray_with_one_worker(tmp_path, refe
     check_same(runs, rows, reference(1))
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(900)
 def test_a_worker_killed_and_then_everything_with_two_workers(tmp_path, reference):

@@ -12,11 +12,13 @@ from dataclasses import replace
 from typing import Any
 
 from contenders import MEAN, STD, Entry, endless_batches, prepared
-from race import NAMES, SHAPES, ratio_row, run_field
+from race import HERE, NAMES, SHAPES, ratio_row, run_field
 from ray_contender import study
 
 BATCHES = 20
 """Of a loader's block."""
+SIBLINGS = 3
+"""As many of figure 2's processes begin with the same patriarch."""
 
 
 def _entry(network: str, *, data: str, runs: str, **rest: Any) -> Entry:
@@ -151,6 +153,50 @@ def teacher(*, data: str, runs: str, rounds: int) -> list[dict[str, Any]]:
     return rows
 
 
+def siblings(*, data: str, runs: str, rounds: int) -> list[dict[str, Any]]:
+    """Three students that share one teacher's pass against three apart, and how often figure 2's grid could do so."""
+    import torch
+    import torch.nn.functional as F
+
+    from gentrain.allocator import keep_freed_memory
+    from gentrain.config import load_study
+    from gentrain.inference import autocast, to_device
+    from gentrain.lineage import StudentSpec, build_forest
+    from gentrain.models import build_model
+
+    del data, runs
+    keep_freed_memory()
+    torch.set_num_threads(2)
+    cpu, batch = torch.device("cpu"), SHAPES["resnet20"][0]
+    networks = [to_device(build_model("resnet20", num_classes=100), cpu).train() for _ in range(SIBLINGS)]
+    teacher = to_device(build_model("resnet20", num_classes=100), cpu).eval()
+    images = torch.randn(batch, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+
+    def step(passes: int) -> float:
+        started = time.perf_counter()
+        with autocast(cpu, "bf16"):
+            for _ in range(passes):
+                with torch.no_grad():
+                    soft = teacher(images).float().softmax(dim=1)
+            losses = [F.cross_entropy(network(images).float(), soft) for network in networks]
+        torch.stack(losses).sum().backward()
+        return time.perf_counter() - started
+
+    step(1)
+    together, apart = zip(*((step(1), step(SIBLINGS)) for _ in range(3 * rounds)), strict=True)
+    forest = build_forest(load_study(HERE.parent / "figure2.yaml"), data="any", num_classes=100)
+    taught = [spec.task.teachers for spec in forest.specs.values() if isinstance(spec.task, StudentSpec)]
+    return [
+        ratio_row(f"{SIBLINGS} students of one teacher: together / apart", together, apart, unit="× time"),
+        ratio_row(
+            "figure 2's grid: teachers' passes that another student could share",
+            [len(taught) - len(set(taught))],
+            [len(taught)],
+            unit="of all",
+        ),
+    ]
+
+
 def allocator(*, data: str, runs: str, rounds: int) -> list[dict[str, Any]]:
     """A student's step with freed memory kept and handed back, on one thread: by the clock and by the CPU's time."""
     rows = []
@@ -175,6 +221,7 @@ PARTS: dict[str, Callable[..., list[dict[str, Any]]]] = {
     "loader": loader,
     "prepare": preparation,
     "teacher": teacher,
+    "siblings": siblings,
     "allocator": allocator,
     "handover": handover,
 }

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Self
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from gentrain.errors import GentrainError
 from gentrain.events import Event, Observer
@@ -41,8 +42,13 @@ class ProgressBoard:
 
 
 def start_board(name: str) -> Any:
-    """Start a board, by a name for the dashboard."""
-    return ray.remote(num_cpus=0, name=name)(ProgressBoard).remote()
+    """Start a board on the node of the caller, who alone reads it, by a name for the dashboard.
+
+    So it's lost with another node never; should its process die, a new one takes its place and some lines are missed.
+    """
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
+    return ray.remote(name=name, **options)(ProgressBoard).remote()
 
 
 class Every:
