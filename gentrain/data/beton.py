@@ -13,6 +13,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gentrain.data.plain_modes  # noqa: F401  # isort: skip  (before FFCV's own modules)
+
 import numpy as np
 import torch
 from ffcv.fields import IntField, RGBImageField

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import gentrain.data.plain_modes  # noqa: F401  # isort: skip  (before FFCV's own modules)
+
 import numba
 import numpy as np
 from ffcv.fields.rgb_image import IMAGE_MODES, ResizedCropRGBImageDecoder

@@ -99,3 +99,11 @@ def test_a_decoder_that_fails_says_so_and_never_hangs(beton, monkeypatch):
     monkeypatch.setattr(door._Epoch, "run_pipeline", broken)
     with pytest.raises(DataError, match="can't be decoded: bad page"):
         list(loader.epoch(0))
+
+
+def test_nothing_is_compiled_to_import_ffcv():
+    import ffcv.fields.rgb_image
+    import numba.typed
+
+    assert type(ffcv.fields.rgb_image.IMAGE_MODES) is dict
+    assert numba.typed.Dict is not dict
