@@ -12,3 +12,5 @@ export THP_MEM_ALLOC_ENABLE=1
 export RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S=1800
 # A machine that has just booted reads Ray from a cold disk; the default is 30 s.
 export RAY_raylet_start_wait_time_s=180
+# With NVIDIA's MPS (see worker_start_ray_commands): where its daemon and what it serves meet, the same for both.
+# export CUDA_MPS_PIPE_DIRECTORY=/tmp/nvidia-mps CUDA_MPS_LOG_DIRECTORY=/tmp/nvidia-mps-log

@@ -84,7 +84,16 @@ class Study(Settings):
     )
     scheduler: SchedulerConfig = Field(default_factory=SchedulerConfig)
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of initial weights, order and augmentation.")
-    precision: Literal["bf16", "fp32"] = Field("bf16", description="Autocast of the convolutions; losses are fp32.")
+    precision: Literal["bf16", "fp32", "tf32"] = Field(
+        "bf16",
+        description="bf16: autocast of the convolutions, losses are fp32; fp32: exact; tf32: fp32 with TF32 products "
+        "(GPU only).",
+    )
+    compile: bool = Field(
+        False,
+        description="Train through torch.compile, the teacher too: other last bits; as CUDA graphs on one GPU worker. "
+        "Needs a C++ compiler.",
+    )
     sync_batchnorm: bool = Field(False, description="One BatchNorm statistic over all workers (GPU only).")
     teacher_pass: Literal["exact", "folded"] = Field(
         "exact",
@@ -94,6 +103,10 @@ class Study(Settings):
     cpus_per_worker: int | None = Field(None, ge=1, description="CPU threads a worker; default: an equal share.")
     gpus_per_worker: float | None = Field(
         None, ge=0, description="GPUs a worker; 0.25 packs four workers on one. Default: 1 on GPU, 0 on CPU."
+    )
+    pin_workers: bool = Field(
+        False,
+        description="Ray, GPU workers: each stays on its GPU's share of the node's cores; CPU workers are left alone.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA where there is one.")
     evaluate_every: int = Field(1, ge=1, description="Epochs between evaluations of the test split; the last always.")
@@ -108,6 +121,17 @@ class Study(Settings):
             raise ValueError(f"`gpus_per_worker` ({self.gpus_per_worker}) needs `device: auto` or `cuda`, not cpu")
         if self.gpus_per_worker and self.gpus_per_worker > 1:
             raise ValueError(f"`gpus_per_worker` ({self.gpus_per_worker}) is at most 1: raise `workers` instead")
+        return self
+
+    @model_validator(mode="after")
+    def _arithmetic(self) -> Self:
+        if self.precision == "tf32" and (self.device == "cpu" or self.gpus_per_worker == 0):
+            raise ValueError("`precision: tf32` is for GPUs; set fp32 or bf16, or let workers have a GPU")
+        if self.compile and self.network.memory_efficient:
+            raise ValueError(
+                "`compile: true` and `network.memory_efficient: true` don't go together (what is computed again can't "
+                "be compiled); set one of them to false"
+            )
         return self
 
     @model_validator(mode="after")
@@ -178,6 +202,17 @@ class Study(Settings):
     def trained_networks(self) -> tuple[str, ...]:
         """Names of the networks that this study trains: the patriarch's, unless one is given, and the students'."""
         return tuple(dict.fromkeys(self.network.of(generation) for generation in ((1,) if self.given else (0, 1))))
+
+    @property
+    def teaching_networks(self) -> tuple[str, ...]:
+        """Names of the networks of the whole grid that are trained and then teach."""
+        return tuple(
+            dict.fromkeys(
+                point.network.of(generation)
+                for point in self.points()
+                for generation in range(len(point.given), point.students)
+            )
+        )
 
     def dump(self) -> dict[str, Any]:
         """Return the study as plain YAML types, with the file's own key names."""

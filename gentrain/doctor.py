@@ -69,7 +69,7 @@ class Diagnosis:
 
 
 def examine(study: Study, *, runs: str) -> Diagnosis:
-    """Look at versions, devices, FFCV, Ray's needs, disk and memory; time both precisions on the study's networks.
+    """Look at versions, devices, FFCV, Ray's needs, disk and memory; time every precision on the study's networks.
 
     A step is timed with a worker's share of the batch, on a worker's share of the CPUs.
     """
@@ -116,8 +116,9 @@ def _processor() -> Check:
 def _devices(study: Study) -> Check:
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     if not names:
-        wanted = study.device == "cuda"
-        return Check("GPU", "none", good=not wanted, remedy="the study says device: cuda; set auto or cpu")
+        wanted = study.device == "cuda" or study.precision == "tf32"
+        remedy = "the study says device: cuda or precision: tf32; set device: auto, and precision: fp32 or bf16"
+        return Check("GPU", "none", good=not wanted, remedy=remedy)
     bf16 = "bf16" if torch.cuda.is_bf16_supported() else "no bf16"
     return Check("GPU", f"{', '.join(names)}; {bf16}")
 

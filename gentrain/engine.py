@@ -22,7 +22,6 @@ import pyarrow.parquet as pq
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from gentrain import __version__
 from gentrain.checkpoint import encode_training_state, encode_weights, load_training_state, load_weights
@@ -30,9 +29,19 @@ from gentrain.data.augment import augment, distort, normalise
 from gentrain.data.loader import Batch, Loader
 from gentrain.data.manifest import Manifest
 from gentrain.data.share import obtain
+from gentrain.device import (
+    autocast,
+    compile_network,
+    configure,
+    data_parallel,
+    device_name,
+    prepare_compiler,
+    to_device,
+    told_uncompilable,
+)
 from gentrain.errors import GentrainError, TrainingError
 from gentrain.events import EpochDone, Event, GenerationStarted, Note, Progress
-from gentrain.inference import autocast, load_teacher, predict, to_device
+from gentrain.inference import load_teacher, predict
 from gentrain.job import Job
 from gentrain.lineage import GivenSpec, PatriarchSpec, StudentSpec
 from gentrain.meter import EPOCHS_SCHEMA, Meter
@@ -78,7 +87,7 @@ def train_generation(job: Job, worker: Worker, post: Post) -> None:
         TrainingError: on a non-finite loss, on every rank, at the same step.
         GentrainError: when the store can't be written or was taken over.
     """
-    _configure(worker)
+    configure(worker.device, threads=worker.threads, precision=job.spec.precision)
     _Generation(job, worker, post).run()
 
 
@@ -96,7 +105,7 @@ class _Generation:
         network = build_model(
             self.spec.network.name, num_classes=self.spec.num_classes, memory_efficient=job.memory_efficient
         )
-        self.model = self._to_device(network)
+        self.model = to_device(network, worker.device)
 
     def run(self) -> None:
         if self.job.weights_done:
@@ -107,13 +116,16 @@ class _Generation:
                 self.rows = pq.read_table(io.BytesIO(self.folder.folder.read(EPOCHS) or b"")).to_pylist()
             load_weights(self.model, content)
         else:
-            self._train()
+            with told_uncompilable(self.spec.network.name) if self.spec.compile else contextlib.nullcontext():
+                self._train()
         self._finish()
 
     # Training
 
     def _train(self) -> None:
         spec, recipe = self.spec, self.spec.recipe
+        if spec.compile:
+            self._together(partial(prepare_compiler, self.worker.device), everywhere=True)
         network = self._parallel(self.model)
         optimizer = torch.optim.SGD(
             self.model.parameters(),
@@ -162,10 +174,12 @@ class _Generation:
             for group in optimizer.param_groups:
                 group["lr"] = lr
             images = self._pixels(batch, epoch)
-            with self._autocast():
+            optimizer.zero_grad(set_to_none=self.worker.world_size == 1)
+            if spec.compile:
+                torch.compiler.cudagraph_mark_step_begin()  # the last step's logits and gradients are gone from here on
+            with autocast(self.worker.device, spec.precision):
                 logits = network(images)
                 terms = task(logits, images, batch.labels)
-            optimizer.zero_grad(set_to_none=self.worker.world_size == 1)
             _weighted(terms.loss, batch, self.worker.world_size).backward()
             optimizer.step()
             meter.add(index, batch, logits.detach(), terms)
@@ -201,30 +215,27 @@ class _Generation:
             return PatriarchTask(eta=task.eta or 0.0, k=task.k or 2)
         assert isinstance(task, StudentSpec)
         teacher = load_teacher(task.teachers, self.job.store, folded=task.teacher_pass == "folded")
-        return StudentTask(self._to_device(teacher), lam=task.lam, temperature=task.temperature)
+        teacher = self._compiled(to_device(teacher, self.worker.device).requires_grad_(False).eval())
+        return StudentTask(teacher, lam=task.lam, temperature=task.temperature)
+
+    def _compiled(self, network: nn.Module) -> nn.Module:
+        """Return what trains or teaches in place of the network: itself, or compiled where the study says so."""
+        if not self.spec.compile:
+            return network
+        return compile_network(network, self.worker.device, graphs=self.worker.world_size == 1)
 
     def _parallel(self, model: nn.Module) -> nn.Module:
-        """Wrap the student (never the teacher) for data parallelism.
-
-        DDP regroups its gradient buckets after the first step, which would change the order of sums between a fresh
-        and a resumed process. One step on blank images brings both to the same grouping before the real first step.
-        """
+        """Return what trains the student (never the teacher) on several workers, or on this one alone."""
         if self.worker.world_size == 1:
-            return model
+            return self._compiled(model)
         if self.spec.sync_batchnorm:
             if self.worker.device.type != "cuda":
                 raise GentrainError("sync_batchnorm: true needs device: cuda; torch has it for GPUs only")
             model = self.model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        before = {name: value.clone() for name, value in model.state_dict().items()}
-        network = DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
         manifest = self.data.manifest
-        blank = torch.zeros((2, 3, manifest.height, manifest.width), device=self.worker.device)
-        with self._autocast():
-            loss = network(blank.contiguous(memory_format=torch.channels_last)).float().sum()
-        loss.backward()
-        network.zero_grad(set_to_none=False)
-        model.load_state_dict(before)
-        return network
+        count = self.spec.recipe.batch_size // self.worker.world_size if self.spec.compile else 2  # no shape of its own
+        blank = torch.zeros((count, 3, manifest.height, manifest.width), device=self.worker.device)
+        return data_parallel(self._compiled(model), blank, precision=self.spec.precision)
 
     def _check_finite(self, meter: Meter, epoch: int) -> None:
         step = meter.first_bad_step()
@@ -353,26 +364,27 @@ class _Generation:
                 seconds=sum(row["seconds"] for row in self.rows),
                 workers=self.worker.world_size,
                 threads=self.worker.threads,
-                device=_device_name(self.worker.device),
+                device=device_name(self.worker.device),
                 versions={"gentrain": __version__, "torch": torch.__version__, "ffcv": version("ffcv")},
             )
 
         self._together(write)
 
-    def _together(self, action: Callable[[], None]) -> None:
-        """Run `action` on rank 0; where it fails, fail on every rank, so that no worker waits for one that is gone."""
-        failure: list[GentrainError | None] = [None]
-        if self.worker.rank == 0:
+    def _together(self, action: Callable[[], None], *, everywhere: bool = False) -> None:
+        """Run `action` on rank 0, or everywhere; where it fails, fail on all ranks, so that none waits for one gone."""
+        failures: list[GentrainError | None] = [None]
+        if everywhere or self.worker.rank == 0:
             try:
                 action()
             except GentrainError as error:
-                failure[0] = error
+                failures[0] = error
         if self.worker.world_size > 1:
-            dist.broadcast_object_list(failure, src=0)
-        if failure[0] is not None:
-            raise failure[0]
+            own, failures = failures[0], [None] * self.worker.world_size
+            dist.all_gather_object(failures, own)
+        if failure := next(filter(None, failures), None):
+            raise failure
 
-    # Devices
+    # Data
 
     def _loader(self, split: str) -> Loader:
         """Return the loader of a split, shuffled for training; one each, as FFCV compiles every loader anew."""
@@ -408,12 +420,6 @@ class _Generation:
         manifest: Manifest = self.data.manifest
         return normalise(images, mean=manifest.mean, std=manifest.std)
 
-    def _to_device(self, model: nn.Module) -> nn.Module:
-        return to_device(model, self.worker.device)
-
-    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
-        return autocast(self.worker.device, self.spec.precision)
-
     def _share_buffers(self) -> None:
         """Give every rank rank 0's BatchNorm statistics: the ones that are saved."""
         if self.worker.world_size > 1:
@@ -432,17 +438,3 @@ def _weighted(loss: Tensor, batch: Batch, world_size: int) -> Tensor:
 def _stream(*parts: int) -> int:
     """Return an independent 62-bit seed for a tuple such as (seed, generation, epoch, rank)."""
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(2))
-
-
-def _configure(worker: Worker) -> None:
-    torch.set_num_threads(worker.threads)
-    if worker.device.type == "cuda":
-        torch.cuda.set_device(worker.device)
-        torch.backends.cudnn.benchmark = False  # may pick another algorithm in the resumed process
-        torch.backends.cudnn.deterministic = True
-        torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.allow_tf32 = False
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

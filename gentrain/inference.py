@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,22 +13,13 @@ from gentrain.data.augment import normalise
 from gentrain.data.loader import Batch, Loader
 from gentrain.data.manifest import Manifest
 from gentrain.data.share import obtain
-from gentrain.errors import StoreError
+from gentrain.device import autocast, configure, to_device
+from gentrain.errors import GentrainError, StoreError
 from gentrain.lineage import GenerationSpec
 from gentrain.models import build_model
 from gentrain.models.fold import fold
 from gentrain.models.mean import MeanOfNetworks
 from gentrain.store import MODEL, SPEC, RunStore
-
-
-def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
-    """Return the block in which convolutions run in the study's precision."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
-
-
-def to_device(model: nn.Module, device: torch.device) -> nn.Module:
-    """Move a network to the device, channels last."""
-    return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def predict(
@@ -66,9 +55,14 @@ def load_teacher(keys: Sequence[str], store: RunStore, *, folded: bool) -> nn.Mo
 
     Raises:
         StoreError: when one is missing or damaged.
+        GentrainError: when one can't be folded.
     """
     networks = [load_network(key, store) for key in keys]
-    networks = [fold(network) for network in networks] if folded else networks
+    if folded:
+        try:
+            networks = [fold(network) for network in networks]
+        except ValueError as error:
+            raise GentrainError(f"teacher_pass: folded: {error}; set teacher_pass: exact") from error
     return networks[0] if len(networks) == 1 else MeanOfNetworks(networks)
 
 
@@ -79,8 +73,8 @@ def predict_batches(
 
     Every sample comes once; a split whose probabilities fill the memory (ILSVRC2012's training set) passes in parts.
     """
-    torch.set_num_threads(threads)
     device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    configure(device, threads=threads, precision=spec.precision)
     prepared = obtain(data, store)
     model = load_network(spec.key, store)
     loader = Loader(

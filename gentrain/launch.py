@@ -44,9 +44,11 @@ def check_networks(study: Study, manifest: Manifest) -> None:
 
     given = [entry.network or study.network.name for entry in study.given]
     trained = [network for point in study.points() for network in point.trained_networks]
+    folded = (*given, *study.teaching_networks) if study.teacher_pass == "folded" else ()
+    shape = {"num_classes": len(manifest.classes), "height": manifest.height, "width": manifest.width}
     for network in dict.fromkeys((*given, *trained)):
         try:
-            check_fits(network, num_classes=len(manifest.classes), height=manifest.height, width=manifest.width)
+            check_fits(network, **shape, folded=network in folded)
         except ValueError as error:
             raise ConfigError(f"{study.name}: {error}") from None
 

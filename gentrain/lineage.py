@@ -1,7 +1,7 @@
 """From a study to its generations: what determines a network's weights, and the key that names it.
 
-A key is the hash of exactly that: data, network, recipe, precision, seed, task, teacher. Devices, workers, paths and
-names are not part of it, so that a run that moves or gets more GPUs doesn't start over.
+A key is the hash of exactly that: data, network, recipe, precision, compilation, seed, task, teacher. Devices, workers,
+paths and names are not part of it, so that a run that moves or gets more GPUs doesn't start over.
 """
 
 from __future__ import annotations
@@ -86,7 +86,8 @@ class GenerationSpec(_Frozen):
     num_classes: int
     network: NetworkSpec
     recipe: RecipeConfig
-    precision: Literal["bf16", "fp32"]
+    precision: Literal["bf16", "fp32", "tf32"]
+    compile: bool = False
     sync_batchnorm: bool
     seed: int
     generation: int
@@ -98,6 +99,8 @@ class GenerationSpec(_Frozen):
         identity = self.model_dump(mode="json")
         if self.recipe.pictures is None:
             del identity["recipe"]["pictures"]
+        if not self.compile:
+            del identity["compile"]
         for later in ("mass", "members"):
             if not identity["task"].get(later):
                 identity["task"].pop(later, None)
@@ -189,6 +192,7 @@ def build_chain(study: Study, *, data: str, num_classes: int, resolve: Resolve =
                 network=NetworkSpec(name=study.network.of(generation)),
                 recipe=study.recipe,
                 precision=study.precision,
+                compile=study.compile,
                 sync_batchnorm=study.sync_batchnorm,
                 seed=study.seed,
                 generation=generation,

@@ -38,6 +38,8 @@ class LocalRunner:
             )
         if study.device == "cuda" and not torch.cuda.is_available():
             raise ResourceError("device: cuda: torch finds no GPU here; set device: auto or cpu")
+        if study.precision == "tf32" and not torch.cuda.is_available():
+            raise ResourceError("precision: tf32 is for GPUs and torch finds none here; set precision: fp32 or bf16")
         if study.scheduler.name != "fifo":
             raise ResourceError(
                 f"scheduler.name: {study.scheduler.name}: --local runs one chain after the other; set fifo or use Ray"

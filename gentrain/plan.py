@@ -19,8 +19,8 @@ from gentrain.given import GivenNetworks
 from gentrain.lineage import Chain, Forest, GenerationSpec, build_forest
 from gentrain.store import DONE, SPEC, Done, RunStore
 
-Rate = tuple[str, str, int, str, str, int]
-"""What decides how long an epoch takes: data, network, batch, precision, kind of task, workers."""
+Rate = tuple[str, str, int, str, bool, str, int]
+"""What decides how long an epoch takes: data, network, batch, precision, compilation, kind of task, workers."""
 
 Measured = Mapping[tuple[str, str], float]
 """Seconds an epoch of the whole training set, by network and kind of task."""
@@ -252,4 +252,4 @@ def _survey(store: RunStore) -> tuple[set[str], dict[Rate, list[float]]]:
 
 
 def _rate(spec: GenerationSpec, *, workers: int) -> Rate:
-    return (spec.data, spec.network.name, spec.recipe.batch_size, spec.precision, spec.work, workers)
+    return (spec.data, spec.network.name, spec.recipe.batch_size, spec.precision, spec.compile, spec.work, workers)

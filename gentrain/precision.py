@@ -10,12 +10,13 @@ import torch
 import torch.nn.functional as F
 
 from gentrain.config import Study
-from gentrain.inference import autocast, to_device
+from gentrain.device import autocast, set_tf32, to_device
 from gentrain.models import build_model, multiply_adds
 
-PRECISIONS = ("bf16", "fp32")
+PRECISIONS = {"cpu": ("bf16", "fp32"), "cuda": ("bf16", "fp32", "tf32")}
+"""By type of device."""
 SLOW = 1.5
-"""A precision that takes so many times the other's seconds is worth a line; less may be the machine's other work."""
+"""A precision that takes so many times the fastest's seconds is worth a line; less may be the machine's other work."""
 _ROUNDS = 3
 _STEP_OPERATIONS = 4e9
 """Multiply-adds of a quick look's forward pass: some tenths of a second on one core."""
@@ -34,9 +35,10 @@ def time_precisions(
             images = torch.randn(batch, 3, height, width, device=device)
             labels = torch.randint(0, num_classes, (batch,), device=device)
         images = images.contiguous(memory_format=torch.channels_last)
-        found = dict.fromkeys(PRECISIONS, float("inf"))
+        found = dict.fromkeys(PRECISIONS[device.type], float("inf"))
         for attempt in range(1 + _ROUNDS):
-            for precision in PRECISIONS:
+            for precision in found:
+                set_tf32(precision == "tf32")
                 started = time.perf_counter()
                 with autocast(device, precision):
                     logits = model(images)
@@ -56,18 +58,21 @@ def worker_threads(study: Study) -> int:
 
 
 def quick_batch(network: str, *, num_classes: int, height: int, width: int, batch: int) -> int:
-    """Return how many images of a batch make a quick look; 0 where a single one would take seconds."""
-    each = multiply_adds(network, num_classes=num_classes, height=height, width=width)
+    """Return how many images of a batch make a quick look; 0 where one would take seconds, or can't be told."""
+    try:
+        each = multiply_adds(network, num_classes=num_classes, height=height, width=width)
+    except RuntimeError:  # it decides by its input's values, and there are none when operations are only counted
+        return 0
     return 0 if each > _STEP_OPERATIONS else min(batch, max(2, int(_STEP_OPERATIONS / 4 / each)))
 
 
 def told_slow(network: str, precision: str, seconds: Mapping[str, float]) -> str | None:
     """Return the line for a run whose precision is the slow one here, None where it isn't."""
-    other = next(name for name in PRECISIONS if name != precision)
-    times = seconds[precision] / seconds[other]
+    fastest = min(seconds, key=seconds.__getitem__)
+    times = seconds[precision] / seconds[fastest]
     if times < SLOW:
         return None
     return (
-        f"precision: {precision} takes {times:.1f} × the time of {other} for {network} on this machine; "
-        f"--set precision={other} is faster here (another precision is another generation; see gentrain doctor)"
+        f"precision: {precision} takes {times:.1f} × the time of {fastest} for {network} on this machine; "
+        f"--set precision={fastest} is faster here (another precision is another generation; see gentrain doctor)"
     )

@@ -50,7 +50,8 @@ class StudentTask:
 
     def __call__(self, logits: Tensor, images: Tensor, labels: Tensor) -> LossTerms:
         """Return the student's loss; the teacher runs in eval mode, without gradient, in the caller's autocast."""
-        self.teacher.eval()  # whatever a wrapper did meanwhile
+        if self.teacher.training:  # whatever a wrapper did meanwhile
+            self.teacher.eval()
         with torch.no_grad():
             teacher_logits = self.teacher(images)
         return student_loss(logits, teacher_logits, labels, lam=self.lam, temperature=self.temperature)

@@ -7,8 +7,11 @@ import torch
 
 from gentrain import doctor, launch, precision
 from gentrain.cli import run
+from gentrain.config import Study
+from gentrain.doctor import Diagnosis
 from gentrain.launch import launch_chain
 from gentrain.precision import quick_batch, time_precisions, told_slow
+from gentrain.view.doctor import doctor_tables
 from tests.conftest import SMALL
 
 
@@ -46,6 +49,10 @@ def test_only_a_clearly_slow_precision_is_told():
     assert told_slow("resnet20", "bf16", {"bf16": 0.4, "fp32": 1.0}) is None
     assert "bf16 takes 3.0 × the time of fp32 for resnet20" in told_slow("resnet20", "bf16", {"bf16": 3, "fp32": 1})
     assert "--set precision=bf16 is faster here" in told_slow("resnet20", "fp32", {"bf16": 1, "fp32": 2})
+    three = {"bf16": 1, "fp32": 2, "tf32": 1.2}
+    assert told_slow("resnet20", "tf32", three) is None
+    assert "fp32 takes 2.0 × the time of bf16" in told_slow("resnet20", "fp32", three)
+    assert "tf32 takes 2.4 × the time of bf16" in told_slow("resnet20", "tf32", three | {"tf32": 2.4})
 
 
 def test_timing_leaves_the_random_stream_and_the_threads_alone():
@@ -55,6 +62,7 @@ def test_timing_leaves_the_random_stream_and_the_threads_alone():
     found = time_precisions(
         "resnet8", num_classes=10, height=8, width=8, batch=4, threads=1, device=torch.device("cpu")
     )
+    assert found.keys() == {"bf16", "fp32"}  # a CPU has no TF32
     assert all(0 < seconds < 60 for seconds in found.values())
     assert torch.rand(4).equal(wanted)
     assert torch.get_num_threads() == threads
@@ -66,6 +74,19 @@ def test_timing_leaves_the_random_stream_and_the_threads_alone():
 )
 def test_a_quick_look_is_quick(network, side, batch):
     assert quick_batch(network, num_classes=100, height=side, width=side, batch=128) == pytest.approx(batch, abs=3)
+
+
+def test_three_precisions_are_shown_the_fastest_first():
+    seconds = {"resnet20": {"bf16": 0.01, "fp32": 0.03, "tf32": 0.015}}
+    shown = doctor_tables(Diagnosis((), seconds, "tf32"))[1].plain
+    assert "bf16 is faster here, 10 ms a step, tf32 15 ms (1.5 ×), fp32 30 ms (3.0 ×); the study says tf32" in shown
+
+
+def test_tf32_without_a_gpu_is_an_illness_with_a_remedy(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    found = doctor._devices(Study(precision="tf32"))
+    assert not found.good
+    assert "precision: fp32 or bf16" in found.remedy
 
 
 def test_a_run_says_so_at_its_start_and_trains_on(small, tmp_path, monkeypatch):

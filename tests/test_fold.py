@@ -4,8 +4,12 @@ import pytest
 import torch
 from torch import nn
 
+from gentrain.errors import ConfigError, GentrainError
+from gentrain.inference import load_teacher
+from gentrain.launch import launch_chain
 from gentrain.models import build_model
 from gentrain.models.fold import fold
+from gentrain.store import RunStore
 
 
 def trained(name):
@@ -70,3 +74,29 @@ class ByValue(nn.Module):
 def test_a_network_that_cannot_be_traced_is_named():
     with pytest.raises(ValueError, match="ByValue's forward can't be traced"):
         fold(ByValue())
+
+
+def by_value(num_classes):
+    return nn.Sequential(ByValue(), nn.Flatten(), nn.Linear(3 * 64, num_classes))
+
+
+def test_a_study_whose_teacher_cannot_be_folded_is_refused_before_it_trains(small, tmp_path):
+    study = small("network.name=tests.test_fold:by_value", "teacher_pass=folded")
+    told = r"teacher_pass: folded: network 'tests\.test_fold:by_value': .* can't be traced.*; set teacher_pass: exact"
+    with pytest.raises(ConfigError, match=told) as error:
+        launch_chain(study, runs=str(tmp_path), observe=lambda _: None, local=True)
+    assert "\n" not in str(error.value)
+    assert not list(tmp_path.glob("generations/*"))
+
+
+def test_only_networks_that_teach_must_be_foldable(small):
+    found = small("network.students=tests.test_fold:by_value", "teacher_pass=folded", "generations=1")
+    assert found.teaching_networks == ("resnet8",)
+    assert found.model_copy(update={"generations": 2}).teaching_networks == ("resnet8", "tests.test_fold:by_value")
+
+
+def test_a_teacher_that_cannot_be_folded_after_all_is_one_line(small, tmp_path):
+    study = small("network.name=tests.test_fold:by_value", "generations=0", "recipe.epochs=1", "recipe.milestones=[]")
+    (row,) = launch_chain(study, runs=str(tmp_path), observe=lambda _: None, local=True)
+    with pytest.raises(GentrainError, match=r"teacher_pass: folded: .* can't be traced.*; set teacher_pass: exact"):
+        load_teacher([row["key"]], RunStore(str(tmp_path)), folded=True)

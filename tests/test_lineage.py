@@ -29,7 +29,7 @@ def test_a_chain_is_a_path_of_teachers():
 @pytest.mark.parametrize(
     "change",
     ["workers=2", "device=cpu", "name=other", "cpus_per_worker=1", "evaluate_every=7", "description=x",
-     "dataset.path=/somewhere/else"],
+     "dataset.path=/somewhere/else", "pin_workers=true"],
 )  # fmt: skip
 def test_what_does_not_change_the_result_does_not_change_the_key(change):
     assert keys(change) == keys()
@@ -152,6 +152,14 @@ def test_a_folded_teacher_makes_other_students():
     folded = keys("teacher_pass=folded")
     assert folded[0] == keys()[0]
     assert not set(folded[1:]) & set(keys())
+
+
+def test_compilation_and_tf32_make_other_generations():
+    compiled, tf32 = keys("compile=true"), keys("precision=tf32")
+    assert not set(compiled) & set(keys())
+    assert not set(tf32) & {*keys(), *keys("precision=fp32")}
+    assert keys("compile=false") == keys()
+    assert not set(keys("compile=true", "teacher_pass=folded")[1:]) & set(compiled)
 
 
 def test_students_may_have_another_network():

@@ -12,7 +12,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,9 @@ class Entry:
     """Another for every contender, so that two of gentrain's don't want one generation."""
     address: str = ""
     """Of the Ray cluster that gentrain's contenders share."""
+    device: str = "cpu"
+    settings: dict[str, Any] = field(default_factory=dict)
+    """More of gentrain's study, such as {"compile": True}."""
 
     @property
     def sizes(self) -> list[int]:
@@ -81,7 +84,16 @@ def main(path: Path) -> None:
             return
         started = time.perf_counter()
         block()
+        _finish_work(entry)
         gate.done(number, seconds=time.perf_counter() - started)
+
+
+def _finish_work(entry: Entry) -> None:
+    """Wait until a GPU has done what it was told: only then is a block over."""
+    if entry.device != "cpu":
+        import torch
+
+        torch.cuda.synchronize(entry.device)
 
 
 def _ideal(entry: Entry) -> Callable[[], None]:
@@ -92,27 +104,32 @@ def _ideal(entry: Entry) -> Callable[[], None]:
         keep_freed_memory()
     import torch
 
+    from gentrain.device import autocast, configure, to_device
     from gentrain.inference import load_network
     from gentrain.losses import patriarch_loss, student_loss
     from gentrain.models import build_model
     from gentrain.store import RunStore
 
-    torch.set_num_threads(entry.threads)
+    device = torch.device(entry.device)
+    configure(device, threads=entry.threads, precision=entry.precision)
     torch.manual_seed(0)
-    network = build_model(entry.network, num_classes=100).to(memory_format=torch.channels_last).train()
+    network = to_device(build_model(entry.network, num_classes=100), device).train()
     teacher = None
     if entry.task == "student":
-        teacher = load_network(entry.teacher, RunStore(entry.runs)).to(memory_format=torch.channels_last)
+        teacher = to_device(load_network(entry.teacher, RunStore(entry.runs)), device)
         teacher.requires_grad_(False).eval()
     optimizer = _sgd(network, fused=True)
     batches = [
-        (torch.randn(n, 3, 32, 32).contiguous(memory_format=torch.channels_last), torch.randint(0, 100, (n,)))
+        (
+            torch.randn(n, 3, 32, 32).contiguous(memory_format=torch.channels_last).to(device),
+            torch.randint(0, 100, (n,)).to(device),
+        )
         for n in entry.sizes
     ]
 
     def block() -> None:
         for images, labels in batches:
-            with torch.autocast("cpu", torch.bfloat16, enabled=entry.precision == "bf16"):
+            with autocast(device, entry.precision):
                 logits = network(images)
                 if teacher is None:
                     terms = patriarch_loss(logits, labels, eta=ETA, k=K)
@@ -139,14 +156,16 @@ def _plain(entry: Entry) -> Callable[[], None]:
 
     torch.set_num_threads(entry.threads)
     torch.manual_seed(0)
-    network = build_model(entry.network, num_classes=100).train()
-    teacher = load_network(entry.teacher, RunStore(entry.runs)).eval() if entry.task == "student" else None
+    network = build_model(entry.network, num_classes=100).to(entry.device).train()
+    teacher = None
+    if entry.task == "student":
+        teacher = load_network(entry.teacher, RunStore(entry.runs)).to(entry.device).eval()
     optimizer = _sgd(network, fused=False)
     batches = endless_batches(entry)
 
     def block() -> None:
         for _ in entry.sizes:
-            images, labels = next(batches)
+            images, labels = (tensor.to(entry.device) for tensor in next(batches))
             logits = network(images)
             if teacher is None:
                 loss = patriarch_loss(logits, labels, eta=ETA, k=K).loss
@@ -178,8 +197,8 @@ def _torchdistill(entry: Entry) -> Callable[[], None]:
     logging.disable(logging.INFO)
     torch.set_num_threads(entry.threads)
     torch.manual_seed(0)
-    student = build_model(entry.network, num_classes=100).train()
-    teacher = load_network(entry.teacher, RunStore(entry.runs)).eval()
+    student = build_model(entry.network, num_classes=100).to(entry.device).train()
+    teacher = load_network(entry.teacher, RunStore(entry.runs)).to(entry.device).eval()
     paths = {
         f"{who}_module_{what}": v for who in ("student", "teacher") for what, v in (("path", "."), ("io", "output"))
     }
@@ -196,7 +215,7 @@ def _torchdistill(entry: Entry) -> Callable[[], None]:
             "criterion": {"key": "WeightedSumLoss", "kwargs": {"sub_terms": {"kd": {"criterion": loss, "weight": 1}}}},
             "optimizer": {"key": "SGD", "kwargs": rates},
         },
-        torch.device("cpu"),
+        torch.device(entry.device),
         None,
         False,
         1,
@@ -205,7 +224,7 @@ def _torchdistill(entry: Entry) -> Callable[[], None]:
 
     def block() -> None:
         for _ in entry.sizes:
-            images, labels = next(batches)
+            images, labels = (tensor.to(entry.device) for tensor in next(batches))
             found = box.forward_process(images, labels, None)
             box.post_forward_process(found)
             found.item()
@@ -228,7 +247,10 @@ def endless_batches(entry: Entry) -> Iterator[Any]:
         ]
     )
     loader = DataLoader(
-        _Images(images, change), batch_sampler=_Sizes(entry.sizes, len(images)), num_workers=LOADER_WORKERS
+        _Images(images, change),
+        batch_sampler=_Sizes(entry.sizes, len(images)),
+        num_workers=max(LOADER_WORKERS, entry.threads),
+        pin_memory=entry.device != "cpu",
     )
     return iter(loader)
 

@@ -26,9 +26,10 @@ def study(entry: Entry, *, epochs: int = ENDLESS) -> Any:
         "generations": 1,
         "seed": entry.seed,
         "precision": entry.precision,
-        "device": "cpu",
+        "device": entry.device,
         "workers": entry.workers,
         "cpus_per_worker": entry.threads,
+        **entry.settings,
     }
     return parse_study(settings, where="bench")
 
@@ -42,7 +43,8 @@ def spec(entry: Entry, wanted: Any, fingerprint: str) -> Any:
     assert patriarch.task.k == K
     if entry.task == "patriarch":
         return patriarch
-    return student.model_copy(update={"task": StudentSpec(lam=LAM, temperature=1.0, teacher=entry.teacher)})
+    task = StudentSpec(lam=LAM, temperature=1.0, teacher=entry.teacher, teacher_pass=wanted.teacher_pass)
+    return student.model_copy(update={"task": task})
 
 
 def run_generation(entry: Entry) -> None:

@@ -137,6 +137,8 @@ def fit_resources(study: Study, available: Mapping[str, float]) -> Resources:
     wanted_gpus = 0.0
     if study.device != "cpu" and (gpus or study.gpus_per_worker):
         wanted_gpus = 1.0 if study.gpus_per_worker is None else study.gpus_per_worker
+    if study.precision == "tf32" and not wanted_gpus:
+        raise ResourceError("precision: tf32 is for GPUs and the cluster has none; set precision: fp32 or bf16")
     wanted_cpus = study.cpus_per_worker or max(
         1, cpus // study.workers if not wanted_gpus else min(8, cpus // study.workers)
     )

@@ -70,7 +70,13 @@ class RayRunner:
         resources = self.resources
         trainer = _Trainer(
             train_worker,
-            train_loop_config={"job": job, "board": board, "threads": resources.cpus, "cuda": resources.cuda},
+            train_loop_config={
+                "job": job,
+                "board": board,
+                "threads": resources.cpus,
+                "cuda": resources.cuda,
+                "pinned": self.study.pin_workers and resources.cuda,
+            },
             torch_config=TorchConfig(backend=self._backend()),
             scaling_config=ScalingConfig(
                 num_workers=resources.workers,

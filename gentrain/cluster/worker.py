@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from gentrain.allocator import keep_freed_memory
+from gentrain.cluster.cores import pin_to_gpu
 from gentrain.errors import GentrainError
 
 
@@ -16,6 +17,8 @@ def train_worker(config: dict[str, Any]) -> None:
 
     Such an error is raised on every rank at the same point (see the engine), so no worker waits for another.
     """
+    if config["pinned"]:
+        pin_to_gpu()  # first of all: threads stay where the one that starts them is
     keep_freed_memory()
 
     import ray.train.torch

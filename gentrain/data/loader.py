@@ -90,23 +90,58 @@ class Loader:
 
     def _batches(self, order: np.ndarray, *, filler: bool) -> Iterator[Batch]:
         steps = len(self)
-        for step, (images, labels, indices) in enumerate(self._reader.read(order)):
+        read = self._reader.read(order)
+        moved = _copied(read) if self._device.type == "cpu" else _moved_ahead(read, self._device)
+        for step, (images, labels, indices) in enumerate(moved):
             rest = self.num_samples - step * self._batch_size
             yield Batch(
-                images=images.clone() if self._device.type == "cpu" else self._moved(images),  # FFCV's reused buffer
-                labels=self._moved(labels),
-                indices=self._moved(indices),
+                images=images,
+                labels=labels,
+                indices=indices,
                 global_size=min(self._batch_size, rest),
                 filler=filler and step == steps - 1,
             )
 
-    def _moved(self, tensor: Tensor) -> Tensor:
-        """Return the tensor on the device.
 
-        For a GPU it's copied to pinned memory here and now, and from there while the step before is still computed;
-        torch's allocator keeps the pinned block until that copy is over.
-        """
-        return tensor if self._device.type == "cpu" else tensor.pin_memory().to(self._device, non_blocking=True)
+_Tensors = tuple[Tensor, Tensor, Tensor]
+"""Images, labels and indices of a batch; the images are FFCV's reused buffer until they are copied."""
+
+
+def _copied(batches: Iterator[_Tensors]) -> Iterator[_Tensors]:
+    for images, labels, indices in batches:
+        yield images.clone(), labels, indices
+
+
+def _moved_ahead(batches: Iterator[_Tensors], device: torch.device) -> Iterator[_Tensors]:
+    """Yield the batches on a GPU, each copied over a stream of its own while the step before it is computed.
+
+    From FFCV's buffer to pinned memory here and now, which torch's allocator keeps until the copy to the GPU is over.
+    The stream that computes waits for that copy alone; the GPU's memory isn't used again before it is done with it.
+    """
+    side = torch.cuda.Stream(device)
+    ahead: tuple[_Tensors, torch.cuda.Event] | None = None
+    for images, labels, indices in batches:
+        with torch.cuda.stream(side):
+            moved = (
+                images.pin_memory().to(device, non_blocking=True),
+                labels.pin_memory().to(device, non_blocking=True),
+                indices.pin_memory().to(device, non_blocking=True),
+            )
+            copied = side.record_event()
+        if ahead is not None:
+            yield _arrived(*ahead)
+        ahead = moved, copied
+    if ahead is not None:
+        yield _arrived(*ahead)
+
+
+def _arrived(batch: _Tensors, copied: torch.cuda.Event) -> _Tensors:
+    """Let the current stream wait for the batch's copy, and the allocator know that this stream uses it."""
+    stream = torch.cuda.current_stream(batch[0].device)
+    stream.wait_event(copied)
+    for tensor in batch:
+        tensor.record_stream(stream)
+    return batch
 
 
 def epoch_order(num_samples: int, *, seed: int, epoch: int) -> np.ndarray:

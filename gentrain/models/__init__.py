@@ -91,9 +91,14 @@ def build_model(name: str, *, num_classes: int, memory_efficient: bool = False) 
     return CifarResNet(depth, num_classes=num_classes, strided=kind == "cifar-strided")
 
 
-def check_fits(name: str, *, num_classes: int, height: int, width: int) -> None:
-    """Raise ValueError where the network can't take images of this size, or doesn't give logits (N, num_classes)."""
+def check_fits(name: str, *, num_classes: int, height: int, width: int, folded: bool = False) -> None:
+    """Raise ValueError where the network can't take images of this size, or doesn't give logits (N, num_classes).
+
+    With `folded`, also where it can't teach with `teacher_pass: folded`.
+    """
     import torch
+
+    from gentrain.models.fold import fold
 
     model = build_model(name, num_classes=num_classes).eval()
     try:
@@ -105,6 +110,11 @@ def check_fits(name: str, *, num_classes: int, height: int, width: int) -> None:
     if not isinstance(out, torch.Tensor) or out.shape != (1, num_classes):
         shape = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
         raise ValueError(f"network {name!r} gives {shape} for one image, not logits (1, {num_classes})")
+    if folded:
+        try:
+            fold(model)
+        except ValueError as error:
+            raise ValueError(f"teacher_pass: folded: network {name!r}: {error}; set teacher_pass: exact") from None
 
 
 def parameter_count(name: str, *, num_classes: int) -> int:

@@ -108,7 +108,8 @@ class _Reader:
         specs = [found.spec for cell in cells if cell.state == "done" and (found := self._finished(cell.key))]
         data = {record.spec.data for chain in others for record in chain.generations if record.spec}
         same = bool(specs) and specs[0].generation == 0 and (not data or specs[0].data in data)
-        if not same or (specs[0].recipe, specs[0].precision) != (study.recipe, study.precision):
+        wanted = (study.recipe, study.precision, study.compile)
+        if not same or (specs[0].recipe, specs[0].precision, specs[0].compile) != wanted:
             self.notes[f"{name}: left out: it was run with other settings under this study's name"] = None
             return None
         point = _settings_of(study, specs)

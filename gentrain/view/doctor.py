@@ -23,10 +23,11 @@ def doctor_tables(found: Diagnosis) -> list[Table | Text]:
         )
     shown: list[Table | Text] = [table]
     for network, seconds in found.seconds.items():
-        fast, slow = sorted(seconds, key=seconds.__getitem__)
+        fast, *slower = sorted(seconds, key=seconds.__getitem__)
+        others = ", ".join(f"{p} {1000 * seconds[p]:,.0f} ms ({seconds[p] / seconds[fast]:.1f} ×)" for p in slower)
         told = (
-            f"{network}: {fast} is faster here, {1000 * seconds[fast]:,.0f} ms a step, {slow} "
-            f"{1000 * seconds[slow]:,.0f} ms ({seconds[slow] / seconds[fast]:.1f} ×); the study says {found.precision}"
+            f"{network}: {fast} is faster here, {1000 * seconds[fast]:,.0f} ms a step, {others}; "
+            f"the study says {found.precision}"
         )
         shown.append(Text(told, style="" if fast == found.precision else "yellow"))
     verdict = "fit for this study" if found.healthy else "not fit for this study: mend what is red"

@@ -1,10 +1,13 @@
+import contextlib
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gentrain.data.beton import write_beton
-from gentrain.data.loader import Loader, epoch_order, worker_order
+from gentrain.data.loader import Loader, _moved_ahead, epoch_order, worker_order
 from gentrain.errors import DataError
 
 
@@ -107,3 +110,53 @@ def test_nothing_is_compiled_to_import_ffcv():
 
     assert type(ffcv.fields.rgb_image.IMAGE_MODES) is dict
     assert numba.typed.Dict is not dict
+
+
+def test_copies_to_a_gpu_run_one_batch_ahead_and_each_is_waited_for_by_its_own_event(monkeypatch):
+    """With CUDA's names pretended; tests/test_gpu.py has the rest, where there is a card."""
+    told, where = [], ["computes"]
+
+    class Stream:
+        def __init__(self, name):
+            self.name = name
+
+        def record_event(self):
+            told.append(("copied", copies[-1]))
+            return copies[-1]
+
+        def wait_event(self, event):
+            told.append((self.name, "waits for", event))
+
+    @contextlib.contextmanager
+    def on(stream):
+        where.append(stream.name)
+        yield
+        where.pop()
+
+    class Pretended:
+        device = "cuda:0"
+
+        def __init__(self, number):
+            self.number = number
+
+        def pin_memory(self):
+            return self
+
+        def to(self, device, *, non_blocking):
+            assert (where[-1], device, non_blocking) == ("copies", "cuda:0", True)
+            copies.append(self.number)
+            return self
+
+        def record_stream(self, stream):
+            assert stream.name == "computes"
+            told.append(("kept", self.number))
+
+    copies = []
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: Stream("copies"))
+    monkeypatch.setattr(torch.cuda, "stream", on)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream(where[-1]))
+    for images, _, _ in _moved_ahead(iter([(Pretended(n),) * 3 for n in range(3)]), "cuda:0"):
+        told.append(("step", images.number))
+    steps = [[("computes", "waits for", n), *[("kept", n)] * 3, ("step", n)] for n in range(3)]
+    assert told == [("copied", 0), ("copied", 1), *steps[0], ("copied", 2), *steps[1], *steps[2]]
+    assert copies == [0, 0, 0, 1, 1, 1, 2, 2, 2]
