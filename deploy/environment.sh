@@ -7,6 +7,7 @@ export RAY_TRAIN_ENABLE_STATE_TRACKING=1
 export RAY_TRAIN_HEALTH_CHECK_INTERVAL_S=0.5
 export RAY_AIR_NEW_OUTPUT=0
 export RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=0
+export RAY_worker_niceness=0
 export THP_MEM_ALLOC_ENABLE=1
 # A worker group may have to wait until a machine is bought, booted and set up; the default is a minute.
 export RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S=1800
