@@ -83,11 +83,15 @@ def _shared_ray(field: Mapping[str, Entry], folder: Path) -> Iterator[str]:
         return
     from gentrain.cluster.session import ray_session
 
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH"))))
+    os.environ |= _with_own_modules()  # for the workers that it starts
     with ray_session(address=None, log=folder / "ray.log", cpus=cpus):
         import ray
 
         yield ray.get_runtime_context().gcs_address
+
+
+def _with_own_modules() -> dict[str, str]:
+    return {"PYTHONPATH": os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH"))))}
 
 
 def ratio_row(
@@ -111,7 +115,7 @@ def _start(entry: Entry, folder: Path) -> tuple[Gate, subprocess.Popen[bytes]]:
     entry.write(folder / "entry.json")
     with (folder / "log.txt").open("wb") as log:
         command = [sys.executable, str(HERE / "contenders.py"), str(folder / "entry.json")]
-        process = subprocess.Popen(command, stdout=log, stderr=log)
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | _with_own_modules())
     return Gate(folder), process
 
 
