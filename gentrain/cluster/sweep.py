@@ -104,7 +104,6 @@ def run_trials(
         param_space={"chain": tune.grid_search([chain.name for chain in chains])},
         tune_config=tune.TuneConfig(
             max_concurrent_trials=at_once,
-            reuse_actors=study.scheduler.name == "fifo",  # a finished chain's process takes the next; 2 s of imports
             scheduler=_scheduler(study),
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,
