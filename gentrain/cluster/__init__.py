@@ -14,7 +14,7 @@ _ENVIRONMENT = {
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "1800",  # a machine may have to be bought and booted; the default is 60
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_worker_niceness": "0",  # the default of 15 lets everything else go first, and a step waits for its slowest thread
+    "RAY_worker_niceness": "0",  # at Ray's 15 all else goes first; a step waits for its slowest thread
     HUGE_PAGES: "1",  # torch reads it before a worker gets to run anything of ours
 }
 for _name, _value in _ENVIRONMENT.items():
