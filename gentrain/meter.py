@@ -54,7 +54,7 @@ class Meter:
                 terms.soft.double() * count,
                 (top.indices != batch.labels).sum().double(),
                 top.values.sum().double(),
-                torch.full((), count, dtype=torch.float64, device=self.sums.device),  # torch.tensor waits for a GPU,
+                torch.full((), count, dtype=torch.float64, device=self.sums.device),  # torch.tensor waits for a GPU
             ]
         )
         here = torch.where(terms.loss.isfinite(), self.bad_step, torch.full_like(self.bad_step, step))

@@ -4,9 +4,10 @@ import pytest
 import yaml
 
 from gentrain.cli import QUICKSTART
-from gentrain.config import Study, load_study, schema_reference
+from gentrain.config import Study, load_study
 from gentrain.errors import ConfigError
 from gentrain.lineage import build_forest
+from gentrain.reference import schema_reference
 
 ROOT = Path(__file__).parents[1]
 
