@@ -7,6 +7,7 @@ taken within each round; its median, lowest and highest are reported.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import statistics
 import subprocess
@@ -26,6 +27,8 @@ WARM_UP = 1
 """Rounds that don't count."""
 ONE, TWO = "gentrain, 1 worker × 2 threads", "gentrain, 2 workers × 1 thread"
 LOOP = "gentrain's loop without Ray"
+SEEDS = itertools.count(1)
+"""One for every contender that this process starts: one that found a generation begun would go on with it."""
 SHAPES = {"resnet20": (128, 800), "densenet100": (64, 100)}
 """Batch and images of a block by network: a block takes seconds on two cores."""
 ROUNDS = {"densenet100": 3}
@@ -127,7 +130,7 @@ def ratio_row(
 
 def _start(entry: Entry, folder: Path) -> tuple[Gate, subprocess.Popen[bytes]]:
     folder.mkdir()
-    entry = replace(entry, gate=str(folder), seed=int(folder.name))
+    entry = replace(entry, gate=str(folder), seed=next(SEEDS))
     entry.write(folder / "entry.json")
     with (folder / "log.txt").open("wb") as log:
         command = [sys.executable, str(HERE / "contenders.py"), str(folder / "entry.json")]
