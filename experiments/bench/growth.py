@@ -45,7 +45,7 @@ class Point:
 
 
 def measure(point: Point, *, data: str) -> dict[str, float]:
-    """Return the seconds an image of the epochs that count, and the worker's peak memory, from a fresh process."""
+    """Return the seconds an image of the epochs that count, and without Ray the peak memory, from a fresh process."""
     command = [sys.executable, __file__, "--point", json.dumps(asdict(point)), "--data", data]
     told = subprocess.run(command, capture_output=True, text=True, check=False)
     if told.returncode:
@@ -60,7 +60,8 @@ def train(point: Point, *, data: str) -> dict[str, float]:
     from gate import peak_bytes
 
     from gentrain.config import parse_study
-    from gentrain.launch import launch_chain
+    from gentrain.launch import launch_chain, prepare_data
+    from gentrain.store import RunStore
 
     settings = {
         "name": "growth",
@@ -75,10 +76,12 @@ def train(point: Point, *, data: str) -> dict[str, float]:
     }
     with tempfile.TemporaryDirectory(prefix="gentrain-growth-") as runs:
         study = parse_study(settings, where="growth.py")
+        prepare_data(study, store=RunStore(runs), observe=lambda _: None)
+        Path("/proc/self/clear_refs").write_text("5")  # what preparing took at its peak is forgotten
         (row,) = launch_chain(study, runs=runs, observe=lambda _: None, local=not point.ray)
         epochs = pq.read_table(f"{runs}/generations/{row['key']}/epochs.parquet").to_pylist()[1:]
     seconds = statistics.median(epoch["seconds"] / epoch["images"] for epoch in epochs)
-    return {"seconds": seconds, "bytes": peak_bytes()}
+    return {"seconds": seconds} if point.ray else {"seconds": seconds, "bytes": peak_bytes()}
 
 
 def generations(count: int) -> list[dict[str, float]]:
@@ -121,7 +124,7 @@ def series(data: str, say: Callable[[str], None]) -> dict[str, list[dict[str, fl
         rows = []
         for x, point in of.items():
             found = measure(point, data=data)
-            rows.append({"x": x, "seconds": found["seconds"] * unit(x), "bytes": found["bytes"]})
+            rows.append({"x": x, **found, "seconds": found["seconds"] * unit(x)})
             say(f"{name} {json.dumps(rows[-1])}")
         return rows
 
@@ -167,6 +170,8 @@ def picture(found: Mapping[str, Sequence[Mapping[str, float]]]) -> bytes:
 
         def draw(pen: Pen) -> None:
             for style, field in ((time_, "seconds"), (memory, "bytes")):
+                if field not in rows[0]:
+                    continue
                 heights = [row[field] / rows[0][field] for row in rows]
                 xs = [row["x"] for row in rows]
                 pen.axes.plot(xs, heights, color=style.color, marker=style.marker, markersize=4)
