@@ -25,6 +25,7 @@ import typer
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 OUTPUT, PICTURE = HERE / "growth.json", HERE.parents[1] / "docs" / "growth.png"
+SCALE = HERE / "scale.json"
 EPOCHS = 3
 """Of which the first, with what is made ready in it, doesn't count."""
 DEPTHS, BATCHES, WORKERS, LIMITS = (8, 14, 20, 32, 44), (16, 32, 64, 128, 256), (1, 2), (10, 40, 160, 500)
@@ -144,7 +145,7 @@ def series(data: str, say: Callable[[str], None]) -> dict[str, list[dict[str, fl
         "generations": [{"x": x, **row} for x, row in enumerate(chain, start=2)],
         "chains": [
             {"x": row["chains"], "seconds": row["seconds_a_generation"], "bytes": row["driver_megabytes"] * 1e6}
-            for row in json.loads((HERE / "scale.json").read_text())["sweeps"]
+            for row in json.loads(SCALE.read_text())["sweeps"]
         ],
     }
 
@@ -203,6 +204,8 @@ def main(
 
         if not data or not Path(data).is_dir():
             raise typer.BadParameter(f"{data!r}: no such folder; give CIFAR-100's Parquet files", param_hint="--data")
+        if not SCALE.exists():
+            raise typer.BadParameter(f"{SCALE}: missing; run scale.py first, which makes it", param_hint="chains")
         made = machine()
         OUTPUT.write_text(json.dumps({"made": made, "series": series(data, typer.echo)}, indent=1) + "\n")
     PICTURE.write_bytes(picture(json.loads(OUTPUT.read_text())["series"]))
