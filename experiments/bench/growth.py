@@ -170,16 +170,16 @@ def picture(found: Mapping[str, Sequence[Mapping[str, float]]]) -> bytes:
         rows = found[name]
 
         def draw(pen: Pen) -> None:
+            xs = [row["x"] for row in rows]
             for style, field in ((time_, "seconds"), (memory, "bytes")):
                 if field not in rows[0]:
                     continue
                 heights = [row[field] / rows[0][field] for row in rows]
-                xs = [row["x"] for row in rows]
                 pen.axes.plot(xs, heights, color=style.color, marker=style.marker, markersize=4)
-            if rows[-1]["x"] > 8 * rows[0]["x"] and name != "generations":
+            if name != "generations":
                 pen.axes.set_xscale("log")
-            if name == "workers":
-                pen.axes.set_xticks([row["x"] for row in rows])
+                pen.axes.set_xticks(xs, [f"{x:,}" for x in xs])
+                pen.axes.minorticks_off()
             pen.axes.set_ylim(bottom=0)
 
         return Panel(PANELS[name], draw)
