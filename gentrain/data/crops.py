@@ -7,10 +7,13 @@ epochs, so the epoch's part of the stream is read from memory at run time.
 
 from __future__ import annotations
 
+import functools
+import weakref
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-import gentrain.data.plain_modes  # noqa: F401  # isort: skip  (before FFCV's own modules)
+import gentrain.data.compiling  # noqa: F401  # isort: skip  (before FFCV's own modules)
 
 import numba
 import numpy as np
@@ -26,6 +29,8 @@ TRIES = 10
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _UNIT = 2.0**-53
+_idle: defaultdict[Callable[..., Any], list[np.ndarray]] = defaultdict(list)
+"""By box, streams' places in memory that no decoder has any more: with a place comes the code compiled for it."""
 
 
 class CropDecoder(ResizedCropRGBImageDecoder):
@@ -34,7 +39,9 @@ class CropDecoder(ResizedCropRGBImageDecoder):
     def __init__(self, size: int, box: Callable[..., tuple[int, int, int, int]]) -> None:
         super().__init__((size, size))
         self._box = box
-        self._stream = np.zeros(1, np.uint64)
+        idle = _idle[box]
+        self._stream = idle.pop() if idle else np.zeros(1, np.uint64)
+        weakref.finalize(self, idle.append, self._stream)
 
     @property
     def get_crop_generator(self) -> Callable[..., Any]:
@@ -81,13 +88,31 @@ class CropDecoder(ResizedCropRGBImageDecoder):
 
 def center_crop(size: int, *, part: float) -> CropDecoder:
     """Return a decoder of the central square, `part` of the shorter side."""
+    return CropDecoder(size, _central_box(part))
 
+
+@functools.cache
+def _central_box(part: float) -> Callable[..., tuple[int, int, int, int]]:
     @numba.njit
     def box(height: int, width: int, _index: np.uint64, _stream: np.uint64) -> tuple[int, int, int, int]:
         side = max(1, int(part * min(height, width)))
         return (height - side) // 2, (width - side) // 2, side, side
 
-    return CropDecoder(size, box)
+    compiled: Callable[..., tuple[int, int, int, int]] = box
+    return compiled
+
+
+@functools.cache
+def _random_box(scale: tuple[float, float], ratio: tuple[float, float]) -> Callable[..., tuple[int, int, int, int]]:
+    areas, ratios = np.array(scale), np.array(ratio)
+
+    @numba.njit
+    def box(height: int, width: int, index: np.uint64, stream: np.uint64) -> tuple[int, int, int, int]:
+        found: tuple[int, int, int, int] = crop_box(height, width, areas, ratios, index, stream)
+        return found
+
+    compiled: Callable[..., tuple[int, int, int, int]] = box
+    return compiled
 
 
 class SeededResizedCrop(CropDecoder):
@@ -97,14 +122,7 @@ class SeededResizedCrop(CropDecoder):
     """
 
     def __init__(self, size: int, *, scale: tuple[float, float], ratio: tuple[float, float], seed: int) -> None:
-        areas, ratios = np.array(scale), np.array(ratio)
-
-        @numba.njit
-        def box(height: int, width: int, index: np.uint64, stream: np.uint64) -> tuple[int, int, int, int]:
-            found: tuple[int, int, int, int] = crop_box(height, width, areas, ratios, index, stream)
-            return found
-
-        super().__init__(size, box)
+        super().__init__(size, _random_box(scale, ratio))
         self._seed = seed
         self.set_epoch(0)
 

@@ -112,6 +112,13 @@ def test_nothing_is_compiled_to_import_ffcv():
     assert numba.typed.Dict is not dict
 
 
+def test_images_of_one_size_are_read_without_compiling(beton, monkeypatch):
+    monkeypatch.setattr("numba.njit", None)
+    (batch,) = Loader(beton, batch_size=53, shuffle=True).epoch(0)
+    assert torch.equal(batch.images.long(), batch.indices[:, None, None, None].expand(53, 3, 6, 6))
+    assert torch.equal(batch.labels, batch.indices % 7)
+
+
 def test_copies_to_a_gpu_run_one_batch_ahead_and_each_is_waited_for_by_its_own_event(monkeypatch):
     """With CUDA's names pretended; tests/test_gpu.py has the rest, where there is a card."""
     told, where = [], ["computes"]

@@ -1,5 +1,6 @@
 """Real photographs of mixed sizes, through FFCV's JPEG storage: prepared in shards, cut while they are read."""
 
+import gc
 import json
 from pathlib import Path
 
@@ -96,6 +97,28 @@ def test_random_crops_are_functions_of_seed_epoch_and_sample(prepared):
     by_index(reader, epoch=0)
     again, fresh = by_index(reader, epoch=5), by_index(loader(prepared), epoch=5)
     assert all(again[i].equal(fresh[i]) for i in fresh)
+
+
+def test_a_process_compiles_once_for_all_its_generations(prepared, monkeypatch):
+    def generation(seed):
+        found = by_index(loader(prepared, seed=seed)), by_index(loader(prepared, shuffle=False))
+        gc.collect()
+        return found
+
+    one, middle = generation(1)
+    monkeypatch.setattr("numba.njit", None)
+    (other, again), once_more = generation(2), generation(1)
+    assert any(not torch.equal(one[i], other[i]) for i in one)
+    assert all(torch.equal(one[i], once_more[0][i]) and torch.equal(middle[i], again[i]) for i in one)
+
+
+def test_two_that_are_read_at_once_keep_their_own_seeds(prepared):
+    apart = [by_index(loader(prepared, seed=seed)) for seed in (1, 2)]
+    pair = [loader(prepared, seed=seed) for seed in (1, 2)]
+    both = zip(*(one.epoch(0) for one in pair), strict=True)
+    for batches in both:
+        for batch, alone in zip(batches, apart, strict=True):
+            assert all(torch.equal(image, alone[int(i)]) for i, image in zip(batch.indices, batch.images, strict=True))
 
 
 def test_crop_boxes_have_the_areas_and_shapes_that_were_asked_for():
