@@ -95,7 +95,8 @@ class Study(Settings):
     sync_batchnorm: bool = Field(False, description="One BatchNorm statistic over all workers (GPU only).")
     teacher_pass: Literal["exact", "folded"] = Field(
         "exact",
-        description="folded: the teacher's BatchNorms go into its convolutions; faster, other last bits in its logits.",
+        description="folded: the teacher's BatchNorms, on a CPU its ReLUs and sums too, go into its convolutions; "
+        "faster, other last bits in its logits.",
     )
     workers: int = Field(1, ge=1, description="Data-parallel processes of a generation.")
     cpus_per_worker: int | None = Field(None, ge=1, description="CPU threads a worker; default: an equal share.")

@@ -214,7 +214,14 @@ class _Generation:
         if isinstance(task, PatriarchSpec):
             return PatriarchTask(eta=task.eta or 0.0, k=task.k or 2)
         assert isinstance(task, StudentSpec)
-        teacher = load_teacher(task.teachers, self.job.store, folded=task.teacher_pass == "folded")
+        dtype = torch.bfloat16 if self.spec.precision == "bf16" else torch.float32
+        blank = torch.zeros((1, 3, self.data.manifest.height, self.data.manifest.width))
+        teacher = load_teacher(
+            task.teachers,
+            self.job.store,
+            folded=task.teacher_pass == "folded",
+            fuse_for=(blank, dtype) if self.worker.device.type == "cpu" and not self.spec.compile else None,
+        )
         teacher = self._compiled(to_device(teacher, self.worker.device).requires_grad_(False).eval())
         return StudentTask(teacher, lam=task.lam, temperature=task.temperature)
 

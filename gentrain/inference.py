@@ -18,6 +18,7 @@ from gentrain.errors import GentrainError, StoreError
 from gentrain.lineage import GenerationSpec
 from gentrain.models import build_model
 from gentrain.models.fold import fold
+from gentrain.models.fuse import fuse
 from gentrain.models.mean import MeanOfNetworks
 from gentrain.store import MODEL, SPEC, RunStore
 
@@ -50,8 +51,12 @@ def load_network(key: str, store: RunStore) -> nn.Module:
     return model
 
 
-def load_teacher(keys: Sequence[str], store: RunStore, *, folded: bool) -> nn.Module:
+def load_teacher(
+    keys: Sequence[str], store: RunStore, *, folded: bool, fuse_for: tuple[Tensor, torch.dtype] | None = None
+) -> nn.Module:
     """Return the network that teaches: a finished generation's, or the mean of several; each `folded` (see `fold`).
+
+    What is folded is also fused (see `fuse`) for an image and a dtype, where they are given.
 
     Raises:
         StoreError: when one is missing or damaged.
@@ -60,9 +65,10 @@ def load_teacher(keys: Sequence[str], store: RunStore, *, folded: bool) -> nn.Mo
     networks = [load_network(key, store) for key in keys]
     if folded:
         try:
-            networks = [fold(network) for network in networks]
+            traced = [fold(network) for network in networks]
         except ValueError as error:
             raise GentrainError(f"teacher_pass: folded: {error}; set teacher_pass: exact") from error
+        networks = [fuse(network, image=fuse_for[0], dtype=fuse_for[1]) if fuse_for else network for network in traced]
     return networks[0] if len(networks) == 1 else MeanOfNetworks(networks)
 
 

@@ -9,6 +9,7 @@ from gentrain.inference import load_teacher
 from gentrain.launch import launch_chain
 from gentrain.models import build_model
 from gentrain.models.fold import fold
+from gentrain.models.fuse import FusedConvolution, fuse
 from gentrain.store import RunStore
 
 
@@ -63,6 +64,77 @@ def test_what_would_change_the_function_is_left_alone():
     wanted = model(images)
     found = fold(model)
     assert norms(found) == 2
+    torch.testing.assert_close(found(images), wanted)
+
+
+def fused(model):
+    return [module for module in model.modules() if isinstance(module, FusedConvolution)]
+
+
+needs_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
+
+
+@needs_onednn
+@pytest.mark.parametrize(
+    ("name", "convolutions", "relus"),
+    [("resnet8", 7, 7), ("resnet8-strided", 7, 7), ("densenet10-k4", 9, 3), ("torchvision/resnet18", 20, 17)],
+)
+@pytest.mark.parametrize(("dtype", "away"), [(torch.float32, 1e-5), (torch.bfloat16, 0.05)])
+def test_a_fused_network_is_the_same_function(name, convolutions, relus, dtype, away):
+    images = torch.randn(4, 3, 32, 32, dtype=torch.float64)
+    wanted = trained(name)(images)
+    model = fuse(fold(trained(name).float()), image=torch.zeros(1, 3, 32, 32), dtype=dtype)
+    assert len(fused(model)) == convolutions
+    assert sum(one._activation[0] == "relu" for one in fused(model)) == relus
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        found = model(images.float()).double()
+    assert (found - wanted).abs().mean() < away * wanted.std()
+
+
+@needs_onednn
+def test_students_learn_from_a_fused_teacher_twice_to_the_same_bits(small, tmp_path, monkeypatch):
+    calls = 0
+
+    def counted(self, *args, forward=FusedConvolution.forward):
+        nonlocal calls
+        calls += 1
+        return forward(self, *args)
+
+    monkeypatch.setattr(FusedConvolution, "forward", counted)
+    study = small("generations=1", "recipe.epochs=1", "recipe.milestones=[]", "teacher_pass=folded")
+    weights = []
+    for name in ("one", "two"):
+        runs = str(tmp_path / name)
+        student = launch_chain(study, runs=runs, observe=lambda _: None, local=True)[-1]
+        weights.append(RunStore(runs).generation(student["key"]).read_verified("model.safetensors"))
+    assert calls
+    assert weights[0] == weights[1]
+
+
+class Sums(nn.Module):
+    """Sums that can't be fused: of another shape, of what is changed in place meanwhile, of what is used again."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two, self.three, self.four = (nn.Conv2d(3, 3, 1) for _ in range(4))
+
+    def forward(self, x):
+        wide = self.one(x.clone()) + x.mean(dim=(2, 3), keepdim=True)
+        changed = wide * 2
+        before = self.two(changed)
+        changed += 1
+        after = before + changed
+        twice = self.three(after.clone())
+        return self.four(twice.clone()) + self.four(twice + twice) + torch.relu(twice)
+
+
+@needs_onednn
+def test_sums_and_relus_that_are_not_a_convolution_s_alone_stay():
+    torch.manual_seed(0)
+    model, images = Sums(), torch.randn(2, 3, 4, 4)
+    wanted = model(images)
+    found = fuse(fold(model), image=torch.zeros(1, 3, 4, 4), dtype=torch.float32)
+    assert len(fused(found)) == 3
     torch.testing.assert_close(found(images), wanted)
 
 

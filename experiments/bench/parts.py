@@ -114,12 +114,11 @@ def handover(*, data: str, runs: str, rounds: int) -> list[dict[str, Any]]:
 
 
 def teacher(*, data: str, runs: str, rounds: int) -> list[dict[str, Any]]:
-    """The teacher's pass alone: exact, and with BatchNorms folded into convolutions; what that does to its logits."""
+    """The teacher's pass alone: exact, and folded as the engine does it; what that does to its logits."""
     import torch
 
     from gentrain.allocator import keep_freed_memory
-    from gentrain.inference import autocast, load_network, to_device
-    from gentrain.models.fold import fold
+    from gentrain.inference import autocast, load_teacher, to_device
     from gentrain.store import RunStore
 
     keep_freed_memory()
@@ -128,8 +127,11 @@ def teacher(*, data: str, runs: str, rounds: int) -> list[dict[str, Any]]:
     rows = []
     for network, (batch, _) in SHAPES.items():
         key = finished_teacher(network, data=data, runs=runs)
-        exact = to_device(load_network(key, RunStore(runs)).eval(), cpu)
-        folded = to_device(fold(load_network(key, RunStore(runs)).eval()), cpu)
+        shape = torch.zeros(1, 3, 32, 32), torch.bfloat16
+        exact, folded = (
+            to_device(load_teacher([key], RunStore(runs), folded=folded, fuse_for=shape), cpu).eval()
+            for folded in (False, True)
+        )
         images = torch.randn(batch, 3, 32, 32).contiguous(memory_format=torch.channels_last)
         times: dict[str, list[float]] = {"exact": [], "folded": []}
         logits = {}

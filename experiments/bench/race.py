@@ -27,6 +27,7 @@ WARM_UP = 1
 """Rounds that don't count."""
 ONE, TWO = "gentrain, 1 worker × 2 threads", "gentrain, 2 workers × 1 thread"
 LOOP = "gentrain's loop without Ray"
+BARE, FOLDED = "without teacher", "folded teacher"
 SEEDS = itertools.count(1)
 """One for every contender that this process starts: one that found a generation begun would go on with it."""
 SHAPES = {"resnet20": (128, 800), "densenet100": (64, 100)}
@@ -51,7 +52,8 @@ def race(network: str, task: str, *, rounds: int, data: str, runs: str, teacher:
     }
     if task == "student":
         field["torchdistill"] = replace(entry, kind="torchdistill")
-        field["without teacher"] = replace(entry, kind="gentrain", task="patriarch")
+        field[BARE] = replace(entry, kind="gentrain", task="patriarch")
+        field[FOLDED] = replace(entry, kind="gentrain", settings={"teacher_pass": "folded"})
     prepared(entry)  # before they all start
     rounds = min(rounds, ROUNDS.get(network, rounds))
     rows: dict[str, dict[str, Any]] = {}
@@ -63,10 +65,10 @@ def race(network: str, task: str, *, rounds: int, data: str, runs: str, teacher:
 
 
 def _heats(field: dict[str, Entry], network: str) -> list[dict[str, Entry]]:
-    """Return those who race together: all, or, where memory doesn't hold seven large ones, gentrain against either."""
+    """Return those who race together: all, or, where memory doesn't hold eight large ones, gentrain against either."""
     if network not in ROUNDS or len(field) <= MOST_OF_LARGE:
         return [field]
-    own = (TWO, "without teacher")
+    own = (TWO, BARE, FOLDED)
     rivals = {who: entry for who, entry in field.items() if who not in (*own, LOOP)}
     return [rivals, {who: field[who] for who in (ONE, *own)}]
 
@@ -156,10 +158,9 @@ def _rows(found: Mapping[str, list[dict[str, Any]]], *, name: str, images: int) 
     speed("2 workers × 1 thread / 1 × 2", ONE, TWO)
     speed("gentrain / plain script", "plain script", ONE)
     speed("gentrain / torchdistill", "torchdistill", ONE)
-    if "without teacher" in found:
-        rows.append(
-            ratio_row(f"{name}: a step with teacher / without", seconds(ONE), seconds("without teacher"), unit="× time")
-        )
+    if BARE in found:
+        for told, who in (("teacher", ONE), (FOLDED, FOLDED)):
+            rows.append(ratio_row(f"{name}: a step with {told} / without", seconds(who), seconds(BARE), unit="× time"))
     if "ideal" in found:
         rows.append(ratio_row(f"{name}: peak memory, gentrain / ideal", peak(ONE), peak("ideal"), unit="× memory"))
     rows += [

@@ -22,12 +22,13 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, channels, H / stride, W / stride)."""
-        out = F.relu(self.bn1(self.conv1(x)))
+        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
         out = self.bn2(self.conv2(out))
         shortcut = x if self.stride == 1 else x[:, :, :: self.stride, :: self.stride]
         if self.new_channels:
             shortcut = F.pad(shortcut, (0, 0, 0, 0, 0, self.new_channels))
-        return F.relu(out + shortcut)
+        out += shortcut
+        return F.relu(out, inplace=True)
 
 
 class CifarResNet(nn.Module):
@@ -56,7 +57,7 @@ class CifarResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (N, 3, H, W), H and W at least 4 -> logits (N, num_classes)."""
-        x = F.relu(self.bn(self.conv(x)))
+        x = F.relu(self.bn(self.conv(x)), inplace=True)
         for index, stage in enumerate(self.stages):
             x = stage(F.avg_pool2d(x, 2) if index and self.pooled else x)
         logits: Tensor = self.linear(x.mean(dim=(2, 3)))

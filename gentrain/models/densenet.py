@@ -41,11 +41,11 @@ class DenseLayer(nn.Module):
             )
         else:
             out = self._bottleneck(x)
-        out = self.conv2(F.relu(self.bn2(out)))
+        out = self.conv2(F.relu(self.bn2(out), inplace=True))
         return torch.cat([x, out], dim=1)
 
     def _bottleneck(self, x: Tensor) -> Tensor:
-        bottleneck: Tensor = self.conv1(F.relu(self.bn1(x)))
+        bottleneck: Tensor = self.conv1(F.relu(self.bn1(x), inplace=True))
         return bottleneck
 
     @contextlib.contextmanager
@@ -91,6 +91,6 @@ class DenseNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (N, 3, H, W), H and W at least 4 -> logits (N, num_classes)."""
-        x = F.relu(self.bn(self.blocks(self.conv(x))))
+        x = F.relu(self.bn(self.blocks(self.conv(x))), inplace=True)
         logits: Tensor = self.linear(x.mean(dim=(2, 3)))
         return logits

@@ -9,7 +9,7 @@ from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
-def fold(model: nn.Module) -> nn.Module:
+def fold(model: nn.Module) -> fx.GraphModule:
     """Return the network for evaluation with every BatchNorm that only a convolution feeds folded into it.
 
     A BatchNorm before a convolution (DenseNet's order) can't be folded where a ReLU stands between them; it stays.

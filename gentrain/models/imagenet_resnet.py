@@ -31,7 +31,7 @@ class PooledResNet18(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (N, 3, H, W), H and W at least 32 -> logits (N, num_classes)."""
-        x = F.relu(self.bn(self.conv(x)))
+        x = F.relu(self.bn(self.conv(x)), inplace=True)
         for stage in self.stages:
             x = stage(F.max_pool2d(x, 2))
         logits: Tensor = self.linear(x.mean(dim=(2, 3)))
