@@ -15,6 +15,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+import time
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -79,14 +80,12 @@ def table(content: dict[str, Any]) -> str:
     for row in content["rows"]:
         low, high = (_figure(row[name]) for name in ("low", "high"))
         lines.append(f"| {row['name']} | **{_figure(row['ratio'])}** | {low} – {high} | {row['unit']} |")
-    made: dict[str, list[str]] = {}
-    for row in content["rows"]:
-        where = content["made"][row["stage"]]
-        told = f"commit {where['commit']}, {where['date']}, load before {where['load_before']}, {where['machine']}"
-        made.setdefault(told, [])
-        if row["stage"] not in made[told]:
-            made[told].append(row["stage"])
-    lines += ["", *(f"{', '.join(stages)}: {told}." for told, stages in made.items())]
+    lines.append("")
+    for stage in dict.fromkeys(row["stage"] for row in content["rows"]):
+        made = content["made"][stage]
+        where = f"{made['date']}, load before {made['load_before']}, {made['machine']}"
+        took = f"{made['seconds']} s, " if "seconds" in made else ""
+        lines.append(f"{stage}: {took}commit {made['commit']}, {where}.")
     versions = next(iter(content["made"].values()))["versions"]
     lines.append("Versions: " + ", ".join(f"{name} {number}" for name, number in versions.items()) + ".")
     return "\n".join(lines)
@@ -124,8 +123,9 @@ def main(
     content = json.loads(output.read_text()) if output.exists() else {"rows": [], "made": {}}
     with tempfile.TemporaryDirectory(prefix="gentrain-bench-runs-") as runs:
         for stage in wanted:
-            content["made"][stage] = machine()
+            content["made"][stage], started = machine(), time.perf_counter()
             rows = [{**row, "stage": stage} for row in measure(stage, data=data, runs=runs, rounds=rounds)]
+            content["made"][stage]["seconds"] = round(time.perf_counter() - started)
             for row in rows:
                 typer.echo(json.dumps(row))
             rows += [row for row in content["rows"] if row["stage"] != stage]

@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -212,8 +213,9 @@ def main(
     content = json.loads(output.read_text()) if output.exists() else {"rows": [], "made": {}}
     with tempfile.TemporaryDirectory(prefix="gentrain-bench-runs-") as runs:
         for stage in wanted:
+            started = time.perf_counter()
             rows = [{**row, "stage": stage} for row in measure(stage, rounds=rounds, data=data, runs=runs)]
-            content["made"][stage] = where
+            content["made"][stage] = where | {"seconds": round(time.perf_counter() - started)}
             rows += [row for row in content["rows"] if row["stage"] != stage]
             content["rows"] = sorted(rows, key=lambda row: order.index(row["stage"]))
             write(content, output)
