@@ -47,6 +47,7 @@ from gentrain.lineage import GivenSpec, PatriarchSpec, StudentSpec
 from gentrain.meter import EPOCHS_SCHEMA, Meter
 from gentrain.metrics import score
 from gentrain.models import build_model
+from gentrain.optimizer import SGD
 from gentrain.predictions import encode_predictions
 from gentrain.process import Mass
 from gentrain.schedule import learning_rate
@@ -127,7 +128,7 @@ class _Generation:
         if spec.compile:
             self._together(partial(prepare_compiler, self.worker.device), everywhere=True)
         network = self._parallel(self.model)
-        optimizer = torch.optim.SGD(
+        optimizer = SGD(
             self.model.parameters(),
             lr=recipe.learning_rate,
             momentum=recipe.momentum,

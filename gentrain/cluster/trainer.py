@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
 
 from gentrain.chain import Turn, turn_by_lock
+from gentrain.cluster.leaner import Torch, Trainer
 from gentrain.cluster.progress import Listener, start_board
 from gentrain.cluster.session import Resources, fit_resources
 from gentrain.cluster.worker import train_worker
@@ -21,13 +19,6 @@ from gentrain.store import RunStore
 
 MAX_FAILURES = 3
 """Restarts of a worker group before a generation is given up; every restart goes on from the newest checkpoint."""
-
-
-class _Trainer(TorchTrainer):
-    """Ray Train's trainer, but Ctrl-C raises KeyboardInterrupt here as everywhere, instead of ending the process."""
-
-    def _register_sigint_handler(self, controller: Any) -> None:
-        pass
 
 
 class RayRunner:
@@ -68,7 +59,7 @@ class RayRunner:
         run = f"{self.chain}-g{spec.generation}-{spec.key}-{token[:6]}"
         board = start_board(f"progress of {run}")
         resources = self.resources
-        trainer = _Trainer(
+        trainer = Trainer(
             train_worker,
             train_loop_config={
                 "job": job,
@@ -77,7 +68,7 @@ class RayRunner:
                 "cuda": resources.cuda,
                 "pinned": self.study.pin_workers and resources.cuda,
             },
-            torch_config=TorchConfig(backend=self._backend()),
+            torch_config=Torch(backend=self._backend()),
             scaling_config=ScalingConfig(
                 num_workers=resources.workers,
                 use_gpu=resources.cuda,

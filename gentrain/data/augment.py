@@ -77,7 +77,7 @@ def distort(
         mirrored = torch.where(heads[:, None, None, None], images.flip(3), images)
     if not rotation and not jitter:
         return mirrored
-    pixels = mirrored.float()
+    pixels = mirrored.float().contiguous()
     angle, brightness, contrast, saturation = (
         2 * random_unit(indices, seed=seed, epoch=epoch, draw=draw) - 1 for draw in range(4)
     )

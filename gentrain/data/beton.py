@@ -105,7 +105,8 @@ class BetonReader:
             drop_last=False,
             seed=0,
             pipelines={
-                "image": [decoder or RawDecoder(), ToTensor(), ToTorchImage(channels_last=False)],
+                # a view: a copy by torch would start OpenMP threads in FFCV's thread (see `compiling`)
+                "image": [decoder or RawDecoder(), ToTensor(), ToTorchImage(channels_last=True)],
                 "label": None,  # these two stand in the metadata: nothing to compile and decode
                 "index": None,
             },
@@ -120,7 +121,7 @@ class BetonReader:
     def read(self, order: np.ndarray) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield (images (n, 3, H, W) uint8, labels (n,), indices (n,)) of the samples in `order`.
 
-        The images are FFCV's reused buffer: copy them before asking for the next batch.
+        The images are FFCV's reused buffer, channels last: copy them before asking for the next batch.
         """
         if not len(order):
             return

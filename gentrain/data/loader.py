@@ -21,7 +21,7 @@ class Batch:
     """One worker's part of a global batch, on its device."""
 
     images: Tensor
-    """(n, 3, H, W), uint8."""
+    """(n, 3, H, W), uint8, channels last in memory."""
     labels: Tensor
     """(n,), int64."""
     indices: Tensor

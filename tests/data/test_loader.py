@@ -1,4 +1,5 @@
 import contextlib
+import os
 
 import numpy as np
 import pytest
@@ -117,6 +118,31 @@ def test_images_of_one_size_are_read_without_compiling(beton, monkeypatch):
     (batch,) = Loader(beton, batch_size=53, shuffle=True).epoch(0)
     assert torch.equal(batch.images.long(), batch.indices[:, None, None, None].expand(53, 3, 6, 6))
     assert torch.equal(batch.labels, batch.indices % 7)
+
+
+def test_reading_leaves_torch_s_threads_alone(tmp_path, monkeypatch):
+    """A second set of OpenMP threads would make all of them sleep between the parts of a step."""
+    from gentrain.data import beton as door
+
+    images = np.zeros((512, 32, 32, 3), np.uint8)  # a batch is enough for torch to share out a copy of it
+    write_beton(tmp_path / "train.beton", images, np.zeros(512))
+    grown = []
+
+    def watched(self, *args, run=door._Epoch.run_pipeline):
+        before = len(os.listdir("/proc/self/task"))
+        result = run(self, *args)
+        grown.append(len(os.listdir("/proc/self/task")) - before)
+        return result
+
+    monkeypatch.setattr(door._Epoch, "run_pipeline", watched)
+    torch.set_num_threads(2)
+    try:
+        torch.zeros(1 << 20).add(1)  # from here on this thread has its own
+        list(Loader(tmp_path / "train.beton", batch_size=256, shuffle=False, threads=1).epoch(0))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    assert grown == [0, 0]
 
 
 def test_copies_to_a_gpu_run_one_batch_ahead_and_each_is_waited_for_by_its_own_event(monkeypatch):
