@@ -109,7 +109,7 @@ def main(
         "GENTRAIN_CIFAR100", ""
     ),
     only: Annotated[str, typer.Option(help="Stages, by commas; default: all.")] = "",
-    rounds: Annotated[int, typer.Option(help="Rounds that count.")] = 5,
+    rounds: Annotated[int, typer.Option(help="Rounds that count.")] = 4,
     output: Annotated[Path, typer.Option(help="Where the rows go.")] = OUTPUT,
 ) -> None:
     """Measure, print, write."""

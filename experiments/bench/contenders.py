@@ -129,6 +129,7 @@ def _ideal(entry: Entry) -> Callable[[], None]:
 
     def block() -> None:
         for images, labels in batches:
+            optimizer.zero_grad(set_to_none=True)
             with autocast(device, entry.precision):
                 logits = network(images)
                 if teacher is None:
@@ -137,7 +138,6 @@ def _ideal(entry: Entry) -> Callable[[], None]:
                     with torch.no_grad():
                         soft = teacher(images)
                     terms = student_loss(logits, soft, labels, lam=LAM)
-            optimizer.zero_grad(set_to_none=True)
             terms.loss.backward()
             optimizer.step()
 

@@ -1,33 +1,17 @@
-"""Ray Train with fewer processes and threads: each wakes a hundred times a second on the cores that train."""
+"""Ray Train without what gentrain has no use for: every process that it starts wakes a hundred times a second."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.torch.config import _TorchBackend
+from ray.train.backend import BackendConfig
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+from gentrain.cluster.session import Resources
 
 
-class Backend(_TorchBackend):
-    """Torch's process group for several workers; one that is alone needs none."""
-
-    def on_start(self, worker_group: Any, backend_config: Any) -> None:
-        """Set the group up, where there is one."""
-        if len(worker_group) > 1:
-            super().on_start(worker_group, backend_config)
-
-
-class Torch(TorchConfig):
-    """Ray Train's configuration of torch with this module's backend."""
-
-    @property
-    def backend_cls(self) -> type[Backend]:
-        """Ray Train asks for it in the controller."""
-        return Backend
-
-
-class Trainer(TorchTrainer):
+class Trainer(DataParallelTrainer):
     """Ray Train's trainer for workers that read no Ray Data.
 
     And Ctrl-C raises KeyboardInterrupt here as everywhere, instead of ending the process.
@@ -39,3 +23,16 @@ class Trainer(TorchTrainer):
 
     def _register_sigint_handler(self, controller: Any) -> None:
         pass
+
+
+def backend(resources: Resources) -> BackendConfig:
+    """Return what brings the workers together: torch's process group, for which the controller imports torch too.
+
+    A worker that is alone on CPUs needs none. NCCL refuses two ranks on one GPU, so workers that share one talk through
+    gloo.
+    """
+    if resources.workers == 1 and not resources.cuda:
+        return BackendConfig()
+    from ray.train.torch import TorchConfig
+
+    return TorchConfig(backend="nccl" if resources.cuda and resources.gpus == 1 else "gloo")

@@ -67,6 +67,7 @@ def _connect(address: str | None, *, log: Path, cpus: int | None, name: str) -> 
         if address:
             context = ray.init(address=address, job_config=job, log_to_driver=False, configure_logging=False)
         else:
+            os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody takes this machine away
             context = ray.init(
                 address="local",
                 job_config=job,

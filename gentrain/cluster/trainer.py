@@ -6,7 +6,7 @@ import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 
 from gentrain.chain import Turn, turn_by_lock
-from gentrain.cluster.leaner import Torch, Trainer
+from gentrain.cluster.leaner import Trainer, backend
 from gentrain.cluster.progress import Listener, start_board
 from gentrain.cluster.session import Resources, fit_resources
 from gentrain.cluster.worker import train_worker
@@ -68,7 +68,7 @@ class RayRunner:
                 "cuda": resources.cuda,
                 "pinned": self.study.pin_workers and resources.cuda,
             },
-            torch_config=Torch(backend=self._backend()),
+            backend_config=backend(resources),
             scaling_config=ScalingConfig(
                 num_workers=resources.workers,
                 use_gpu=resources.cuda,
@@ -97,7 +97,3 @@ class RayRunner:
                 f"generation {spec.generation} ({spec.key}): its workers failed {MAX_FAILURES + 1} times: "
                 f"{str(failure).strip().splitlines()[-1]}; the newest checkpoint stays, run the same command again"
             ) from failure
-
-    def _backend(self) -> str:
-        """NCCL refuses two ranks on one GPU, so workers that share one talk through gloo."""
-        return "nccl" if self.resources.cuda and self.resources.gpus == 1 else "gloo"

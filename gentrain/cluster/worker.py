@@ -21,7 +21,7 @@ def train_worker(config: dict[str, Any]) -> None:
         pin_to_gpu()  # first of all: threads stay where the one that starts them is
     keep_freed_memory()
 
-    import ray.train.torch
+    import ray.train
     import torch
 
     from gentrain.engine import Worker, train_generation
@@ -30,7 +30,7 @@ def train_worker(config: dict[str, Any]) -> None:
     worker = Worker(
         rank=context.get_world_rank(),
         world_size=context.get_world_size(),
-        device=ray.train.torch.get_device() if config["cuda"] else torch.device("cpu"),
+        device=_own_gpu() if config["cuda"] else torch.device("cpu"),
         threads=config["threads"],
     )
     board = config["board"]
@@ -39,3 +39,9 @@ def train_worker(config: dict[str, Any]) -> None:
     except GentrainError as error:
         if worker.rank == 0:
             ray.get(board.post.remote(error))
+
+
+def _own_gpu() -> Any:
+    from ray.train.torch import get_device
+
+    return get_device()
