@@ -138,6 +138,29 @@ def test_sums_and_relus_that_are_not_a_convolution_s_alone_stay():
     torch.testing.assert_close(found(images), wanted)
 
 
+class Named(nn.Module):
+    """Calls its convolution by the argument's name, and adds a number, and a tensor to itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two, self.three = (nn.Conv2d(3, 3, 1) for _ in range(3))
+
+    def forward(self, x):
+        once = self.two(self.one(input=x)) + 1
+        doubled = self.three(once)
+        return doubled + doubled
+
+
+@needs_onednn
+def test_calls_of_other_forms_stay_the_same_function():
+    torch.manual_seed(0)
+    model, images = Named(), torch.randn(2, 3, 4, 4)
+    wanted = model(images)
+    found = fuse(fold(model), image=torch.zeros(1, 3, 4, 4), dtype=torch.float32)
+    assert len(fused(found)) == 2
+    torch.testing.assert_close(found(images), wanted)
+
+
 class ByValue(nn.Module):
     def forward(self, x):
         return x if x.sum() > 0 else -x

@@ -180,7 +180,8 @@ def picture(found: Mapping[str, Sequence[Mapping[str, float]]]) -> bytes:
                 pen.axes.set_xscale("log")
                 pen.axes.set_xticks(xs, [f"{x:,}" for x in xs])
                 pen.axes.minorticks_off()
-            pen.axes.set_ylim(bottom=0)
+            low, high = pen.axes.get_ylim()
+            pen.axes.set_ylim(0, high + 0.1 * (high - low))
 
         return Panel(PANELS[name], draw)
 

@@ -15,6 +15,8 @@ from pathlib import Path
 from gentrain.config import Study
 from gentrain.errors import ResourceError
 
+_WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
+
 
 @dataclass(frozen=True)
 class Resources:
@@ -46,7 +48,7 @@ def ray_session(*, address: str | None, log: Path, cpus: int | None = None, name
     log.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(log)
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
-    with _output_to(log), contextlib.closing(handler):
+    with _output_to(log), contextlib.closing(handler), _without_watcher(private=address is None):
         dashboard = _connect(address, log=log, cpus=cpus, name=name)
         import ray
 
@@ -67,7 +69,6 @@ def _connect(address: str | None, *, log: Path, cpus: int | None, name: str) -> 
         if address:
             context = ray.init(address=address, job_config=job, log_to_driver=False, configure_logging=False)
         else:
-            os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody takes this machine away
             context = ray.init(
                 address="local",
                 job_config=job,
@@ -81,6 +82,19 @@ def _connect(address: str | None, *, log: Path, cpus: int | None, name: str) -> 
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ResourceError(f"{where}: can't connect: {first} (details in {log})") from error
     return context.dashboard_url or ""
+
+
+@contextlib.contextmanager
+def _without_watcher(*, private: bool) -> Iterator[None]:
+    """Spare a private instance Ray Train's watch for machines that are taken away; what the user set stays."""
+    if not private or _WATCHER in os.environ:
+        yield
+        return
+    os.environ[_WATCHER] = "0"
+    try:
+        yield
+    finally:
+        del os.environ[_WATCHER]
 
 
 def _agree_on_tokens(address: str | None) -> None:

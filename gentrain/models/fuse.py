@@ -42,6 +42,8 @@ def fuse(network: fx.GraphModule, *, image: Tensor, dtype: torch.dtype) -> fx.Gr
             continue
         if convolution.padding_mode != "zeros" or isinstance(convolution.padding, str):
             continue
+        if node.kwargs or not isinstance(node.args[0], fx.Node):
+            continue
         last, arguments = node, node.args
         if (total := _only_user(node, _sum_of_two)) and len(node.args[0].users) == 1:  # nobody changes it meanwhile
             (other,) = (term for term in total.args if term is not node)
@@ -100,8 +102,9 @@ def _sum_of_two(node: fx.Node) -> bool:
         node.op == "call_function"
         and node.target in _SUMS
         and not node.kwargs
-        and len(set(terms)) == 2
+        and len(terms) == 2
         and all(isinstance(term, fx.Node) for term in terms)
+        and terms[0] is not terms[1]
     )
 
 

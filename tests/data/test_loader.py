@@ -135,13 +135,14 @@ def test_reading_leaves_torch_s_threads_alone(tmp_path, monkeypatch):
         return result
 
     monkeypatch.setattr(door._Epoch, "run_pipeline", watched)
+    had = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
         torch.zeros(1 << 20).add(1)  # from here on this thread has its own
         list(Loader(tmp_path / "train.beton", batch_size=256, shuffle=False, threads=1).epoch(0))
         assert torch.get_num_threads() == 2
     finally:
-        torch.set_num_threads(1)
+        torch.set_num_threads(had)
     assert grown == [0, 0]
 
 

@@ -1,0 +1,36 @@
+"""Ray Train is started without what gentrain has no use for."""
+
+import subprocess
+import sys
+
+import pytest
+from ray.train.backend import BackendConfig
+from ray.train.torch import TorchConfig
+
+from gentrain.cluster.leaner import Trainer, backend
+from gentrain.cluster.session import Resources
+
+
+def test_only_a_worker_that_is_alone_on_cpus_needs_no_process_group():
+    assert type(backend(Resources(workers=1, cpus=2, gpus=0))) is BackendConfig
+
+
+@pytest.mark.parametrize(
+    ("workers", "gpus", "wanted"), [(2, 0, "gloo"), (1, 1, "nccl"), (2, 1, "nccl"), (2, 0.5, "gloo")]
+)
+def test_the_others_talk_through_torch(workers, gpus, wanted):
+    found = backend(Resources(workers=workers, cpus=1, gpus=gpus))
+    assert type(found) is TorchConfig
+    assert found.backend == wanted
+
+
+def test_no_process_is_started_for_ray_data():
+    names = {type(callback).__name__ for callback in Trainer(lambda: None)._create_default_callbacks()}
+    assert "DatasetsCallback" not in names
+    assert "PlacementGroupCleanerCallback" in names
+
+
+def test_what_watches_over_workers_doesn_t_load_torch():
+    line = "import sys, gentrain.cluster.trainer, gentrain.cluster.sweep; print('torch' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", line], capture_output=True, text=True, check=False)
+    assert told.stdout == "False\n", told.stderr
