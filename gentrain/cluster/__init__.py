@@ -9,7 +9,7 @@ from gentrain.allocator import HUGE_PAGES
 
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # without it the dashboard's Train page is empty
+    "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # without it Ray's API has no Train runs (/api/train/v2/runs)
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # paces every report; the default of 2 s makes short epochs wait
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "1800",  # a machine may have to be bought and booted; the default is 60
     "RAY_AIR_NEW_OUTPUT": "0",
