@@ -8,7 +8,7 @@ import pytest
 
 from gentrain.config import load_study
 from gentrain.errors import ConfigError, TrainingError
-from gentrain.events import Note
+from gentrain.events import GenerationStarted, InChain, Note
 from gentrain.launch import launch_chain, launch_sweep
 from gentrain.store import MODEL
 from tests.conftest import SMALL
@@ -23,20 +23,30 @@ def done(runs):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    runs, notes = tmp_path_factory.mktemp("sweep"), []
-    rows = launch_sweep(load_study(overrides=GRID), runs=str(runs), observe=notes.append)
-    return runs, rows, [event.text for event in notes if isinstance(event, Note)]
+    runs, notes, actors = tmp_path_factory.mktemp("sweep"), [], set()
+
+    def observe(event):
+        if isinstance(event, Note):
+            notes.append(event.text)
+        if isinstance(event, InChain) and isinstance(event.event, GenerationStarted):
+            from ray.util.state import list_actors
+
+            actors.update(actor.repr_name for actor in list_actors(detail=True) if actor.class_name == "ChainTrial")
+
+    rows = launch_sweep(load_study(overrides=GRID), runs=str(runs), observe=observe)
+    return runs, rows, notes, actors
 
 
 @pytest.mark.ray
 @pytest.mark.timeout(900)
 def test_every_chain_is_finished_and_shared_generations_are_trained_once(finished):
-    runs, rows, told = finished
+    runs, rows, told, actors = finished
     assert sorted({row["chain"] for row in rows}) == NAMES
     assert len(rows) == 5
     assert len({row["key"] for row in rows}) == len(done(runs)) == 4
     assert any("3 chains of 5 generations, 4 distinct trainings" in text for text in told)
     assert any("side by side" in text for text in told)
+    assert actors == set(NAMES)  # as the dashboard lists them
     stored = pq.read_table(runs / "studies" / "grid" / "results.parquet").to_pylist()
     assert [(row["chain"], row["generation"], row["key"]) for row in stored] == sorted(
         (row["chain"], row["generation"], row["key"]) for row in rows
@@ -45,7 +55,7 @@ def test_every_chain_is_finished_and_shared_generations_are_trained_once(finishe
 
 @pytest.mark.ray
 def test_a_sweeps_networks_are_those_of_single_chains(finished, tmp_path):
-    runs, rows, _ = finished
+    runs, rows, *_ = finished
     single = launch_chain(
         load_study(overrides=[*SMALL, "process.lambda=0.5"]), runs=str(tmp_path), observe=lambda _: None, local=True
     )
@@ -57,7 +67,7 @@ def test_a_sweeps_networks_are_those_of_single_chains(finished, tmp_path):
 
 @pytest.mark.ray
 def test_the_debug_sweep_ends_in_the_same_bits_tells_failures_and_goes_on(finished, tmp_path):
-    runs, rows, _ = finished
+    runs, rows, *_ = finished
     study, notes = load_study(overrides=GRID), []
     (tmp_path / "generations").mkdir()
     (tmp_path / "generations" / rows[1]["key"]).write_text("a file where a folder should be")
@@ -74,7 +84,7 @@ def test_the_debug_sweep_ends_in_the_same_bits_tells_failures_and_goes_on(finish
 
 @pytest.mark.ray
 def test_a_second_sweep_trains_nothing_and_starts_no_ray(finished, monkeypatch):
-    runs, rows, _ = finished
+    runs, rows, *_ = finished
     monkeypatch.setattr("gentrain.cluster.session.ray_session", lambda **_: pytest.fail("started Ray"))
     before = done(runs)
     assert launch_sweep(load_study(overrides=GRID), runs=str(runs), observe=lambda _: None) == rows

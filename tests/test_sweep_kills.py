@@ -59,7 +59,7 @@ def reference(tmp_path_factory):
 
 
 def trials(driver):
-    return [p for p in driver.children(recursive=True) if "ImplicitFunc" in " ".join(p.cmdline())]
+    return [p for p in driver.children(recursive=True) if "ChainTrial" in " ".join(p.cmdline())]
 
 
 def test_a_killed_trial_is_started_again_and_the_sweep_ends_in_the_same_bits(tmp_path, reference):

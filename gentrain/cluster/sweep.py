@@ -14,6 +14,7 @@ from typing import Any
 import ray
 from ray import tune
 from ray.tune import schedulers
+from ray.tune.trainable.function_trainable import wrap_function
 
 from gentrain.chain import run_chain
 from gentrain.cluster.capacity import Capacity, capacity, pending, scaled_up
@@ -98,9 +99,7 @@ def run_trials(
         runner=runner,
     )
     tuner = tune.Tuner(
-        tune.with_resources(
-            tune.with_parameters(_trial, context=context), tune.PlacementGroupFactory([dict(found.driver_resources)])
-        ),
+        _trainable(context, found.driver_resources),
         param_space={"chain": tune.grid_search([chain.name for chain in chains])},
         tune_config=tune.TuneConfig(
             max_concurrent_trials=at_once,
@@ -128,6 +127,22 @@ def run_trials(
         elif (result.metrics or {}).get("done") and not result.metrics.get("chain_done"):
             stopped.add(name)
     return Outcome(failed, frozenset(stopped - failed.keys()))
+
+
+def _trainable(context: _Context, resources: Mapping[str, float]) -> type[tune.Trainable]:
+    class ChainTrial(wrap_function(tune.with_parameters(_trial, context=context))):  # type: ignore[misc]
+        """An actor that the dashboard lists by its chain; Tune's own would all be called by their function."""
+
+        __qualname__ = "ChainTrial"
+
+        def __repr__(self) -> str:
+            return str(self.trial_name)
+
+        @classmethod
+        def default_resource_request(cls, config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
+            return tune.PlacementGroupFactory([dict(resources)])
+
+    return ChainTrial
 
 
 def _trial(config: Mapping[str, Any], *, context: _Context) -> None:
