@@ -24,10 +24,13 @@ def test_the_others_talk_through_torch(workers, gpus, wanted):
     assert found.backend == wanted
 
 
-def test_no_process_is_started_for_ray_data():
+@pytest.mark.parametrize("actor", [None, "01000000"])
+def test_no_process_is_started_for_ray_data_nor_to_give_a_drivers_devices_back(actor, monkeypatch):
+    monkeypatch.setattr("ray.runtime_context.RuntimeContext.get_actor_id", lambda _: actor)
     names = {type(callback).__name__ for callback in Trainer(lambda: None)._create_default_callbacks()}
     assert "DatasetsCallback" not in names
-    assert "PlacementGroupCleanerCallback" in names
+    assert ("PlacementGroupCleanerCallback" in names) == (actor is not None)
+    assert "WorkerMetricsCallback" in names
 
 
 def test_what_watches_over_workers_doesn_t_load_torch():

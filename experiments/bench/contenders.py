@@ -11,7 +11,7 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -161,11 +161,11 @@ def _plain(entry: Entry) -> Callable[[], None]:
     if entry.task == "student":
         teacher = load_network(entry.teacher, RunStore(entry.runs)).to(entry.device).eval()
     optimizer = _sgd(network, fused=False)
-    batches = endless_batches(entry)
+    batches = torchvision_loader(entry)
 
     def block() -> None:
-        for _ in entry.sizes:
-            images, labels = (tensor.to(entry.device) for tensor in next(batches))
+        for batch in batches:
+            images, labels = (tensor.to(entry.device) for tensor in batch)
             logits = network(images)
             if teacher is None:
                 loss = patriarch_loss(logits, labels, eta=ETA, k=K).loss
@@ -220,11 +220,11 @@ def _torchdistill(entry: Entry) -> Callable[[], None]:
         False,
         1,
     )
-    batches = endless_batches(entry)
+    batches = torchvision_loader(entry)
 
     def block() -> None:
-        for _ in entry.sizes:
-            images, labels = (tensor.to(entry.device) for tensor in next(batches))
+        for batch in batches:
+            images, labels = (tensor.to(entry.device) for tensor in batch)
             found = box.forward_process(images, labels, None)
             box.post_forward_process(found)
             found.item()
@@ -232,8 +232,8 @@ def _torchdistill(entry: Entry) -> Callable[[], None]:
     return block
 
 
-def endless_batches(entry: Entry) -> Iterator[Any]:
-    """Yield batches of a block's sizes through torchvision's transforms and a DataLoader, for ever."""
+def torchvision_loader(entry: Entry) -> Any:
+    """Return the block's images through torchvision's transforms and a DataLoader; it reads ahead in a block only."""
     from torch.utils.data import DataLoader
     from torchvision import transforms
 
@@ -246,13 +246,14 @@ def endless_batches(entry: Entry) -> Iterator[Any]:
             transforms.Normalize(MEAN, STD),
         ]
     )
-    loader = DataLoader(
+    return DataLoader(
         _Images(images, change),
-        batch_sampler=_Sizes(entry.sizes, len(images)),
+        batch_size=entry.batch,
+        shuffle=True,
         num_workers=max(LOADER_WORKERS, entry.threads),
+        persistent_workers=True,
         pin_memory=entry.device != "cpu",
     )
-    return iter(loader)
 
 
 def load_images(entry: Entry) -> list[tuple[Any, int]]:
@@ -290,20 +291,6 @@ class _Images:
     def __getitem__(self, index: int) -> tuple[Any, int]:
         image, label = self._images[index]
         return self._change(image), label
-
-
-class _Sizes:
-    """Shuffled batches of these sizes, over and over."""
-
-    def __init__(self, sizes: list[int], count: int) -> None:
-        self._sizes, self._count = sizes, count
-
-    def __iter__(self) -> Iterator[list[int]]:
-        import torch
-
-        while True:
-            order = torch.randperm(self._count).split(self._sizes)
-            yield from (part.tolist() for part in order)
 
 
 def _sgd(network: Any, *, fused: bool) -> Any:

@@ -11,12 +11,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from contenders import MEAN, STD, Entry, endless_batches, prepared
+from contenders import MEAN, STD, Entry, prepared, torchvision_loader
 from race import HERE, NAMES, SHAPES, ratio_row, run_field
 from ray_contender import study
 
-BATCHES = 20
-"""Of a loader's block."""
 SIBLINGS = 3
 """As many of figure 2's processes begin with the same patriarch."""
 
@@ -47,7 +45,7 @@ def loader(*, data: str, runs: str, rounds: int) -> list[dict[str, Any]]:
     torch.set_num_threads(2)
     entry = _entry("resnet20", data=data, runs=runs)
     ours = Loader(prepared(entry).split_path("train"), batch_size=128, shuffle=True, threads=2)
-    theirs = endless_batches(entry)
+    theirs = torchvision_loader(entry)
 
     def own() -> float:
         started, images = time.perf_counter(), 0
@@ -59,8 +57,8 @@ def loader(*, data: str, runs: str, rounds: int) -> list[dict[str, Any]]:
 
     def other() -> float:
         started, images = time.perf_counter(), 0
-        for _ in range(BATCHES):
-            images += len(next(theirs)[0])
+        for _ in range(rounds):
+            images += sum(len(batch) for batch, _ in theirs)
         return images / (time.perf_counter() - started)
 
     own(), other()

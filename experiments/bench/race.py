@@ -30,8 +30,8 @@ LOOP = "gentrain's loop without Ray"
 BARE, FOLDED = "without teacher", "folded teacher"
 SEEDS = itertools.count(1)
 """One for every contender that this process starts: one that found a generation begun would go on with it."""
-SHAPES = {"resnet20": (128, 800), "densenet100": (64, 100)}
-"""Batch and images of a block by network: a block takes seconds on two cores."""
+SHAPES = {"resnet20": (128, 1600), "densenet100": (64, 200)}
+"""Batch and images of a block by network: a block takes a second or a few on two cores."""
 ROUNDS = {"densenet100": 3}
 """The most that a large one has time for."""
 MOST_OF_LARGE = 5

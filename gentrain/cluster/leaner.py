@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import ray
 from ray.train.backend import BackendConfig
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from gentrain.cluster.session import Resources
@@ -14,12 +16,17 @@ from gentrain.cluster.session import Resources
 class Trainer(DataParallelTrainer):
     """Ray Train's trainer for workers that read no Ray Data.
 
-    And Ctrl-C raises KeyboardInterrupt here as everywhere, instead of ending the process.
+    What gives a dead controller's devices back is started within an actor only (a sweep's trial): a driver takes all
+    that it asked for along when it ends. And Ctrl-C raises KeyboardInterrupt here as everywhere, instead of ending the
+    process.
     """
 
     def _create_default_callbacks(self) -> list[Any]:
         callbacks: list[Any] = super()._create_default_callbacks()
-        return [callback for callback in callbacks if not isinstance(callback, DatasetsCallback)]
+        unused: tuple[type, ...] = (DatasetsCallback,)
+        if ray.get_runtime_context().get_actor_id() is None:
+            unused += (PlacementGroupCleanerCallback,)
+        return [callback for callback in callbacks if not isinstance(callback, unused)]
 
     def _register_sigint_handler(self, controller: Any) -> None:
         pass

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+from typing import Any
+
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 
@@ -43,6 +46,11 @@ class RayRunner:
         self.resources = resources or fit_resources(study, ray.cluster_resources())
         self.turn = turn or turn_by_lock(store)
 
+    @cached_property
+    def _board(self) -> Any:
+        """One for all generations; it ends with this process."""
+        return start_board(f"progress of {self.chain}")
+
     def run_generation(self, spec: GenerationSpec, *, weights_done: bool = False) -> None:
         """Train `spec` to its DONE."""
         folder = self.store.generation(spec.key)
@@ -57,13 +65,12 @@ class RayRunner:
             weights_done=weights_done,
         )
         run = f"{self.chain}-g{spec.generation}-{spec.key}-{token[:6]}"
-        board = start_board(f"progress of {run}")
         resources = self.resources
         trainer = Trainer(
             train_worker,
             train_loop_config={
                 "job": job,
-                "board": board,
+                "board": self._board,
                 "threads": resources.cpus,
                 "cuda": resources.cuda,
                 "pinned": self.study.pin_workers and resources.cuda,
@@ -82,14 +89,11 @@ class RayRunner:
             ),
         )
         failure: Exception | None = None
-        try:
-            with Listener(board, self.observe) as listener:
-                try:
-                    trainer.fit()
-                except ray.train.TrainingFailedError as error:
-                    failure = error
-        finally:
-            ray.kill(board)
+        with Listener(self._board, self.observe) as listener:
+            try:
+                trainer.fit()
+            except ray.train.TrainingFailedError as error:
+                failure = error
         if listener.error is not None:
             raise listener.error
         if failure is not None:
