@@ -118,7 +118,7 @@ def _ideal(entry: Entry) -> Callable[[], None]:
     if entry.task == "student":
         teacher = to_device(load_network(entry.teacher, RunStore(entry.runs)), device)
         teacher.requires_grad_(False).eval()
-    optimizer = _sgd(network, fused=True)
+    optimizer = sgd(network, fused=True)
     batches = [
         (
             torch.randn(n, 3, 32, 32).contiguous(memory_format=torch.channels_last).to(device),
@@ -160,7 +160,7 @@ def _plain(entry: Entry) -> Callable[[], None]:
     teacher = None
     if entry.task == "student":
         teacher = load_network(entry.teacher, RunStore(entry.runs)).to(entry.device).eval()
-    optimizer = _sgd(network, fused=False)
+    optimizer = sgd(network, fused=False)
     batches = torchvision_loader(entry)
 
     def block() -> None:
@@ -293,7 +293,8 @@ class _Images:
         return self._change(image), label
 
 
-def _sgd(network: Any, *, fused: bool) -> Any:
+def sgd(network: Any, *, fused: bool) -> Any:
+    """Return the optimiser of all contenders, by torch."""
     import torch
 
     return torch.optim.SGD(

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from contenders import MEAN, STD, Entry, prepared, torchvision_loader
+from kernels import kernels
 from race import HERE, NAMES, SHAPES, ratio_row, run_field
 from ray_contender import study
 
@@ -220,6 +221,7 @@ def allocator(*, data: str, runs: str, rounds: int) -> list[dict[str, Any]]:
 PARTS: dict[str, Callable[..., list[dict[str, Any]]]] = {
     "loader": loader,
     "prepare": preparation,
+    "kernels": kernels,
     "teacher": teacher,
     "siblings": siblings,
     "allocator": allocator,
