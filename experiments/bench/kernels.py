@@ -1,0 +1,75 @@
+"""Which kernels a patriarch's step is made of: in fp32 as a plain script has them, and as gentrain does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from race import NAMES, SHAPES, ratio_row
+
+GROUPS = {"convolutions": ("convolution",), "BatchNorms": ("batch_norm",)}
+"""By what is in the kernels' names; all others are "the rest": ReLUs, sums, concatenations, pooling, the optimiser."""
+REST = "the rest"
+STEPS = 3
+
+
+def kernels(*, data: str, runs: str, rounds: int) -> list[dict[str, Any]]:
+    """Return by group of kernels: how much faster it is than a script's, and its part of gentrain's arithmetic."""
+    import torch
+
+    from gentrain.allocator import keep_freed_memory
+
+    del data, runs
+    keep_freed_memory()
+    torch.set_num_threads(2)
+    rows = []
+    for network, name in NAMES.items():
+        steps = {precision: _step(network, precision) for precision in ("fp32", "bf16")}
+        found = [{precision: _seconds(step) for precision, step in steps.items()} for _ in range(1 + rounds)][1:]
+        for group in (*GROUPS, REST):
+            own = [seconds["bf16"][group] for seconds in found]
+            told = f"{name} patriarch, {group}"
+            script = [seconds["fp32"][group] for seconds in found]
+            whole = [sum(seconds["bf16"].values()) for seconds in found]
+            rows.append(ratio_row(f"{told}: fp32, images first / bf16, channels last", script, own, unit="× speed"))
+            rows.append(ratio_row(f"{told}: part of a bf16 step", own, whole, unit="× time"))
+    return rows
+
+
+def _step(network: str, precision: str) -> Callable[[], None]:
+    import torch
+    import torch.nn.functional as F
+    from contenders import sgd
+
+    from gentrain.device import autocast, to_device
+    from gentrain.models import build_model
+
+    batch, cpu = SHAPES[network][0], torch.device("cpu")
+    torch.manual_seed(0)
+    model, images = build_model(network, num_classes=100).train(), torch.randn(batch, 3, 32, 32)
+    if precision == "bf16":
+        model, images = to_device(model, cpu), images.contiguous(memory_format=torch.channels_last)
+    labels = torch.randint(0, 100, (batch,))
+    optimizer = sgd(model, fused=precision == "bf16")
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with autocast(cpu, precision):
+            logits = model(images)
+        F.cross_entropy(logits.float(), labels).backward()
+        optimizer.step()
+
+    return step
+
+
+def _seconds(step: Callable[[], None]) -> dict[str, float]:
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU]) as told:
+        for _ in range(STEPS):
+            step()
+    found = dict.fromkeys((*GROUPS, REST), 0.0)
+    for event in told.key_averages():
+        group = next((group for group, parts in GROUPS.items() if any(part in event.key for part in parts)), REST)
+        found[group] += event.self_cpu_time_total / 1e6
+    return found
