@@ -29,9 +29,11 @@ def finished(tmp_path_factory):
         if isinstance(event, Note):
             notes.append(event.text)
         if isinstance(event, InChain) and isinstance(event.event, GenerationStarted):
+            import ray
             from ray.util.state import list_actors
 
-            actors.update(actor.repr_name for actor in list_actors(detail=True) if actor.class_name == "ChainTrial")
+            listed = list_actors(address=ray.get_runtime_context().gcs_address, detail=True)
+            actors.update(actor.repr_name for actor in listed if actor.class_name == "ChainTrial")
 
     rows = launch_sweep(load_study(overrides=GRID), runs=str(runs), observe=observe)
     return runs, rows, notes, actors

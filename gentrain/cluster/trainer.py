@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from functools import cached_property
 from typing import Any
 
@@ -48,8 +49,8 @@ class RayRunner:
 
     @cached_property
     def _board(self) -> Any:
-        """One for all generations; it ends with this process."""
-        return start_board(f"progress of {self.chain}")
+        """One for all generations; it ends with this process, and the name is free again some time after that."""
+        return start_board(f"progress of {self.chain}-{secrets.token_hex(3)}")
 
     def run_generation(self, spec: GenerationSpec, *, weights_done: bool = False) -> None:
         """Train `spec` to its DONE."""
