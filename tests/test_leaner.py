@@ -8,7 +8,10 @@ from ray.train.backend import BackendConfig
 from ray.train.torch import TorchConfig
 
 from gentrain.cluster.leaner import Trainer, backend
+from gentrain.cluster.progress import ProgressBoard
 from gentrain.cluster.session import Resources
+from gentrain.errors import TakenOverError
+from gentrain.events import Note
 
 
 def test_only_a_worker_that_is_alone_on_cpus_needs_no_process_group():
@@ -37,3 +40,11 @@ def test_what_watches_over_workers_doesn_t_load_torch():
     line = "import sys, gentrain.cluster.trainer, gentrain.cluster.sweep; print('torch' in sys.modules)"
     told = subprocess.run([sys.executable, "-c", line], capture_output=True, text=True, check=False)
     assert told.stdout == "False\n", told.stderr
+
+
+def test_a_chains_board_drops_what_another_attempts_worker_says_late():
+    board = ProgressBoard()
+    board.post(TakenOverError("late"), "old")
+    board.post(Note("epoch"), "new")
+    assert board.drain("new") == [Note("epoch")]
+    assert board.drain("old") == []

@@ -33,7 +33,8 @@ def finished(tmp_path_factory):
             from ray.util.state import list_actors
 
             listed = list_actors(address=ray.get_runtime_context().gcs_address, detail=True)
-            actors.update(actor.repr_name for actor in listed if actor.class_name == "ChainTrial")
+            # one that isn't up yet has no name so far
+            actors.update(actor.repr_name for actor in listed if actor.class_name == "ChainTrial" and actor.repr_name)
 
     rows = launch_sweep(load_study(overrides=GRID), runs=str(runs), observe=observe)
     return runs, rows, notes, actors

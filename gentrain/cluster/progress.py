@@ -20,12 +20,12 @@ class ProgressBoard:
     """Events in order: those who work post, the driver drains."""
 
     def __init__(self) -> None:
-        self._events: list[Event | GentrainError] = []
+        self._events: list[tuple[str, Event | GentrainError]] = []
         self._failures: dict[str, str] = {}
 
-    def post(self, event: Event | GentrainError) -> None:
-        """Add an event, or the error that ended the training."""
-        self._events.append(event)
+    def post(self, event: Event | GentrainError, attempt: str = "") -> None:
+        """Add an event, or the error that ended the training: of this attempt, where a board serves several."""
+        self._events.append((attempt, event))
 
     def fail(self, chain: str, reason: str) -> None:
         """Note why a chain ended early."""
@@ -35,10 +35,10 @@ class ProgressBoard:
         """Return why chains ended early, by name."""
         return self._failures
 
-    def drain(self) -> list[Event | GentrainError]:
-        """Return what came since the last call."""
+    def drain(self, attempt: str = "") -> list[Event | GentrainError]:
+        """Return what came since the last call; what a worker of another attempt had left to say is dropped."""
         events, self._events = self._events, []
-        return events
+        return [event for of, event in events if of == attempt]
 
 
 def start_board(name: str) -> Any:
@@ -76,9 +76,9 @@ class Every:
 class Listener(Every):
     """Passes a board's events on to an observer while the block runs; keeps a posted error for afterwards."""
 
-    def __init__(self, board: Any, observe: Observer) -> None:
+    def __init__(self, board: Any, observe: Observer, *, attempt: str = "") -> None:
         super().__init__(POLL_SECONDS, self._fetch)
-        self._board, self._observe = board, observe
+        self._board, self._observe, self._attempt = board, observe, attempt
         self.error: GentrainError | None = None
 
     def __exit__(self, *error: object) -> None:
@@ -87,7 +87,7 @@ class Listener(Every):
             self._fetch()
 
     def _fetch(self) -> None:
-        for event in ray.get(self._board.drain.remote(), timeout=10):
+        for event in ray.get(self._board.drain.remote(self._attempt), timeout=10):
             if isinstance(event, GentrainError):
                 self.error = event
             else:

@@ -90,7 +90,7 @@ class RayRunner:
             ),
         )
         failure: Exception | None = None
-        with Listener(self._board, self.observe) as listener:
+        with Listener(self._board, self.observe, attempt=token) as listener:
             try:
                 trainer.fit()
             except ray.train.TrainingFailedError as error:

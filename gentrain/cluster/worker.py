@@ -33,12 +33,16 @@ def train_worker(config: dict[str, Any]) -> None:
         device=_own_gpu() if config["cuda"] else torch.device("cpu"),
         threads=config["threads"],
     )
-    board = config["board"]
+    job, board = config["job"], config["board"]
+
+    def post(event: Any) -> Any:
+        return board.post.remote(event, job.token)
+
     try:
-        train_generation(config["job"], worker, board.post.remote)
+        train_generation(job, worker, post)
     except GentrainError as error:
         if worker.rank == 0:
-            ray.get(board.post.remote(error))
+            ray.get(post(error))
 
 
 def _own_gpu() -> Any:
