@@ -29,7 +29,7 @@ SmokeOption = Annotated[bool, typer.Option("--smoke", help="Shrunk to minutes, a
 LocalOption = Annotated[bool, typer.Option("--local", help="Debug: in this process, without Ray.")]
 INTERRUPTED = 130
 """What Typer returns after Ctrl-C, as shells do."""
-QUICKSTART = Path(__file__).with_name("quickstart.yaml")
+QUICKSTART = Path(__file__).parent / "study" / "quickstart.yaml"
 
 
 @app.callback(invoke_without_command=True)
@@ -67,9 +67,9 @@ def chain(
     smoke: SmokeOption = False,
 ) -> None:
     """Train one chain D(f_a1, λ): a patriarch and its students, with the running ensembles."""
-    from gentrain.config import load_study
+    from gentrain.api import launch_chain
     from gentrain.errors import ConfigError
-    from gentrain.launch import launch_chain
+    from gentrain.study.schema import load_study
     from gentrain.view import ChainLines, ChainTable, open_view, print_json, results_table
 
     if teacher_network and not teacher:
@@ -107,10 +107,10 @@ def sweep(
     smoke: SmokeOption = False,
 ) -> None:
     """Train the whole grid of a study, every shared generation once."""
-    from gentrain.config import load_study
-    from gentrain.launch import launch_sweep
-    from gentrain.status import study_status
-    from gentrain.store import RunStore
+    from gentrain.api import launch_sweep
+    from gentrain.results.status import study_status
+    from gentrain.store.run import RunStore
+    from gentrain.study.schema import load_study
     from gentrain.view import SweepLines, SweepTable, open_view, print_json, show, status_table
 
     loaded = load_study(study or QUICKSTART, overrides=settings or (), smoke=smoke, dataset__path=data)
@@ -142,10 +142,10 @@ def prepare(
     smoke: SmokeOption = False,
 ) -> None:
     """Compile the study's images into FFCV files and a manifest, once."""
-    from gentrain.config import load_study, source_settings
-    from gentrain.launch import prepare_data
-    from gentrain.sections import SOURCES
-    from gentrain.store import RunStore
+    from gentrain.api import prepare_data
+    from gentrain.store.run import RunStore
+    from gentrain.study.schema import load_study, source_settings
+    from gentrain.study.sections import SOURCES
     from gentrain.view import ChainLines, ChainTable, manifest_table, open_view, print_json
 
     source = str(study) if str(study) in SOURCES else None
@@ -180,8 +180,8 @@ def plan(
     smoke: SmokeOption = False,
 ) -> None:
     """Tell what a study will cost, before anything is started."""
-    from gentrain.config import load_study
-    from gentrain.launch import plan_study
+    from gentrain.api import plan_study
+    from gentrain.study.schema import load_study
     from gentrain.view import forest_tree, plan_assumptions, plan_table, print_json, show
 
     loaded = load_study(study or QUICKSTART, overrides=settings or (), smoke=smoke, dataset__path=data)
@@ -201,8 +201,8 @@ def status(
     """Show how far studies are, from the run folder alone."""
     from dataclasses import asdict
 
-    from gentrain.status import study_names, study_status
-    from gentrain.store import RunStore
+    from gentrain.results.status import study_names, study_status
+    from gentrain.store.run import RunStore
     from gentrain.view import print_json, show, status_table
 
     store = RunStore(runs)
@@ -229,8 +229,8 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Tell what a generation or an ensemble gets wrong, and how the generations differ."""
-    from gentrain.evaluate import evaluate_chain
-    from gentrain.store import RunStore
+    from gentrain.results.evaluate import evaluate_chain
+    from gentrain.store.run import RunStore
     from gentrain.view import evaluation_tables, print_json, show
 
     wanted = kind or ("mean" if ensemble else None)
@@ -253,7 +253,7 @@ def networks(
     as_json: JsonOption = False,
 ) -> None:
     """List networks with their parameters and multiply-adds."""
-    from gentrain.models import describe
+    from gentrain.models.registry import describe
     from gentrain.view import networks_table, print_json, show
 
     rows = describe(names or (), num_classes=classes, size=size)
@@ -279,7 +279,7 @@ def report(
     from gentrain.events import Note
     from gentrain.report.formats import FORMATS
     from gentrain.report.write import write_report
-    from gentrain.store import RunStore
+    from gentrain.store.run import RunStore
     from gentrain.view import ChainLines, ChainTable, open_view, print_json, report_tables, show
 
     with open_view(ChainLines, ChainTable, as_json=True) as view:
@@ -304,8 +304,8 @@ def doctor(
     as_json: JsonOption = False,
 ) -> None:
     """Tell whether this machine is fit for a study, and which precision is faster here; exit status 1 if not fit."""
-    from gentrain.config import load_study
     from gentrain.doctor import examine
+    from gentrain.study.schema import load_study
     from gentrain.view import doctor_tables, print_json, show
 
     found = examine(load_study(study or QUICKSTART, overrides=settings or (), dataset__path=data), runs=runs)

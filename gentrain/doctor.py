@@ -18,11 +18,11 @@ import psutil
 import torch
 
 from gentrain import __version__
-from gentrain.config import Study
-from gentrain.data.manifest import Manifest
-from gentrain.data.prepare import find_manifest
-from gentrain.precision import time_precisions, worker_threads
-from gentrain.store import RunStore
+from gentrain.data.prepare.dataset import find_manifest
+from gentrain.data.prepare.manifest import Manifest
+from gentrain.store.run import RunStore
+from gentrain.study.schema import Study
+from gentrain.train.precision import time_precisions, worker_threads
 
 PACKAGES = ("torch", "torchvision", "ray", "ffcv", "numba", "numpy", "pyarrow")
 CPU_FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
@@ -132,7 +132,7 @@ def _attempt(name: str, action: Callable[[], str], remedy: str) -> Check:
 
 
 def _write_and_read() -> str:
-    from gentrain.data.beton import BetonReader, write_beton
+    from gentrain.data.loading.beton import BetonReader, write_beton
 
     images = np.arange(2 * 8 * 8 * 3, dtype=np.uint8).reshape(2, 8, 8, 3)
     with tempfile.TemporaryDirectory(prefix="gentrain-doctor-") as folder:

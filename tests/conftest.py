@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from gentrain.config import load_study
+from gentrain.study.schema import load_study
 
 SMALL = (
     "name=small",

@@ -2,7 +2,7 @@
 
 import sys
 
-from gentrain.models import build_model
+from gentrain.models.registry import build_model
 
 FACTORY = "<img src=x onerror=alert(1)>"
 NETWORK = f"tests.hostile:{FACTORY}"

@@ -15,7 +15,7 @@ from gentrain import cli
 from gentrain.cli import app, run
 from gentrain.errors import StoreError
 from gentrain.events import ChainStarted, EpochDone, GenerationDone, GenerationStarted, Note, Progress, TargetsKnown
-from gentrain.store import MODEL
+from gentrain.store.run import MODEL
 from gentrain.view import ChainLines, ChainTable, results_table
 from tests.conftest import SMALL
 
@@ -203,7 +203,7 @@ def test_errors_that_are_not_the_users_input_exit_with_1(capsys, monkeypatch, tm
     def fail(*_, **__):
         raise StoreError("a: b")
 
-    monkeypatch.setattr("gentrain.launch.launch_chain", fail)
+    monkeypatch.setattr("gentrain.api.launch_chain", fail)
     assert run(chain("--runs", tmp_path)) == 1
     assert capsys.readouterr().err == "gentrain: a: b\n"
 
@@ -212,7 +212,7 @@ def test_ctrl_c_says_how_to_go_on(capsys, monkeypatch, tmp_path):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("gentrain.launch.launch_chain", interrupt)
+    monkeypatch.setattr("gentrain.api.launch_chain", interrupt)
     assert run(chain("--runs", tmp_path)) == 130
     assert "the same command goes on from the last epoch" in capsys.readouterr().err
 
@@ -306,7 +306,7 @@ def test_quickstart_is_the_default_study():
 
 def test_os_errors_name_the_remedy():
     from gentrain.errors import ResourceError
-    from gentrain.store import _told
+    from gentrain.store.run import _told
 
     with pytest.raises(ResourceError, match="disk is full"), _told("x"):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -5,12 +5,14 @@ import json
 import pytest
 import torch
 
-from gentrain import doctor, launch, precision
+from gentrain import api as launch
+from gentrain import doctor
+from gentrain.api import launch_chain
 from gentrain.cli import run
-from gentrain.config import Study
 from gentrain.doctor import Diagnosis
-from gentrain.launch import launch_chain
-from gentrain.precision import quick_batch, time_precisions, told_slow
+from gentrain.study.schema import Study
+from gentrain.train import precision
+from gentrain.train.precision import quick_batch, time_precisions, told_slow
 from gentrain.view.doctor import doctor_tables
 from tests.conftest import SMALL
 

@@ -9,14 +9,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from gentrain.api import launch_sweep
 from gentrain.cli import run
-from gentrain.config import load_study
-from gentrain.data.prepare import find_manifest
-from gentrain.given import GivenNetworks
-from gentrain.launch import launch_sweep
-from gentrain.lineage import build_forest
-from gentrain.models import build_model
-from gentrain.store import RunStore
+from gentrain.data.prepare.dataset import find_manifest
+from gentrain.models.registry import build_model
+from gentrain.run.pretrained import GivenNetworks
+from gentrain.store.run import RunStore
+from gentrain.study.lineage import build_forest
+from gentrain.study.schema import load_study
 from tests.pictures import halves, write_tree
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"

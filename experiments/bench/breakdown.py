@@ -65,7 +65,7 @@ def timed_generation(base: type, clock: Clock) -> type:
     """Return the engine's generation with a clock around the parts of its step."""
     import torch
 
-    from gentrain import engine
+    from gentrain.train import generation as engine
 
     def watch(module: Any, part: str) -> None:
         module.register_forward_pre_hook(lambda *_: clock.begin(part))

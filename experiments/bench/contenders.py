@@ -47,7 +47,7 @@ class Entry:
     """Key of a finished generation in `runs`."""
     precision: str = "bf16"
     keep: bool = True
-    """Whether freed memory stays with the process (`gentrain.allocator`)."""
+    """Whether freed memory stays with the process (`gentrain.train.allocator`)."""
     seed: int = 0
     """Another for every contender, so that two of gentrain's don't want one generation."""
     address: str = ""
@@ -98,17 +98,17 @@ def _finish_work(entry: Entry) -> None:
 
 def _ideal(entry: Entry) -> Callable[[], None]:
     """The arithmetic and nothing else: batches that are in memory as the network wants them, nothing counted."""
-    from gentrain.allocator import keep_freed_memory
+    from gentrain.train.allocator import keep_freed_memory
 
     if entry.keep:
         keep_freed_memory()
     import torch
 
-    from gentrain.device import autocast, configure, to_device
-    from gentrain.inference import load_network
-    from gentrain.losses import patriarch_loss, student_loss
-    from gentrain.models import build_model
-    from gentrain.store import RunStore
+    from gentrain.train.device import autocast, configure, to_device
+    from gentrain.train.inference import load_network
+    from gentrain.train.losses import patriarch_loss, student_loss
+    from gentrain.models.registry import build_model
+    from gentrain.store.run import RunStore
 
     device = torch.device(entry.device)
     configure(device, threads=entry.threads, precision=entry.precision)
@@ -149,10 +149,10 @@ def _plain(entry: Entry) -> Callable[[], None]:
     import torch
     import torch.nn.functional as F
 
-    from gentrain.inference import load_network
-    from gentrain.losses import patriarch_loss
-    from gentrain.models import build_model
-    from gentrain.store import RunStore
+    from gentrain.train.inference import load_network
+    from gentrain.train.losses import patriarch_loss
+    from gentrain.models.registry import build_model
+    from gentrain.store.run import RunStore
 
     torch.set_num_threads(entry.threads)
     torch.manual_seed(0)
@@ -190,9 +190,9 @@ def _torchdistill(entry: Entry) -> Callable[[], None]:
     import torch
     from torchdistill.core.distillation import DistillationBox
 
-    from gentrain.inference import load_network
-    from gentrain.models import build_model
-    from gentrain.store import RunStore
+    from gentrain.train.inference import load_network
+    from gentrain.models.registry import build_model
+    from gentrain.store.run import RunStore
 
     logging.disable(logging.INFO)
     torch.set_num_threads(entry.threads)
@@ -261,7 +261,7 @@ def load_images(entry: Entry) -> list[tuple[Any, int]]:
     import numpy as np
     from PIL import Image
 
-    from gentrain.data.beton import BetonReader
+    from gentrain.data.loading.beton import BetonReader
 
     path = prepared(entry).split_path("train")
     reader = BetonReader(path, batch_size=entry.images, threads=1)
@@ -272,8 +272,8 @@ def load_images(entry: Entry) -> list[tuple[Any, int]]:
 
 def prepared(entry: Entry) -> Any:
     """Return the block's images as gentrain prepares them, once in a run of the suite."""
-    from gentrain.data.prepare import prepare
-    from gentrain.sections import DatasetConfig
+    from gentrain.data.prepare.dataset import prepare
+    from gentrain.study.sections import DatasetConfig
 
     config = DatasetConfig(source="cifar100", path=entry.data, limit=entry.images // 100)
     return prepare(config, Path(entry.runs) / "data")

@@ -205,7 +205,7 @@ def main(
     where |= {"machine": f"{card()}; {where['machine']}"}
     typer.echo(json.dumps(where, indent=2))
     if subprocess.run(
-        [sys.executable, "-m", "pytest", "-m", "gpu", "tests/test_gpu.py"], cwd=ROOT, check=False
+        [sys.executable, "-m", "pytest", "-m", "gpu", "tests/train/test_gpu.py"], cwd=ROOT, check=False
     ).returncode:
         typer.echo("the tests of the GPU path failed, so nothing was measured", err=True)
         raise typer.Exit(1)

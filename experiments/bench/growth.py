@@ -60,9 +60,9 @@ def train(point: Point, *, data: str) -> dict[str, float]:
     import pyarrow.parquet as pq
     from gate import peak_bytes
 
-    from gentrain.config import parse_study
-    from gentrain.launch import launch_chain, prepare_data
-    from gentrain.store import RunStore
+    from gentrain.study.schema import parse_study
+    from gentrain.api import launch_chain, prepare_data
+    from gentrain.store.run import RunStore
 
     settings = {
         "name": "growth",
@@ -89,9 +89,9 @@ def generations(count: int) -> list[dict[str, float]]:
     """Run a chain of so many tiny generations without Ray; return each one's seconds and the process's memory."""
     import psutil
 
-    from gentrain.config import parse_study
+    from gentrain.study.schema import parse_study
     from gentrain.events import GenerationDone
-    from gentrain.launch import launch_chain
+    from gentrain.api import launch_chain
 
     settings = {
         "name": "growth",
@@ -119,7 +119,7 @@ def generations(count: int) -> list[dict[str, float]]:
 
 def series(data: str, say: Callable[[str], None]) -> dict[str, list[dict[str, float]]]:
     """Return, by what grows, rows of x, seconds for what should cost the same, and bytes."""
-    from gentrain.models import multiply_adds
+    from gentrain.models.registry import multiply_adds
 
     def points(name: str, of: Mapping[int, Point], unit: Callable[[int], float]) -> list[dict[str, float]]:
         rows = []

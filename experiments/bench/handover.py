@@ -43,9 +43,9 @@ class Marks:
 def measure_handover(entry: Entry) -> dict[str, float]:
     """Train a patriarch and a student of one epoch each on Ray; return the seconds between them by what they're for."""
     from gentrain.cluster.session import ray_session
-    from gentrain.data.prepare import prepare
-    from gentrain.lineage import build_chain
-    from gentrain.store import RunStore
+    from gentrain.data.prepare.dataset import prepare
+    from gentrain.study.lineage import build_chain
+    from gentrain.store.run import RunStore
 
     wanted = study(entry, epochs=1)
     with tempfile.TemporaryDirectory(prefix="gentrain-handover-") as folder:
@@ -55,7 +55,7 @@ def measure_handover(entry: Entry) -> dict[str, float]:
         chain = build_chain(wanted, data=data.manifest.fingerprint, num_classes=100)
         cpus = entry.workers * entry.threads
         with ray_session(address=None, log=Path(folder) / "ray.log", cpus=cpus):
-            from gentrain.chain import run_chain
+            from gentrain.run.chain import run_chain
             from gentrain.cluster import trainer
 
             class Runner(trainer.RayRunner):
@@ -83,7 +83,7 @@ def marked_worker(config: dict[str, Any], path: str) -> None:
     """Do what gentrain's worker does, and mark its steps."""
     mark, generation = Marks(Path(path)), config["job"].spec.generation
     mark("entered", generation)
-    from gentrain import engine
+    from gentrain.train import generation as engine
     from gentrain.cluster.worker import train_worker
 
     mark("imported", generation)

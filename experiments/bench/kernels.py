@@ -17,7 +17,7 @@ def kernels(*, data: str, runs: str, rounds: int) -> list[dict[str, Any]]:
     """Return by group of kernels: how much faster it is than a script's, and its part of gentrain's arithmetic."""
     import torch
 
-    from gentrain.allocator import keep_freed_memory
+    from gentrain.train.allocator import keep_freed_memory
 
     del data, runs
     keep_freed_memory()
@@ -41,8 +41,8 @@ def _step(network: str, precision: str) -> Callable[[], None]:
     import torch.nn.functional as F
     from contenders import sgd
 
-    from gentrain.device import autocast, to_device
-    from gentrain.models import build_model
+    from gentrain.train.device import autocast, to_device
+    from gentrain.models.registry import build_model
 
     batch, cpu = SHAPES[network][0], torch.device("cpu")
     torch.manual_seed(0)

@@ -28,7 +28,7 @@ def _entry(network: str, *, data: str, runs: str, **rest: Any) -> Entry:
 
 def finished_teacher(network: str, *, data: str, runs: str) -> str:
     """Train a patriarch for one short epoch, so that students have a teacher; return its key."""
-    from gentrain.launch import launch_chain
+    from gentrain.api import launch_chain
 
     wanted = study(_entry(network, data=data, runs=runs), epochs=1).model_copy(update={"generations": 0})
     (row,) = launch_chain(wanted, runs=runs, observe=lambda _: None, local=True)
@@ -40,8 +40,8 @@ def loader(*, data: str, runs: str, rounds: int) -> list[dict[str, Any]]:
     """FFCV with augmentation of whole batches against DataLoader with torchvision's transforms."""
     import torch
 
-    from gentrain.data.augment import augment, normalise
-    from gentrain.data.loader import Loader
+    from gentrain.data.loading.augment import augment, normalise
+    from gentrain.data.loading.loader import Loader
 
     torch.set_num_threads(2)
     entry = _entry("resnet20", data=data, runs=runs)
@@ -74,8 +74,8 @@ def loader(*, data: str, runs: str, rounds: int) -> list[dict[str, Any]]:
 _PREPARE = """
 import json, sys, time
 from pathlib import Path
-from gentrain.sections import DatasetConfig
-from gentrain.data.prepare import prepare
+from gentrain.study.sections import DatasetConfig
+from gentrain.data.prepare.dataset import prepare
 config = DatasetConfig(source="cifar100", path=sys.argv[1])
 started = time.perf_counter()
 data = prepare(config, Path(sys.argv[2]))
@@ -116,9 +116,9 @@ def teacher(*, data: str, runs: str, rounds: int) -> list[dict[str, Any]]:
     """The teacher's pass alone: exact, and folded as the engine does it; what that does to its logits."""
     import torch
 
-    from gentrain.allocator import keep_freed_memory
-    from gentrain.inference import autocast, load_teacher, to_device
-    from gentrain.store import RunStore
+    from gentrain.train.allocator import keep_freed_memory
+    from gentrain.train.inference import autocast, load_teacher, to_device
+    from gentrain.store.run import RunStore
 
     keep_freed_memory()
     torch.set_num_threads(2)
@@ -159,11 +159,11 @@ def siblings(*, data: str, runs: str, rounds: int) -> list[dict[str, Any]]:
     import torch
     import torch.nn.functional as F
 
-    from gentrain.allocator import keep_freed_memory
-    from gentrain.config import load_study
-    from gentrain.inference import autocast, to_device
-    from gentrain.lineage import StudentSpec, build_forest
-    from gentrain.models import build_model
+    from gentrain.train.allocator import keep_freed_memory
+    from gentrain.study.schema import load_study
+    from gentrain.train.inference import autocast, to_device
+    from gentrain.study.lineage import StudentSpec, build_forest
+    from gentrain.models.registry import build_model
 
     del data, runs
     keep_freed_memory()

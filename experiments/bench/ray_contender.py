@@ -16,7 +16,7 @@ ENDLESS = 100_000
 
 def study(entry: Entry, *, epochs: int = ENDLESS) -> Any:
     """Return the study of which an entry is a generation: CIFAR-100, as many images as a block has."""
-    from gentrain.config import parse_study
+    from gentrain.study.schema import parse_study
 
     settings = {
         "name": "bench",
@@ -36,7 +36,7 @@ def study(entry: Entry, *, epochs: int = ENDLESS) -> Any:
 
 def spec(entry: Entry, wanted: Any, fingerprint: str) -> Any:
     """Return the generation that an entry trains; its teacher is a finished one."""
-    from gentrain.lineage import StudentSpec, build_chain
+    from gentrain.study.lineage import StudentSpec, build_chain
 
     patriarch, student = build_chain(wanted, data=fingerprint, num_classes=100).specs
     assert patriarch.task.eta == ETA
@@ -50,14 +50,14 @@ def spec(entry: Entry, wanted: Any, fingerprint: str) -> Any:
 def run_generation(entry: Entry) -> None:
     """Train the entry's generation, on Ray or with the debug runner, epoch by epoch through the gate."""
     from gentrain.errors import TrainingError
-    from gentrain.store import RunStore
+    from gentrain.store.run import RunStore
 
     wanted, store, data = study(entry), RunStore(entry.runs), prepared(entry)
     common = {"store": store, "data": data.folder.name, "observe": lambda _: None}
     generation = spec(entry, wanted, data.manifest.fingerprint)
     try:
         if entry.kind == "loop":
-            from gentrain.local import LocalRunner
+            from gentrain.run.local import LocalRunner
 
             patch_engine(Gate(Path(entry.gate)), by_part=True)
             LocalRunner(wanted, **common).run_generation(generation)
@@ -93,7 +93,7 @@ def gated_worker(config: dict[str, Any], folder: str) -> None:
 
 def patch_engine(gate: Gate, *, by_part: bool = False) -> None:
     """Let the engine's generation pass the gate before every epoch, on every rank, and time what it does."""
-    from gentrain import engine
+    from gentrain.train import generation as engine
     from gentrain.errors import TrainingError
 
     base, clock = engine._Generation, Clock()  # noqa: SLF001  (what is measured is the engine itself)

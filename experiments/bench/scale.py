@@ -28,7 +28,7 @@ OUTPUT = Path(__file__).with_name("scale.json")
 
 def study(chains: int) -> Any:
     """Return a study of so many chains of three generations; of every ten, all share a patriarch."""
-    from gentrain.config import parse_study
+    from gentrain.study.schema import parse_study
 
     lams = [round(0.05 * (i + 1), 2) for i in range(10)]
     process = [{"f_a1": 0.6, "lambda": lam} for lam in lams]
@@ -41,9 +41,9 @@ def sweep(chains: int) -> dict[str, Any]:
     """Run a sweep whose generations train for no time; return what it cost."""
     from gentrain.cluster.session import ray_session
     from gentrain.events import GenerationDone, InChain
-    from gentrain.lineage import build_forest
-    from gentrain.plan import make_plan, starting_order, urgencies
-    from gentrain.store import RunStore
+    from gentrain.study.lineage import build_forest
+    from gentrain.run.plan import make_plan, starting_order, urgencies
+    from gentrain.store.run import RunStore
 
     wanted = study(chains)
     forest = build_forest(wanted, data="none", num_classes=CLASSES)
@@ -66,8 +66,8 @@ def sweep(chains: int) -> dict[str, Any]:
 
             class Instant(RayRunner):
                 def run_generation(self, spec: Any, *, weights_done: bool = False) -> None:
-                    from gentrain.predictions import encode_predictions
-                    from gentrain.store import EPOCHS, MODEL, PREDICTIONS, SPEC
+                    from gentrain.store.predictions import encode_predictions
+                    from gentrain.store.run import EPOCHS, MODEL, PREDICTIONS, SPEC
 
                     target = self.store.generation(spec.key)
                     target.claim()
@@ -108,8 +108,8 @@ def _selector(store: Any) -> Any:
 
 def schedule(chains: int, devices: int) -> dict[str, Any]:
     """Simulate the schedule of a large grid with lengths that vary tenfold; hold it against the lower bound."""
-    from gentrain.lineage import build_forest
-    from gentrain.plan import Plan
+    from gentrain.study.lineage import build_forest
+    from gentrain.run.plan import Plan
 
     forest = build_forest(study(chains), data="none", num_classes=CLASSES)
     draw = random.Random(0)

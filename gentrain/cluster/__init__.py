@@ -5,7 +5,7 @@ Ray reads its environment when it is imported, so what gentrain asks of it is se
 
 import os
 
-from gentrain.allocator import HUGE_PAGES
+from gentrain.train.allocator import HUGE_PAGES
 
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",

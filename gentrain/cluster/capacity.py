@@ -11,7 +11,7 @@ from typing import Any
 import ray
 
 from gentrain.cluster.session import Resources, fit_resources
-from gentrain.config import Study
+from gentrain.study.schema import Study
 
 DRIVER = "gentrain_driver"
 """Custom resource of a node (see cluster.yaml): how many running chains' helper processes its memory may hold."""

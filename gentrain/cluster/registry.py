@@ -10,11 +10,11 @@ from typing import Any
 
 import ray
 
-from gentrain.admission import LEASE_SECONDS, Admission, Answer, take_turn
 from gentrain.cluster.progress import Every
 from gentrain.errors import GentrainError, TakenOverError
-from gentrain.lineage import GenerationSpec
-from gentrain.store import RunStore
+from gentrain.run.leases import LEASE_SECONDS, Admission, Answer, take_turn
+from gentrain.store.run import RunStore
+from gentrain.study.lineage import GenerationSpec
 
 RENEW_SECONDS = LEASE_SECONDS / 10
 
@@ -62,7 +62,7 @@ def start_registry(priorities: Mapping[str, float], slots: int, *, name: str) ->
 
 
 class Turns:
-    """How a chain of a sweep waits for its turn at a generation: see `gentrain.chain.Runner.turn`."""
+    """How a chain of a sweep waits for its turn at a generation: see `gentrain.run.chain.Runner.turn`."""
 
     def __init__(self, registry: Any, store: RunStore, *, chain: str) -> None:
         self._registry, self._store = registry, store

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gentrain.config import Study
 from gentrain.errors import ResourceError
+from gentrain.study.schema import Study
 
 _WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 

@@ -1,6 +1,6 @@
 """Many chains side by side through Ray Tune: one trial a chain, every shared generation trained once.
 
-A trial holds no device: it waits for its turn at each generation (`gentrain.admission`), and Ray Train's worker group
+A trial holds no device: it waits for its turn at each generation (`gentrain.run.leases`), and Ray Train's worker group
 takes the devices only then. A trial that is killed is started again, elsewhere if its node is gone; what it trained
 goes on from the newest checkpoint under whichever chain is next.
 """
@@ -16,18 +16,18 @@ from ray import tune
 from ray.tune import schedulers
 from ray.tune.trainable.function_trainable import wrap_function
 
-from gentrain.chain import run_chain
 from gentrain.cluster.capacity import Capacity, capacity, pending, scaled_up
 from gentrain.cluster.metrics import Gauges
 from gentrain.cluster.progress import Every, Listener, start_board
 from gentrain.cluster.registry import Turns, start_registry
 from gentrain.cluster.session import Resources
 from gentrain.cluster.trainer import RayRunner
-from gentrain.config import Study
 from gentrain.errors import GentrainError, ResourceError, TakenOverError
 from gentrain.events import CapacityChanged, Event, GenerationDone, InChain, Note, Observer, Progress
-from gentrain.lineage import Chain
-from gentrain.store import RunStore
+from gentrain.run.chain import run_chain
+from gentrain.store.run import RunStore
+from gentrain.study.lineage import Chain
+from gentrain.study.schema import Study
 
 MAX_TRIAL_FAILURES = 3
 """Restarts of a chain's trial that was killed; errors of the user's making are not retried."""

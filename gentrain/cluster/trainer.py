@@ -9,17 +9,17 @@ from typing import Any
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 
-from gentrain.chain import Turn, turn_by_lock
 from gentrain.cluster.leaner import Trainer, backend
 from gentrain.cluster.progress import Listener, start_board
 from gentrain.cluster.session import Resources, fit_resources
 from gentrain.cluster.worker import train_worker
-from gentrain.config import Study
 from gentrain.errors import TrainingError
 from gentrain.events import Observer
-from gentrain.job import Job
-from gentrain.lineage import GenerationSpec
-from gentrain.store import RunStore
+from gentrain.run.chain import Turn, turn_by_lock
+from gentrain.store.run import RunStore
+from gentrain.study.lineage import GenerationSpec
+from gentrain.study.schema import Study
+from gentrain.train.job import Job
 
 MAX_FAILURES = 3
 """Restarts of a worker group before a generation is given up; every restart goes on from the newest checkpoint."""

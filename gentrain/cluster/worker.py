@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from gentrain.allocator import keep_freed_memory
 from gentrain.cluster.cores import pin_to_gpu
 from gentrain.errors import GentrainError
+from gentrain.train.allocator import keep_freed_memory
 
 
 def train_worker(config: dict[str, Any]) -> None:
@@ -24,7 +24,7 @@ def train_worker(config: dict[str, Any]) -> None:
     import ray.train
     import torch
 
-    from gentrain.engine import Worker, train_generation
+    from gentrain.train.generation import Worker, train_generation
 
     context = ray.train.get_context()
     worker = Worker(

@@ -1,1 +1,4 @@
-"""A study as tables, figures and one HTML page, read from the run folder alone: no Ray, and torch only for figure 1."""
+"""A study as tables, figures and one page, from the run folder alone.
+
+It may touch results; the only place that imports Matplotlib and Jinja2.
+"""

@@ -12,22 +12,22 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from gentrain.chain import ensemble_columns
-from gentrain.config import Study
-from gentrain.data.manifest import Manifest
-from gentrain.data.prepare import find_manifest, prepared_name
-from gentrain.data.share import find_shared
-from gentrain.ensemble import label_scores, running_ensemble
+from gentrain.data.prepare.dataset import find_manifest, prepared_name
+from gentrain.data.prepare.manifest import Manifest
+from gentrain.data.prepare.share import find_shared
 from gentrain.errors import DataError, StoreError
-from gentrain.lineage import GenerationSpec, GivenSpec, PatriarchSpec, StudentSpec, build_chain
-from gentrain.metrics import reliability, score
-from gentrain.models import label
-from gentrain.predictions import decode_predictions
-from gentrain.process import DEFAULT_K, predicted_energies, primary_for_eta
+from gentrain.models.registry import label
 from gentrain.report.records import ENSEMBLE, SINGLE, ChainRecord, GenerationRecord, Group, StudyReport
-from gentrain.sections import GivenConfig, MassConfig
-from gentrain.status import GenerationStatus, recorded_study, study_status
-from gentrain.store import PREDICTIONS, SPEC, VALIDATION_PREDICTIONS, Done, RunStore
+from gentrain.results.status import GenerationStatus, recorded_study, study_status
+from gentrain.run.chain import ensemble_columns
+from gentrain.scores.ensembles import label_scores, running_ensemble
+from gentrain.scores.metrics import reliability, score
+from gentrain.store.predictions import decode_predictions
+from gentrain.store.run import PREDICTIONS, SPEC, VALIDATION_PREDICTIONS, Done, RunStore
+from gentrain.study.lineage import GenerationSpec, GivenSpec, PatriarchSpec, StudentSpec, build_chain
+from gentrain.study.process import DEFAULT_K, predicted_energies, primary_for_eta
+from gentrain.study.schema import Study
+from gentrain.study.sections import GivenConfig, MassConfig
 
 SCORES = ("top1_error", "top5_error", "nll", "ece")
 

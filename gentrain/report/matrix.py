@@ -7,10 +7,10 @@ from functools import partial
 
 import numpy as np
 
-from gentrain.analysis import top_confusions
-from gentrain.data.manifest import Manifest
+from gentrain.data.prepare.manifest import Manifest
 from gentrain.report.drawing import Panel, Pen, Plot
 from gentrain.report.training import TrainingScores
+from gentrain.scores.confusion import top_confusions
 
 MOST_CLASSES = 120
 """More can't be told apart on a page: then the `SHOWN` of the commonest pairs are drawn."""

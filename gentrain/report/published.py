@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from gentrain.config import Study
-from gentrain.process import DEFAULT_K
-from gentrain.sections import PicturesConfig, RecipeConfig
+from gentrain.study.process import DEFAULT_K
+from gentrain.study.schema import Study
+from gentrain.study.sections import PicturesConfig, RecipeConfig
 
 Measure = Literal["top1_error", "top5_error"]
 Figures = tuple[float | None, ...]

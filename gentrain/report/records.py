@@ -10,12 +10,12 @@ from functools import cached_property
 
 import numpy as np
 
-from gentrain.config import Study
-from gentrain.data.manifest import Manifest
-from gentrain.lineage import GenerationSpec
-from gentrain.process import Process
-from gentrain.status import State
-from gentrain.store import Done
+from gentrain.data.prepare.manifest import Manifest
+from gentrain.results.status import State
+from gentrain.store.run import Done
+from gentrain.study.lineage import GenerationSpec
+from gentrain.study.process import Process
+from gentrain.study.schema import Study
 
 SINGLE, ENSEMBLE = "single", "ensemble"
 PAPER_NAMES = {"D(1.0,0.0)": "Baseline", "D(1.0,0.5)": "BornAgain"}

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from safetensors.numpy import load, save
 
-from gentrain.analysis import score_by_rank, second_class_matrix
 from gentrain.errors import DataError, StoreError
 from gentrain.events import Note, Observer
-from gentrain.lineage import GenerationSpec
-from gentrain.metrics import top_k_error
 from gentrain.report.records import ChainRecord, StudyReport
-from gentrain.store import Folder, RunStore, digest
+from gentrain.scores.confusion import score_by_rank, second_class_matrix
+from gentrain.scores.metrics import top_k_error
+from gentrain.store.run import Folder, RunStore, digest
+from gentrain.study.lineage import GenerationSpec
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def _patriarchs(report: StudyReport) -> list[ChainRecord]:
 
 
 def _compute(spec: GenerationSpec, *, store: RunStore, data: str) -> dict[str, np.ndarray]:
-    from gentrain.inference import predict_batches
+    from gentrain.train.inference import predict_batches
 
     classes = spec.num_classes
     by_rank, second = np.zeros(classes), np.zeros((classes, classes), dtype=np.int64)

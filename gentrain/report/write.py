@@ -13,7 +13,7 @@ from gentrain.report.page import render_page
 from gentrain.report.records import StudyReport
 from gentrain.report.tables import ReportTable, build_tables
 from gentrain.report.training import training_scores
-from gentrain.store import RunStore
+from gentrain.store.run import RunStore
 
 REPORT = "report"
 PAGE = "report.html"

@@ -9,14 +9,14 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from gentrain.analysis import top_confusions
+from gentrain.scores.confusion import top_confusions
 
 if TYPE_CHECKING:
-    from gentrain.data.manifest import Manifest
-    from gentrain.evaluate import Evaluation
-    from gentrain.lineage import GenerationSpec
-    from gentrain.plan import Plan
-    from gentrain.status import GenerationStatus, StudyStatus
+    from gentrain.data.prepare.manifest import Manifest
+    from gentrain.results.evaluate import Evaluation
+    from gentrain.results.status import GenerationStatus, StudyStatus
+    from gentrain.run.plan import Plan
+    from gentrain.study.lineage import GenerationSpec
 
 MOST_BRANCHES = 40
 MOST_ROWS = 10

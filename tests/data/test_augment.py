@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gentrain.data.augment import augment, normalise, random_bits
+from gentrain.data.loading.augment import augment, normalise, random_bits
 
 M = (1 << 64) - 1
 

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gentrain.data.beton import write_beton
-from gentrain.data.loader import Loader, _moved_ahead, epoch_order, worker_order
+from gentrain.data.loading.beton import write_beton
+from gentrain.data.loading.loader import Loader, _moved_ahead, epoch_order, worker_order
 from gentrain.errors import DataError
 
 
@@ -94,7 +94,7 @@ def test_an_epoch_may_be_left_early(beton):
 
 
 def test_a_decoder_that_fails_says_so_and_never_hangs(beton, monkeypatch):
-    from gentrain.data import beton as door
+    from gentrain.data.loading import beton as door
 
     def broken(*_):
         raise RuntimeError("bad page")
@@ -122,7 +122,7 @@ def test_images_of_one_size_are_read_without_compiling(beton, monkeypatch):
 
 def test_reading_leaves_torch_s_threads_alone(tmp_path, monkeypatch):
     """A second set of OpenMP threads would make all of them sleep between the parts of a step."""
-    from gentrain.data import beton as door
+    from gentrain.data.loading import beton as door
 
     images = np.zeros((512, 32, 32, 3), np.uint8)  # a batch is enough for torch to share out a copy of it
     write_beton(tmp_path / "train.beton", images, np.zeros(512))
@@ -147,7 +147,7 @@ def test_reading_leaves_torch_s_threads_alone(tmp_path, monkeypatch):
 
 
 def test_copies_to_a_gpu_run_one_batch_ahead_and_each_is_waited_for_by_its_own_event(monkeypatch):
-    """With CUDA's names pretended; tests/test_gpu.py has the rest, where there is a card."""
+    """With CUDA's names pretended; tests/train/test_gpu.py has the rest, where there is a card."""
     told, where = [], ["computes"]
 
     class Stream:

@@ -10,16 +10,16 @@ import pytest
 import torch
 from PIL import Image
 
+from gentrain.api import launch_chain
 from gentrain.cli import run
-from gentrain.config import load_study
-from gentrain.data.augment import distort, random_unit
-from gentrain.data.crops import crop_box
-from gentrain.data.folders import encode_picture, list_pictures
-from gentrain.data.loader import Loader
-from gentrain.data.prepare import load_prepared, prepare, prepared_name
+from gentrain.data.loading.augment import distort, random_unit
+from gentrain.data.loading.crops import crop_box
+from gentrain.data.loading.loader import Loader
+from gentrain.data.prepare.dataset import load_prepared, prepare, prepared_name
+from gentrain.data.sources.folders import encode_picture, list_pictures
 from gentrain.errors import ConfigError, DataError
-from gentrain.launch import launch_chain
-from gentrain.sections import DatasetConfig
+from gentrain.study.schema import load_study
+from gentrain.study.sections import DatasetConfig
 from tests.pictures import photographs, write_tree
 
 
@@ -188,7 +188,7 @@ def test_a_jpeg_keeps_its_own_bytes_and_others_are_encoded(tree, tmp_path):
 
 
 def test_a_killed_preparation_goes_on_with_its_shards(tree, tmp_path, monkeypatch):
-    from gentrain.data import shards
+    from gentrain.data.prepare import shards
 
     monkeypatch.setattr(shards, "SHARD_PICTURES", 5)
     reference = prepare(config(tree), tmp_path / "reference")

@@ -5,11 +5,11 @@ import os
 import numpy as np
 import pytest
 
-from gentrain.config import load_study
-from gentrain.data import prepare as module
-from gentrain.data.loader import Loader
-from gentrain.data.prepare import load_prepared, prepare
+from gentrain.data.loading.loader import Loader
+from gentrain.data.prepare import dataset as module
+from gentrain.data.prepare.dataset import load_prepared, prepare
 from gentrain.errors import DataError, ResourceError
+from gentrain.study.schema import load_study
 
 
 def config(*overrides):

@@ -10,8 +10,8 @@ from tests.pictures import photographs, write_tree
 CODE = """
 import resource, sys
 from pathlib import Path
-from gentrain.sections import DatasetConfig
-from gentrain.data.prepare import prepare
+from gentrain.study.sections import DatasetConfig
+from gentrain.data.prepare.dataset import prepare
 prepare(DatasetConfig(source="imagefolder", path=sys.argv[1], storage="jpeg", image_size=32), Path(sys.argv[2]))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """

@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from gentrain.config import load_study
-from gentrain.data.prepare import prepare
-from gentrain.data.sources import load_source
+from gentrain.data.prepare.dataset import prepare
+from gentrain.data.sources.registry import load_source
 from gentrain.errors import DataError
+from gentrain.study.schema import load_study
 
 RNG = np.random.default_rng(0)
 

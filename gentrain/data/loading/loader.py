@@ -1,0 +1,163 @@
+"""Batches of one worker: one global order for any number of workers, nothing dropped or repeated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gentrain.data.loading.beton import BetonReader
+from gentrain.data.loading.crops import SeededResizedCrop, center_crop
+from gentrain.study.sections import PicturesConfig
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One worker's part of a global batch, on its device."""
+
+    images: Tensor
+    """(n, 3, H, W), uint8, channels last in memory."""
+    labels: Tensor
+    """(n,), int64."""
+    indices: Tensor
+    """(n,), int64: each sample's place in its split."""
+    global_size: int
+    """Samples in the global batch, over all workers."""
+    filler: bool = False
+    """No sample of this global batch is this worker's: the batch repeats one, to be weighted 0."""
+
+
+class Loader:
+    """Reads a split epoch by epoch.
+
+    Training (`shuffle`): the order is a function of (seed, epoch); each worker takes its slice of every global batch,
+    of the last, smaller one too. A worker that the last batch has no sample for gets a filler, so that all workers
+    take the same number of steps. Evaluation: in the split's own order, each worker a contiguous part, no fillers.
+
+    Pictures of any size (`pictures`) are cut to `size` pixels while they are read: at random parts to train, which are
+    a function of (seed, epoch, sample), the middle otherwise.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        seed: int = 0,
+        shuffle: bool,
+        threads: int = 1,
+        device: torch.device | None = None,
+        pictures: PicturesConfig | None = None,
+        size: int = 0,
+    ) -> None:
+        self._crop: SeededResizedCrop | None = None
+        if pictures is not None and shuffle:
+            self._crop = SeededResizedCrop(size, scale=pictures.scale, ratio=pictures.ratio, seed=seed)
+        decoder = self._crop or (center_crop(size, part=pictures.center) if pictures is not None else None)
+        per_worker = math.ceil(batch_size / world_size)
+        self._reader = BetonReader(path, batch_size=per_worker, threads=threads, decoder=decoder)
+        self._batch_size, self._rank, self._world_size = batch_size, rank, world_size
+        self._seed, self._shuffle = seed, shuffle
+        self._device = device or torch.device("cpu")
+        self.num_samples = self._reader.num_samples
+
+    def __len__(self) -> int:
+        """Global batches of an epoch."""
+        return math.ceil(self.num_samples / self._batch_size)
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """Yield this worker's batches of an epoch."""
+        if not self._shuffle:
+            order = np.array_split(np.arange(self.num_samples), self._world_size)[self._rank]
+            yield from self._batches(order, filler=False)
+            return
+        if self._crop is not None:
+            self._crop.set_epoch(epoch)
+        order, filler = worker_order(
+            epoch_order(self.num_samples, seed=self._seed, epoch=epoch),
+            batch_size=self._batch_size,
+            rank=self._rank,
+            world_size=self._world_size,
+        )
+        yield from self._batches(order, filler=filler)
+
+    def _batches(self, order: np.ndarray, *, filler: bool) -> Iterator[Batch]:
+        steps = len(self)
+        read = self._reader.read(order)
+        moved = _copied(read) if self._device.type == "cpu" else _moved_ahead(read, self._device)
+        for step, (images, labels, indices) in enumerate(moved):
+            rest = self.num_samples - step * self._batch_size
+            yield Batch(
+                images=images,
+                labels=labels,
+                indices=indices,
+                global_size=min(self._batch_size, rest),
+                filler=filler and step == steps - 1,
+            )
+
+
+_Tensors = tuple[Tensor, Tensor, Tensor]
+"""Images, labels and indices of a batch; the images are FFCV's reused buffer until they are copied."""
+
+
+def _copied(batches: Iterator[_Tensors]) -> Iterator[_Tensors]:
+    for images, labels, indices in batches:
+        yield images.clone(), labels, indices
+
+
+def _moved_ahead(batches: Iterator[_Tensors], device: torch.device) -> Iterator[_Tensors]:
+    """Yield the batches on a GPU, each copied over a stream of its own while the step before it is computed.
+
+    From FFCV's buffer to pinned memory here and now, which torch's allocator keeps until the copy to the GPU is over.
+    The stream that computes waits for that copy alone; the GPU's memory isn't used again before it is done with it.
+    """
+    side = torch.cuda.Stream(device)
+    ahead: tuple[_Tensors, torch.cuda.Event] | None = None
+    for images, labels, indices in batches:
+        with torch.cuda.stream(side):
+            moved = (
+                images.pin_memory().to(device, non_blocking=True),
+                labels.pin_memory().to(device, non_blocking=True),
+                indices.pin_memory().to(device, non_blocking=True),
+            )
+            copied = side.record_event()
+        if ahead is not None:
+            yield _arrived(*ahead)
+        ahead = moved, copied
+    if ahead is not None:
+        yield _arrived(*ahead)
+
+
+def _arrived(batch: _Tensors, copied: torch.cuda.Event) -> _Tensors:
+    """Let the current stream wait for the batch's copy, and the allocator know that this stream uses it."""
+    stream = torch.cuda.current_stream(batch[0].device)
+    stream.wait_event(copied)
+    for tensor in batch:
+        tensor.record_stream(stream)
+    return batch
+
+
+def epoch_order(num_samples: int, *, seed: int, epoch: int) -> np.ndarray:
+    """Return the permutation of an epoch's samples, a function of (seed, epoch) alone."""
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, epoch)))).permutation(num_samples)
+
+
+def worker_order(order: np.ndarray, *, batch_size: int, rank: int, world_size: int) -> tuple[np.ndarray, bool]:
+    """Return a worker's samples in order, cut from every global batch, and whether its last batch is a filler.
+
+    `batch_size` is a multiple of `world_size`. Every worker's samples fall into the same number of batches.
+    """
+    full = len(order) - len(order) % batch_size
+    own = order[:full].reshape(-1, world_size, batch_size // world_size)[:, rank].reshape(-1)
+    tail = order[full:]
+    if not len(tail):
+        return own, False
+    part = np.array_split(tail, world_size)[rank]
+    return np.concatenate([own, part if len(part) else order[:1]]), not len(part)

@@ -1,0 +1,248 @@
+"""Compile a source into `.beton` files and a manifest: once, verified at every use, rebuilt when damaged."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydantic import ValidationError
+
+from gentrain.data.prepare.manifest import Manifest, SplitInfo
+from gentrain.data.prepare.pictures import build_pictures
+from gentrain.data.prepare.statistics import channel_statistics, count_duplicates, file_digest, histogram_of
+from gentrain.data.sources.formats import Split
+from gentrain.data.sources.registry import SourceData, load_source
+from gentrain.errors import DataError, ResourceError
+from gentrain.study.sections import DatasetConfig
+
+PREPARE_VERSION = 1
+MANIFEST = "manifest.json"
+SPARE_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """A verified prepared dataset on a local disk."""
+
+    manifest: Manifest
+    folder: Path
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return len(self.manifest.classes)
+
+    def split_path(self, split: str) -> Path:
+        """Return the `.beton` of a split."""
+        return self.folder / self.manifest.splits[split].file
+
+
+def prepare(config: DatasetConfig, folder: Path, *, notify: Callable[[str], None] = lambda _: None) -> PreparedData:
+    """Return the dataset prepared below `folder`, compiled now if it isn't there, has changed or is damaged.
+
+    The set's own folder is named by a hash of the settings and of the source files' names, sizes and times. It is
+    built beside its place and renamed, so that a reader never sees half of it.
+
+    Raises:
+        DataError: for a source that is missing, broken or doesn't fit the settings.
+        ResourceError: when the disk is full or can't be written.
+    """
+    target = folder / prepared_name(config)
+    if target.exists():
+        try:
+            return load_prepared(target)
+        except DataError as error:
+            notify(f"{error}; it is rebuilt")
+    notify(f"preparing {config.source} in {target} (once)")
+    data = load_source(config) if config.storage == "raw" else None
+    with _disk_errors(target):
+        folder.mkdir(parents=True, exist_ok=True)
+        _sweep(folder)
+        if data is not None:
+            _check_space(target, sum(split.images.nbytes for split in data.splits.values()))
+        building = folder / f".building-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        building.mkdir()
+        try:
+            if data is not None:
+                manifest = _build(config.source, data, building)
+            else:
+                shards = folder / f".shards-{target.name}"
+                manifest = build_pictures(config, shards, building, version=PREPARE_VERSION, notify=notify)
+                _write_manifest(manifest, building)
+                shutil.rmtree(shards)
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(target, building.with_suffix(".old"))
+            try:
+                os.replace(building, target)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise  # else: another process was first; what it made is the same
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+            shutil.rmtree(building.with_suffix(".old"), ignore_errors=True)
+    _tell(manifest, notify)
+    return load_prepared(target)
+
+
+def _check_space(target: Path, wanted: int) -> None:
+    wanted += SPARE_BYTES
+    free = shutil.disk_usage(target.parent).free
+    if free < wanted:
+        raise ResourceError(
+            f"{target}: needs {wanted / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free: the disk is full; free some "
+            "space or choose another folder with --runs"
+        )
+
+
+def find_manifest(config: DatasetConfig, folder: Path) -> Manifest | None:
+    """Return the manifest of the dataset if it is prepared below `folder`; its files are not verified."""
+    try:
+        return _read_manifest(folder / prepared_name(config))
+    except DataError:
+        return None
+
+
+def find_prepared(fingerprint: str, folder: Path) -> Path | None:
+    """Return the folder below `folder` of the dataset with this fingerprint; its files are not verified."""
+    for path in sorted(folder.glob(f"*/{MANIFEST}")):
+        with contextlib.suppress(DataError):
+            if _read_manifest(path.parent).fingerprint == fingerprint:
+                return path.parent
+    return None
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    try:
+        return Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+    except (OSError, ValidationError) as error:
+        raise DataError(f"{folder / MANIFEST}: missing or damaged") from error
+
+
+def load_prepared(folder: Path) -> PreparedData:
+    """Return a prepared dataset after checking every file's size and sha256.
+
+    Raises:
+        DataError: when it is missing or damaged.
+    """
+    manifest = _read_manifest(folder)
+    for info in manifest.splits.values():
+        path = folder / info.file
+        if not path.is_file() or path.stat().st_size != info.bytes or file_digest(path) != info.sha256:
+            raise DataError(f"{path}: damaged (checksum differs)")
+    return PreparedData(manifest, folder)
+
+
+def _build(source: str, data: SourceData, folder: Path) -> Manifest:
+    from gentrain.data.loading.beton import write_beton
+
+    splits, infos = data.splits, {}
+    for name, split in splits.items():
+        path = folder / f"{name}.beton"
+        write_beton(path, split.images, split.labels)
+        infos[name] = SplitInfo(
+            file=path.name,
+            sha256=file_digest(path),
+            bytes=path.stat().st_size,
+            count=len(split.labels),
+            per_class=tuple(np.bincount(split.labels, minlength=len(data.classes)).tolist()),
+        )
+    mean, std = channel_statistics(histogram_of(splits["train"].images))
+    manifest = Manifest(
+        version=PREPARE_VERSION,
+        source=source,
+        fingerprint=_fingerprint(splits, data.classes),
+        classes=data.classes,
+        groups=data.groups,
+        class_groups=data.class_groups,
+        height=splits["train"].images.shape[1],
+        width=splits["train"].images.shape[2],
+        mean=mean,
+        std=std,
+        splits=infos,
+        duplicates=count_duplicates(
+            {name: [hashlib.sha256(image.tobytes()).digest() for image in s.images] for name, s in splits.items()}
+        ),
+        skipped=data.skipped,
+    )
+    _write_manifest(manifest, folder)
+    return manifest
+
+
+def _write_manifest(manifest: Manifest, folder: Path) -> None:
+    with (folder / MANIFEST).open("w") as file:
+        file.write(manifest.model_dump_json(indent=2) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _fingerprint(splits: dict[str, Split], classes: tuple[str, ...]) -> str:
+    found = hashlib.sha256(json.dumps(classes).encode())
+    for name in sorted(splits):
+        split = splits[name]
+        found.update(f"{name} {split.images.shape}".encode())
+        found.update(np.ascontiguousarray(split.labels, dtype="<i8").tobytes())
+        found.update(np.ascontiguousarray(split.images).data)
+    return found.hexdigest()
+
+
+def _tell(manifest: Manifest, notify: Callable[[str], None]) -> None:
+    counts = ", ".join(f"{info.count:,} {name}" for name, info in manifest.splits.items())
+    notify(f"{manifest.source}: {counts} images of {len(manifest.classes)} classes")
+    parts = [f"{n} within {name}" for name, n in manifest.duplicates.within.items() if n]
+    parts += [
+        f"{n} of {name.split('/')[1]} also in {name.split('/')[0]}"
+        for name, n in manifest.duplicates.across.items()
+        if n
+    ]
+    if parts:
+        notify("exact duplicate images: " + ", ".join(parts))
+    if manifest.skipped:
+        notify(f"skipped {len(manifest.skipped)} broken pictures: " + ", ".join(manifest.skipped[:5]))
+
+
+def prepared_name(config: DatasetConfig) -> str:
+    """Return the name of the prepared set's folder.
+
+    It has a hash of the settings and of the source files' names, sizes and times: cheap, so that a changed source is
+    noticed.
+
+    Raises:
+        DataError: when there is no such source folder.
+    """
+    later = {"storage", "max_side", "quality"} if config.storage == "raw" else set()  # settings that didn't exist
+    wanted = config.model_dump(mode="json", exclude={"path", *later}) | {"version": PREPARE_VERSION}
+    if config.path is not None:
+        root = Path(config.path).expanduser()
+        if not root.is_dir():
+            raise DataError(f"dataset.path: {config.path}: no such folder; give the one with the {config.source} files")
+        wanted["files"] = sorted(
+            (str(p.relative_to(root)), p.stat().st_size, p.stat().st_mtime_ns) for p in root.rglob("*") if p.is_file()
+        )
+    request = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:12]
+    return f"{config.source}-{request}"
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what preparations that were killed left behind."""
+    for left in folder.glob(".building-*"):
+        pid = left.name.split("-")[1]
+        if not Path(f"/proc/{pid}").exists():
+            shutil.rmtree(left, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _disk_errors(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        remedy = "free some space" if error.errno == errno.ENOSPC else "choose another folder with --runs"
+        raise ResourceError(f"{target}: can't be written ({error.strerror}); {remedy}") from error

@@ -1,0 +1,1 @@
+"""Who offers images: the sources' own file formats, read into arrays, filtered and split."""

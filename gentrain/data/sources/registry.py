@@ -1,0 +1,165 @@
+"""Where images come from: each source is read into arrays, filtered and split, the same way every time."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from gentrain.data.sources.folders import read_imagefolder
+from gentrain.data.sources.formats import Split, read_cifar, read_digits, read_fashion_mnist
+from gentrain.errors import DataError
+from gentrain.study.sections import DatasetConfig
+
+SPLIT_SEED = 20181  # fixed: a held-out part is a property of the dataset, not of a study's seed
+
+
+@dataclass(frozen=True)
+class SourceData:
+    """All images of a source, in memory: (N, H, W, 3) uint8 and labels (N,) by split."""
+
+    splits: dict[str, Split]
+    classes: tuple[str, ...]
+    groups: tuple[str, ...] | None = None
+    class_groups: tuple[int, ...] | None = None
+    skipped: tuple[str, ...] = field(default=())
+
+
+def load_source(config: DatasetConfig) -> SourceData:
+    """Read a source's training and test images, filtered and limited, with the held-out split if one is wanted.
+
+    Raises:
+        DataError: naming the file or setting, and the remedy.
+    """
+    data = select(_READERS[config.source](config), config)
+    try:
+        return replace(data, splits={name: split.decoded() for name, split in data.splits.items()})
+    except (OSError, ValueError, SyntaxError) as error:
+        raise DataError(f"dataset.path: {config.path}: a picture in it can't be decoded: {error}") from error
+
+
+def select(data: SourceData, config: DatasetConfig) -> SourceData:
+    """Return the source filtered by class and limited, with the held-out split if one is wanted.
+
+    Raises:
+        DataError: naming the setting, and the remedy.
+    """
+    data = _filter_classes(data, config)
+    if len(data.classes) < 2:
+        raise DataError(f"dataset: {len(data.classes)} class left; a classifier needs at least 2")
+    splits = {name: _limit(split, config.limit) for name, split in data.splits.items()}
+    for name, split in splits.items():
+        missing = np.flatnonzero(np.bincount(split.labels, minlength=len(data.classes)) == 0)
+        if len(missing) and name == "train":
+            raise DataError(f"dataset: class {data.classes[missing[0]]!r} has no training image")
+        if not len(split.labels):
+            raise DataError(f"dataset: the {name} split is empty")
+    if config.validation:
+        splits["train"], splits["validation"] = _hold_out(splits["train"], config.validation)
+    return replace(data, splits=splits)
+
+
+def _digits(_: DatasetConfig) -> SourceData:
+    train, test = _hold_out(read_digits(), 0.2)
+    return SourceData({"train": train, "test": test}, tuple("0123456789"))
+
+
+def _cifar(config: DatasetConfig) -> SourceData:
+    found = read_cifar(config.source, source_path(config))
+    return SourceData(found.splits, found.classes, found.groups, found.class_groups)
+
+
+def _fashion_mnist(config: DatasetConfig) -> SourceData:
+    splits, classes = read_fashion_mnist(source_path(config))
+    return SourceData(splits, classes)
+
+
+def _imagefolder(config: DatasetConfig) -> SourceData:
+    path = source_path(config)
+    if path is None:
+        raise DataError("dataset.path: source imagefolder needs a folder: set dataset.path or --data")
+    splits, classes, skipped = read_imagefolder(path, size=config.image_size or 32, skip_broken=config.skip_broken)
+    return SourceData(splits, classes, skipped=skipped)
+
+
+_READERS: dict[str, Callable[[DatasetConfig], SourceData]] = {
+    "digits": _digits,
+    "cifar10": _cifar,
+    "cifar100": _cifar,
+    "fashion_mnist": _fashion_mnist,
+    "imagefolder": _imagefolder,
+}
+
+
+def source_path(config: DatasetConfig) -> Path | None:
+    """Return the source's folder, None where the study names none.
+
+    Raises:
+        DataError: when it isn't there.
+    """
+    if config.path is None:
+        return None
+    path = Path(config.path).expanduser()
+    if not path.is_dir():
+        raise DataError(f"dataset.path: {config.path}: no such folder; give the one with the {config.source} files")
+    return path
+
+
+def _filter_classes(data: SourceData, config: DatasetConfig) -> SourceData:
+    if config.classes is not None:
+        wanted = [_index(name, data.classes, "dataset.classes") for name in config.classes]
+        if len(set(wanted)) != len(wanted):
+            raise DataError("dataset.classes: a class is named twice")
+    elif config.groups is not None and data.groups is not None and data.class_groups is not None:
+        kept = {_index(name, data.groups, "dataset.groups") for name in config.groups}
+        wanted = [c for c, group in enumerate(data.class_groups) if group in kept]
+    elif config.groups is not None:
+        raise DataError("dataset.groups: this source's files have no groups (coarse labels); use dataset.classes")
+    else:
+        return data
+    place = np.full(len(data.classes), -1)
+    place[wanted] = np.arange(len(wanted))
+    splits = {}
+    for name, split in data.splits.items():
+        labels = place[split.labels]
+        splits[name] = Split(split.images[labels >= 0], labels[labels >= 0])
+    groups, class_groups = data.groups, data.class_groups
+    if groups is not None and class_groups is not None:
+        own = sorted({class_groups[c] for c in wanted})
+        groups, class_groups = tuple(groups[g] for g in own), tuple(own.index(class_groups[c]) for c in wanted)
+    return SourceData(splits, tuple(data.classes[c] for c in wanted), groups, class_groups, data.skipped)
+
+
+def _index(name: str, known: Iterable[str], setting: str) -> int:
+    names = list(known)
+    if name in names:
+        return names.index(name)
+    near = difflib.get_close_matches(name, names, n=2)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names[:20])}"
+    raise DataError(f"{setting}: {name!r} is not in this source; {hint}")
+
+
+def _limit(split: Split, limit: int | None) -> Split:
+    """Keep the first `limit` samples of each class, in the source's order."""
+    if limit is None:
+        return split
+    kept = [np.flatnonzero(split.labels == c)[:limit] for c in np.unique(split.labels)]
+    return split.take(np.sort(np.concatenate(kept)))
+
+
+def _hold_out(split: Split, fraction: float) -> tuple[Split, Split]:
+    """Return (rest, held out): `fraction` of each class, at least one and not all, chosen by a fixed seed."""
+    generator = np.random.Generator(np.random.PCG64(SPLIT_SEED))
+    held: list[np.ndarray] = []
+    for label in np.unique(split.labels):
+        own = np.flatnonzero(split.labels == label)
+        if len(own) < 2:
+            raise DataError(f"dataset.validation: class number {label} has only {len(own)} training image")
+        count = min(len(own) - 1, max(1, round(fraction * len(own))))
+        held.append(generator.permutation(own)[:count])
+    chosen = np.zeros(len(split.labels), dtype=bool)
+    chosen[np.concatenate(held)] = True
+    return split.take(np.flatnonzero(~chosen)), split.take(np.flatnonzero(chosen))

@@ -1,0 +1,255 @@
+"""What a study will cost before anything is started: trainings, device-hours, makespan and its lower bound.
+
+Seconds are those that finished generations of the store took; what isn't known is None, never 0.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from gentrain.errors import ConfigError
+from gentrain.run.pretrained import GivenNetworks
+from gentrain.store.run import DONE, SPEC, Done, RunStore
+from gentrain.study.lineage import Chain, Forest, GenerationSpec, build_forest
+from gentrain.study.schema import Study
+
+Rate = tuple[str, str, int, str, bool, str, int]
+"""What decides how long an epoch takes: data, network, batch, precision, compilation, kind of task, workers."""
+
+Measured = Mapping[tuple[str, str], float]
+"""Seconds an epoch of the whole training set, by network and kind of task."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A forest, what of it is finished, and how long the rest will take on so many devices."""
+
+    forest: Forest
+    finished: frozenset[str]
+    """Keys whose record is in the store (verified when they are used)."""
+    seconds: Mapping[str, float | None]
+    """Training seconds of every generation that is left, by key; None where no like generation was measured."""
+    devices: float
+    devices_per_training: float
+    price: float | None
+    """Of a device-hour."""
+    measured_here: bool = False
+    """Whether seconds of some came from `Measured` and not from the store."""
+
+    @cached_property
+    def to_train(self) -> dict[str, float | None]:
+        """Those of `seconds` that are trained: given networks are only evaluated, which counts as nothing."""
+        return {key: seconds for key, seconds in self.seconds.items() if key in self.forest.trainings}
+
+    @property
+    def at_once(self) -> int:
+        """Trainings that the devices hold at once."""
+        return int(self.devices / self.devices_per_training + 1e-9)
+
+    @property
+    def unknown(self) -> int:
+        """Trainings of unknown length."""
+        return sum(seconds is None for seconds in self.seconds.values())
+
+    @cached_property
+    def _known(self) -> dict[str, float] | None:
+        return {k: s for k, s in self.seconds.items() if s is not None} if not self.unknown else None
+
+    @property
+    def device_seconds(self) -> float | None:
+        """Work left, in device-seconds."""
+        return None if self._known is None else sum(self._known.values()) * self.devices_per_training
+
+    @property
+    def makespan(self) -> float | None:
+        """Seconds until the last generation is finished, by simulation."""
+        return None if self._known is None else simulate(self.forest, self._known, at_once=self.at_once)
+
+    @property
+    def lower_bound(self) -> float | None:
+        """Seconds that no schedule can beat: the longest chain of trainings, or all work spread evenly."""
+        if self._known is None:
+            return None
+        longest = max(_remaining(self.forest, self._known).values(), default=0.0)
+        return max(longest, sum(self._known.values()) / self.at_once)
+
+    @property
+    def cost(self) -> float | None:
+        """Device-hours times the price."""
+        return None if self.device_seconds is None or self.price is None else self.device_seconds / 3600 * self.price
+
+    def summary(self) -> dict[str, float | None]:
+        """Return the plan's figures, for machines; None is unknown."""
+        return {
+            "chains": len(self.forest.chains),
+            "generations": self.forest.wanted,
+            "trainings": len(self.forest.trainings),
+            "saved": self.forest.wanted - len(self.forest.trainings),
+            "finished": len(self.finished),
+            "to_train": len(self.to_train),
+            "unknown": self.unknown,
+            "devices": self.devices,
+            "trainings_at_once": self.at_once,
+            "device_seconds": self.device_seconds,
+            "makespan_seconds": self.makespan,
+            "lower_bound_seconds": self.lower_bound,
+            "price": self.price,
+            "cost": self.cost,
+        }
+
+
+def make_plan(
+    study: Study,
+    *,
+    store: RunStore,
+    data: str | None,
+    num_classes: int | None,
+    devices: float,
+    price: float | None = None,
+    measured: Measured | None = None,
+) -> Plan:
+    """Return the plan of a study's whole grid.
+
+    Args:
+        study: with or without a grid.
+        store: where finished generations are looked for.
+        data: fingerprint of the prepared dataset; None when it isn't prepared, so that nothing can be finished.
+        num_classes: of the prepared dataset.
+        devices: GPUs (or groups of CPU cores) that train at the same time.
+        price: of a device-hour.
+        measured: seconds an epoch, by network and kind of task, for those that the store knows nothing of.
+
+    Raises:
+        ConfigError: when the devices can't hold one training.
+    """
+    forest = build_forest(
+        study,
+        data=data or "not prepared",
+        num_classes=num_classes or max(point.process.most_classes for point in study.points()),
+        resolve=GivenNetworks(store, data=data, num_classes=num_classes),
+    )
+    each = study.workers * (1.0 if study.gpus_per_worker is None else study.gpus_per_worker or 1.0)
+    if devices < each:
+        raise ConfigError(f"--gpus {devices:g}: one training takes {each:g} (workers × gpus_per_worker); give more")
+    finished, rates = _survey(store)
+    left = {key: spec for key, spec in forest.specs.items() if key not in finished}
+    seconds: dict[str, float | None] = {}
+    for key, spec in left.items():
+        known = rates.get(_rate(spec, workers=study.workers))
+        epoch = statistics.median(known) if known else (measured or {}).get((spec.network.name, spec.work))
+        seconds[key] = None if epoch is None else epoch * spec.recipe.epochs
+        if spec.given:
+            seconds[key] = 0.0
+    return Plan(
+        forest=forest,
+        finished=frozenset(finished & forest.trainings),
+        seconds=seconds,
+        devices=devices,
+        devices_per_training=each,
+        price=price,
+        measured_here=bool(measured),
+    )
+
+
+def simulate(forest: Forest, seconds: Mapping[str, float], *, at_once: int) -> float:
+    """Return the makespan when whichever ready generation has the longest remaining work starts first.
+
+    `seconds` names the generations that are left; their other teachers are finished.
+    """
+    remaining = _remaining(forest, seconds)
+    students: dict[str | None, list[str]] = defaultdict(list)
+    ready: list[tuple[float, str]] = []
+    for key in seconds:
+        teacher = forest.specs[key].teacher
+        if teacher in seconds:
+            students[teacher].append(key)
+        else:
+            heapq.heappush(ready, (-remaining[key], key))
+    running: list[tuple[float, str]] = []
+    now = 0.0
+    while ready or running:
+        while ready and len(running) < at_once:
+            _, key = heapq.heappop(ready)
+            heapq.heappush(running, (now + seconds[key], key))
+        now, ended = heapq.heappop(running)
+        for key in students[ended]:
+            heapq.heappush(ready, (-remaining[key], key))
+    return now
+
+
+def urgencies(plan: Plan) -> dict[str, float]:
+    """Return the work that waits for each generation that is left, itself included: the longest line of students.
+
+    In seconds where all are known, else in epochs.
+    """
+    return _remaining(plan.forest, _work(plan))
+
+
+def starting_order(plan: Plan, missing: Mapping[str, tuple[str, ...]]) -> list[Chain]:
+    """Return the chains that miss generations, the longest remaining first.
+
+    Of those that begin with the same generation only one can work at once, so they come in rounds: first one for each
+    generation, then the second ones, and so on.
+
+    Args:
+        plan: of the study.
+        missing: by name, the keys that a chain still has to train; one that isn't there misses none.
+    """
+    work = _work(plan)
+    chains = [chain for chain in plan.forest.chains if missing.get(chain.name)]
+    chains.sort(key=lambda chain: (-sum(work.get(key, 0.0) for key in missing[chain.name]), chain.name))
+    rounds: Counter[str] = Counter()
+    placed = []
+    for position, chain in enumerate(chains):
+        first = missing[chain.name][0]
+        placed.append((rounds[first], position, chain))
+        rounds[first] += 1
+    return [chain for _, _, chain in sorted(placed, key=lambda item: item[:2])]
+
+
+def _work(plan: Plan) -> dict[str, float]:
+    """Return seconds, or epochs where seconds aren't known of all, by key."""
+    specs = plan.forest.specs
+    return {
+        key: float(specs[key].recipe.epochs) if plan.unknown and not specs[key].given else seconds or 0.0
+        for key, seconds in plan.seconds.items()
+    }
+
+
+def _remaining(forest: Forest, seconds: Mapping[str, float]) -> dict[str, float]:
+    """Return each generation's own seconds and those of the longest line of students that waits for it."""
+    found = dict(seconds)
+    for key in reversed([key for key in forest.specs if key in seconds]):
+        teacher = forest.specs[key].teacher
+        if teacher is not None and teacher in seconds:
+            found[teacher] = max(found[teacher], seconds[teacher] + found[key])
+    return found
+
+
+def _survey(store: RunStore) -> tuple[set[str], dict[Rate, list[float]]]:
+    """Return the keys that are finished, and seconds an epoch of every kind of training among them."""
+    finished: set[str] = set()
+    rates: dict[Rate, list[float]] = defaultdict(list)
+    for key in (store.root / "generations").names():
+        folder = store.generation(key).folder
+        content, spec = folder.read(DONE), folder.read(SPEC)
+        if content is None or spec is None:
+            continue
+        try:
+            done, known = Done.model_validate_json(content), GenerationSpec.model_validate(json.loads(spec))
+        except ValueError:
+            continue  # damaged, or of another version of the method: it counts neither as finished nor as a measure
+        if done.key == key == known.key:
+            finished.add(key)
+        rates[_rate(known, workers=done.workers)].append(done.seconds / known.recipe.epochs)
+    return finished, rates
+
+
+def _rate(spec: GenerationSpec, *, workers: int) -> Rate:
+    return (spec.data, spec.network.name, spec.recipe.batch_size, spec.precision, spec.compile, spec.work, workers)

@@ -1,0 +1,228 @@
+"""Networks that are there already, as a chain's first generations: read, checked, named by content, adopted.
+
+A file of weights is loaded into its network here, strictly, and written again as the store writes weights. The sha256
+of those bytes names it, so the same weights are the same generation whatever file they came in. A generation of the
+run folder is that very generation.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from pydantic import ValidationError
+
+from gentrain.errors import ConfigError
+from gentrain.store.run import MODEL, SPEC, RunStore, digest
+from gentrain.study.lineage import GenerationSpec, GivenSpec, NetworkSpec
+from gentrain.study.schema import Study
+from gentrain.study.sections import GivenConfig, RecipeConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PICKLED = (".pt", ".pth", ".bin", ".ckpt", ".tar")
+NESTED = ("state_dict", "model", "model_state_dict")
+"""Where training scripts keep the weights in a .pt file."""
+WRAPPERS = ("module.", "_orig_mod.")
+"""Prefixes that data parallelism and torch.compile put before every name."""
+_KEY = re.compile(r"[0-9a-f]{16}")
+
+
+class GivenNetworks:
+    """Finds what a study's given networks are (`lineage.Resolve`); each is read once.
+
+    Args:
+        store: the run folder, for generations of its own, and where others are adopted.
+        data: fingerprint of the prepared dataset; None when it isn't prepared, as for a plan: then files are only
+            looked for, and stand for their networks by name.
+        num_classes: of the prepared dataset.
+    """
+
+    def __init__(self, store: RunStore, *, data: str | None, num_classes: int | None) -> None:
+        self._store, self._data, self._num_classes = store, data, num_classes
+        self._read: dict[tuple[GivenConfig, str], bytes] = {}
+        self._adoptable: dict[str, bytes] = {}
+
+    def __call__(self, study: Study) -> tuple[GenerationSpec, ...]:
+        """Return the specs of the study's given networks, in order.
+
+        Raises:
+            ConfigError: naming the file, the first tensor that differs, and the remedy.
+        """
+        return tuple(self._find(study, index) for index in range(len(study.given)))
+
+    def adopt(self) -> None:
+        """Write the weights of those that came as files into their generations' folders, for workers to evaluate."""
+        for key, content in self._adoptable.items():
+            folder = self._store.generation(key).folder
+            if folder.read(MODEL) != content:
+                folder.write(MODEL, content)
+
+    def _find(self, study: Study, index: int) -> GenerationSpec:
+        config = study.given[index]
+        where = f"given.{index}.checkpoint: {config.checkpoint}"
+        key = _key_of(config.checkpoint, self._store, where)
+        if key is not None:
+            return self._own(key, config, where)
+        network = config.network or study.network.name
+        content = self._content(config, network, where)
+        spec = GenerationSpec(
+            data=self._data or "not prepared",
+            num_classes=self._num_classes or 0,
+            network=NetworkSpec(name=network),
+            recipe=RecipeConfig(pictures=study.recipe.pictures),  # of all the recipe, only how test pictures are cut
+            precision=study.precision,
+            sync_batchnorm=False,
+            seed=0,
+            generation=0,
+            task=GivenSpec(sha256=digest(content)),
+        )
+        if self._num_classes is not None:
+            self._adoptable[spec.key] = content
+        return spec
+
+    def _content(self, config: GivenConfig, network: str, where: str) -> bytes:
+        if (config, network) not in self._read:
+            path = Path(config.checkpoint).expanduser()
+            if not path.is_file():
+                raise ConfigError(f"{where}: no such file; give a .safetensors or .pt file, or a generation's key")
+            if self._num_classes is None:
+                content = f"{config.checkpoint} as {network}".encode()
+            else:
+                content = _fitted(_tensors(path, config.key, where), network, self._num_classes, where)
+            self._read[config, network] = content
+        return self._read[config, network]
+
+    def _own(self, key: str, config: GivenConfig, where: str) -> GenerationSpec:
+        """Return the spec of a finished generation of the store."""
+        folder = self._store.generation(key)
+        found = folder.inspect()
+        if found.done is None or MODEL in found.damaged:
+            raise ConfigError(f"{where}: not a finished generation of {self._store.root}; see gentrain status")
+        try:
+            spec = GenerationSpec.model_validate_json(folder.folder.read(SPEC) or b"{}")
+        except ValidationError:
+            spec = None
+        if spec is None or spec.key != key:
+            raise ConfigError(f"{where}: {folder.folder}/{SPEC} is damaged; give {folder.folder}/{MODEL} instead")
+        if self._data is not None and spec.data != self._data:
+            raise ConfigError(
+                f"{where}: was trained on other data ({spec.data[:16]}…, not {self._data[:16]}…); give "
+                f"{folder.folder}/{MODEL} instead"
+            )
+        if config.network not in (None, spec.network.name):
+            raise ConfigError(f"{where}: is a {spec.network.name}, not a {config.network}; leave its network out")
+        return spec
+
+
+def _key_of(checkpoint: str, store: RunStore, where: str) -> str | None:
+    """Return the key where a generation of the store is meant: by its 16 hex digits, or by its folder."""
+    if _KEY.fullmatch(checkpoint):
+        return checkpoint
+    runs, _, key = checkpoint.rstrip("/").rpartition("/generations/")
+    if runs and _KEY.fullmatch(key) and RunStore(runs).uri == store.uri:
+        return key
+    if Path(checkpoint).expanduser().is_dir():
+        raise ConfigError(f"{where}: no generation of {store.root}; give the file {MODEL} in it")
+    return None
+
+
+def _tensors(path: Path, key: str | None, where: str) -> dict[str, Tensor]:
+    """Return the tensors of a file by their names in the network."""
+    import torch
+
+    loaded = _loaded(path, key, where)
+    others = [name for name, value in loaded.items() if not isinstance(value, torch.Tensor)]
+    if others or not loaded:
+        told = f"{others[0]!r} is no tensor" if others else "nothing is in it"
+        raise ConfigError(f"{where}: {told}; say with given.key where its weights are, or save a state_dict alone")
+    for prefix in WRAPPERS:
+        if all(name.startswith(prefix) for name in loaded):
+            loaded = {name.removeprefix(prefix): value for name, value in loaded.items()}
+    return loaded
+
+
+def _loaded(path: Path, key: str | None, where: str) -> dict[str, Any]:
+    import pickle
+
+    import safetensors.torch
+    import torch
+
+    pickled = path.suffix in PICKLED
+    if not pickled and path.suffix != ".safetensors":
+        raise ConfigError(f"{where}: not a kind of file that is known; give .safetensors, {', '.join(PICKLED)}")
+    if key is not None and not pickled:
+        raise ConfigError(f"{where}: key {key!r} is for {', '.join(PICKLED)}; a .safetensors file has nothing nested")
+    try:
+        if not pickled:
+            return dict(safetensors.torch.load(path.read_bytes()))
+        found: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise ConfigError(
+            f"{where}: is damaged or holds more than tensors, which isn't loaded; save model.state_dict() alone"
+        ) from None
+    except Exception as error:  # whatever bytes that are no such file make its reader raise
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ConfigError(f"{where}: can't be read ({reason}); is the file whole?") from None
+    if key is not None and not (isinstance(found, Mapping) and isinstance(found.get(key), Mapping)):
+        there = ", ".join(map(str, found)) if isinstance(found, Mapping) else type(found).__name__
+        raise ConfigError(f"{where}: has no weights under {key!r}; there: {there}")
+    for name in (key,) if key is not None else NESTED:
+        if isinstance(found, Mapping) and isinstance(found.get(name), Mapping):
+            found = found[name]
+    if not isinstance(found, Mapping):
+        raise ConfigError(f"{where}: holds a {type(found).__name__}, not named tensors; save model.state_dict()")
+    return dict(found)
+
+
+def _fitted(tensors: dict[str, Tensor], network: str, num_classes: int, where: str) -> bytes:
+    """Return the weights as the store writes them, loaded into the network without remainder."""
+    from gentrain.models.registry import build_model
+    from gentrain.train.checkpoint import encode_weights
+
+    def refuse(told: str) -> NoReturn:
+        fits = _fitting(tensors, num_classes)
+        remedy = f"it fits {' and '.join(fits)}" if fits else "say which network it is"
+        raise ConfigError(
+            f"{where}: {told} in {network} for {num_classes} classes; {remedy} (given.network, --teacher-network)"
+        )
+
+    model = build_model(network, num_classes=num_classes)
+    wanted = model.state_dict()
+    for name, value in wanted.items():
+        found = tensors.get(name)
+        if found is None and not _counter(name):
+            refuse(f"has no tensor {name!r}, which is {tuple(value.shape)}")
+        if found is not None and found.shape != value.shape:
+            refuse(f"tensor {name!r} is {tuple(found.shape)}, but {tuple(value.shape)}")
+        if found is not None and not found.isfinite().all():
+            raise ConfigError(f"{where}: tensor {name!r} isn't finite; that network can teach nothing")
+    if more := next((name for name in tensors if name not in wanted), None):
+        refuse(f"tensor {more!r} is {tuple(tensors[more].shape)}, but isn't there")
+    model.load_state_dict(wanted | tensors)
+    return encode_weights(model)
+
+
+def _fitting(tensors: dict[str, Tensor], num_classes: int) -> list[str]:
+    """Return the registered networks that have tensors of just these names and shapes."""
+    import torch
+
+    from gentrain.models.registry import build_model, model_names
+
+    def shapes(named: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+        return {name: tuple(value.shape) for name, value in named.items() if not _counter(name)}
+
+    found = []
+    for name in model_names():
+        with torch.device("meta"):
+            if shapes(build_model(name, num_classes=num_classes).state_dict()) == shapes(tensors):
+                found.append(name)
+    return found
+
+
+def _counter(name: str) -> bool:
+    """Whether it counts BatchNorm's batches, which files of older versions of torch lack and nothing here reads."""
+    return name.endswith("num_batches_tracked")

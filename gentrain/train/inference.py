@@ -1,0 +1,112 @@
+"""A network's probabilities over a split: evaluation during training, and of finished generations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gentrain.data.loading.augment import normalise
+from gentrain.data.loading.loader import Batch, Loader
+from gentrain.data.prepare.manifest import Manifest
+from gentrain.data.prepare.share import obtain
+from gentrain.errors import GentrainError, StoreError
+from gentrain.models.fold import fold
+from gentrain.models.fuse import fuse
+from gentrain.models.mean import MeanOfNetworks
+from gentrain.models.registry import build_model
+from gentrain.store.run import MODEL, SPEC, RunStore
+from gentrain.study.lineage import GenerationSpec
+from gentrain.train.checkpoint import load_weights
+from gentrain.train.device import autocast, configure, to_device
+
+
+def predict(
+    model: nn.Module, loader: Loader, *, manifest: Manifest, device: torch.device, precision: str
+) -> Iterator[tuple[Batch, Tensor]]:
+    """Yield the loader's batches with float32 probabilities (n, C), without augmentation, in eval mode."""
+    model.eval()
+    for batch in loader.epoch(0):
+        images = normalise(batch.images, mean=manifest.mean, std=manifest.std)
+        with torch.no_grad(), autocast(device, precision):
+            logits = model(images)
+        yield batch, logits.float().softmax(dim=1)
+
+
+def load_network(key: str, store: RunStore) -> nn.Module:
+    """Return a finished generation's network with its verified weights, on the CPU.
+
+    Raises:
+        StoreError: when it is missing or damaged; its spec is, when it doesn't hash to the key.
+    """
+    folder = store.generation(key)
+    content = folder.read_verified(MODEL)
+    spec = GenerationSpec.model_validate_json(folder.folder.read(SPEC) or b"{}")
+    if spec.key != key:
+        raise StoreError(f"{folder.folder}/{SPEC}: damaged (it isn't of {key}); run the study again to restore it")
+    model = build_model(spec.network.name, num_classes=spec.num_classes)
+    load_weights(model, content)
+    return model
+
+
+def load_teacher(
+    keys: Sequence[str], store: RunStore, *, folded: bool, fuse_for: tuple[Tensor, torch.dtype] | None = None
+) -> nn.Module:
+    """Return the network that teaches: a finished generation's, or the mean of several; each `folded` (see `fold`).
+
+    What is folded is also fused (see `fuse`) for an image and a dtype, where they are given.
+
+    Raises:
+        StoreError: when one is missing or damaged.
+        GentrainError: when one can't be folded.
+    """
+    networks = [load_network(key, store) for key in keys]
+    if folded:
+        try:
+            traced = [fold(network) for network in networks]
+        except ValueError as error:
+            raise GentrainError(f"teacher_pass: folded: {error}; set teacher_pass: exact") from error
+        networks = [fuse(network, image=fuse_for[0], dtype=fuse_for[1]) if fuse_for else network for network in traced]
+    return networks[0] if len(networks) == 1 else MeanOfNetworks(networks)
+
+
+def predict_batches(
+    spec: GenerationSpec, split: str, *, store: RunStore, data: str, threads: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield (indices (n,), labels (n,), probabilities (n, C) float32) of a finished generation on a prepared split.
+
+    Every sample comes once; a split whose probabilities fill the memory (ILSVRC2012's training set) passes in parts.
+    """
+    device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    configure(device, threads=threads, precision=spec.precision)
+    prepared = obtain(data, store)
+    model = load_network(spec.key, store)
+    loader = Loader(
+        prepared.split_path(split),
+        batch_size=2 * spec.recipe.batch_size,
+        rank=0,
+        world_size=1,
+        seed=0,
+        shuffle=False,
+        threads=threads,
+        device=device,
+        pictures=spec.recipe.pictures,
+        size=prepared.manifest.height,
+    )
+    model = to_device(model, device)
+    for batch, probabilities in predict(
+        model, loader, manifest=prepared.manifest, device=device, precision=spec.precision
+    ):
+        yield batch.indices.cpu().numpy(), batch.labels.cpu().numpy(), probabilities.cpu().numpy()
+
+
+def predict_split(
+    spec: GenerationSpec, split: str, *, store: RunStore, data: str, threads: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (probabilities (N, C) float32, labels (N,)) of a finished generation on a prepared split, in its order."""
+    parts = list(predict_batches(spec, split, store=store, data=data, threads=threads))
+    indices, labels, probabilities = (np.concatenate(column) for column in zip(*parts, strict=True))
+    order = np.argsort(indices)
+    return probabilities[order], labels[order]

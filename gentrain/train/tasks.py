@@ -1,0 +1,57 @@
+"""Tasks own their losses: logits and batch in, loss and named parts out. The loop knows nothing of them."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from gentrain.study.process import Mass
+from gentrain.train.losses import LossTerms, adaptive_patriarch_loss, patriarch_loss, student_loss
+
+
+class Task(Protocol):
+    """What a generation minimises."""
+
+    def __call__(self, logits: Tensor, images: Tensor, labels: Tensor) -> LossTerms:
+        """Return the loss of the logits (N, C) that the network in training gave for these images."""
+
+
+class PatriarchTask:
+    """Eq. (3): cross-entropy and score difference."""
+
+    def __init__(self, *, eta: float, k: int) -> None:
+        self.eta, self.k = eta, k
+
+    def __call__(self, logits: Tensor, images: Tensor, labels: Tensor) -> LossTerms:
+        """Return the patriarch's loss."""
+        return patriarch_loss(logits, labels, eta=self.eta, k=self.k)
+
+
+class AdaptivePatriarchTask:
+    """Eq. (3) with K by sample or by class."""
+
+    def __init__(self, *, f_a1: float, k: Mass) -> None:
+        self.f_a1, self.k = f_a1, k
+
+    def __call__(self, logits: Tensor, images: Tensor, labels: Tensor) -> LossTerms:
+        """Return the patriarch's loss."""
+        k = self.k
+        return adaptive_patriarch_loss(logits, labels, f_a1=self.f_a1, mass=k.mass, by=k.by, most=k.most)
+
+
+class StudentTask:
+    """Eq. (4): cross-entropy and KL from a frozen teacher, which sees the very same pixels."""
+
+    def __init__(self, teacher: nn.Module, *, lam: float, temperature: float = 1.0) -> None:
+        self.teacher = teacher.requires_grad_(False).eval()
+        self.lam, self.temperature = lam, temperature
+
+    def __call__(self, logits: Tensor, images: Tensor, labels: Tensor) -> LossTerms:
+        """Return the student's loss; the teacher runs in eval mode, without gradient, in the caller's autocast."""
+        if self.teacher.training:  # whatever a wrapper did meanwhile
+            self.teacher.eval()
+        with torch.no_grad():
+            teacher_logits = self.teacher(images)
+        return student_loss(logits, teacher_logits, labels, lam=self.lam, temperature=self.temperature)

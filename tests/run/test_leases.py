@@ -1,0 +1,89 @@
+"""Whose turn it is: leases, urgency, recovery; and the whole scheduling under a simulated clock."""
+
+import os
+
+import pytest
+
+from gentrain.run.leases import FRESH_SECONDS, LEASE_SECONDS, Admission
+from tests.run.simulation import simulate
+
+SIMULATIONS = int(os.environ.get("GENTRAIN_SIMULATIONS", "300"))
+FIRST_SEED = int(os.environ.get("GENTRAIN_SIMULATION_SEED", "0"))
+
+
+def test_one_trains_and_the_others_wait_then_look():
+    table = Admission({}, slots=4)
+    assert table.request("k", "a", 0) == "train"
+    assert table.request("k", "b", 0) == "wait"
+    assert table.request("k", "a", 1) == "train"
+    table.release("k", "a", finished=True)
+    assert table.request("k", "b", 2) == "look"
+    table.reopen("k")
+    assert table.request("k", "b", 2) == "train"
+
+
+def test_a_failed_training_is_the_next_ones():
+    table = Admission({}, slots=1)
+    table.request("k", "a", 0)
+    table.release("k", "b", finished=False)  # not b's to give back
+    assert table.request("k", "b", 0) == "wait"
+    table.release("k", "a", finished=False)
+    assert table.request("k", "b", 0) == "train"
+
+
+def test_a_lease_lapses_when_it_is_not_renewed():
+    table = Admission({}, slots=1)
+    table.request("k", "a", 0)
+    assert table.renew("k", "a", LEASE_SECONDS)
+    assert table.request("k", "b", 2 * LEASE_SECONDS) == "wait"
+    assert table.request("k", "b", 2 * LEASE_SECONDS + 1) == "train"
+    assert not table.renew("k", "a", 2 * LEASE_SECONDS + 1)
+
+
+def test_devices_go_to_the_most_urgent_that_still_waits():
+    table = Admission({"long": 9, "short": 1}, slots=1)
+    table.request("first", "a", 0)
+    assert table.request("long", "l", 0) == "wait"
+    assert table.request("short", "s", 0) == "wait"
+    table.release("first", "a", finished=True)
+    assert table.request("short", "s", 1) == "wait"
+    assert table.request("long", "l", 1) == "train"
+    table.release("long", "l", finished=True)
+    assert table.request("long", "x", 1) == "look"
+    table.reopen("long")
+    table.request("short", "s", 2)
+    table.release("short", "s", finished=False)
+    table.request("filler", "f", 2)
+    assert table.request("long", "l", 2) == "wait"
+    table.release("filler", "f", finished=True)
+    assert table.request("short", "s", 2 + FRESH_SECONDS + 1) == "train"  # the more urgent one hasn't asked for long
+
+
+def test_a_registry_that_lost_its_memory_grants_nothing_until_the_holders_have_spoken():
+    table = Admission({}, slots=2, recovering=True)
+    assert table.request("k", "b", 100) == "wait"
+    assert table.renew("k", "a", 101)
+    assert table.request("other", "c", 100 + LEASE_SECONDS - 1) == "wait"
+    assert table.request("k", "b", 100 + LEASE_SECONDS + 1) == "wait"
+    assert table.request("other", "c", 100 + LEASE_SECONDS + 1) == "train"
+    assert table.held == {"k": "a", "other": "c"}
+
+
+@pytest.mark.timeout(3600)
+def test_every_chain_ends_nothing_is_trained_twice_and_nobody_waits_with_a_device():
+    killed = wasted = trained = 0
+    for seed in range(FIRST_SEED, FIRST_SEED + SIMULATIONS):
+        cluster = simulate(seed)
+        trained += len(cluster.world.trained)
+        wasted += cluster.world.wasted_epochs
+        killed += sum(int(process.holder.split()[-1]) >= len(cluster.processes) for process in cluster.processes)
+    assert trained > SIMULATIONS
+    if SIMULATIONS >= 300:
+        assert killed
+        assert wasted
+
+
+def test_the_same_seed_is_the_same_history():
+    one, other = simulate(7), simulate(7)
+    assert one.world.trained == other.world.trained
+    assert one.world.now == other.world.now

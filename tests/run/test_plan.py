@@ -1,0 +1,196 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gentrain.errors import ConfigError
+from gentrain.results.status import study_names, study_status
+from gentrain.run.plan import make_plan, simulate, starting_order, urgencies
+from gentrain.store.run import EPOCHS, MODEL, SPEC, RunStore
+from gentrain.study.lineage import build_forest
+from gentrain.study.schema import load_study
+
+POINTS = "grid.process=[{f_a1: 1.0, lambda: 0.0}, {f_a1: 1.0, lambda: 0.5}, {lambda: 0.5}, {lambda: 0.6}]"
+DATA = "d" * 64
+
+
+def study(*overrides):
+    return load_study(overrides=["generations=2", "recipe.epochs=10", "recipe.milestones=[]", *overrides])
+
+
+def plan(store, *overrides, devices=1.0, **settings):
+    return make_plan(study(*overrides), store=store, data=DATA, num_classes=10, devices=devices, **settings)
+
+
+def finish(store, spec, *, seconds, workers=1, **more):
+    folder = store.generation(spec.key)
+    folder.folder.write(SPEC, json.dumps(spec.model_dump(mode="json")).encode())
+    facts = {"scores": {"top1_error": 0.25}, "train_primary": 0.6, "threads": 1, "device": "cpu", "versions": {}}
+    folder.finish({MODEL: b"m", EPOCHS: b"e"}, seconds=seconds, workers=workers, **facts, **more)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return RunStore(str(tmp_path))
+
+
+def test_what_is_not_known_is_unknown_never_zero(store):
+    found = plan(store, POINTS, price=2.0)
+    assert (len(found.seconds), found.unknown) == (8, 8)
+    assert found.device_seconds is found.makespan is found.lower_bound is found.cost is None
+
+
+def test_seconds_are_those_of_like_generations_scaled_to_the_epochs(store):
+    short = build_forest(study("recipe.epochs=2"), data=DATA, num_classes=10)
+    patriarch, student = list(short.specs.values())[:2]
+    finish(store, patriarch, seconds=20.0)
+    assert plan(store, POINTS).unknown == 6  # students were not measured
+    finish(store, student, seconds=30.0)
+    found = plan(store, POINTS, devices=2, price=3.6)
+    assert found.unknown == 0
+    assert sorted(found.seconds.values()) == [100.0] * 2 + [150.0] * 6  # 10 s and 15 s an epoch, 10 epochs
+    assert found.device_seconds == 1100
+    assert found.cost == pytest.approx(1.1)
+    assert found.lower_bound == 550  # all work over two devices; the longest chain takes 400
+    assert found.makespan == 550
+    assert plan(store, POINTS, devices=8).makespan == plan(store, POINTS, devices=8).lower_bound == 400
+    assert plan(store, POINTS, "workers=2", devices=2).unknown == 8  # another number of workers is another speed
+
+
+def test_finished_generations_cost_nothing(store):
+    specs = list(build_forest(study(), data=DATA, num_classes=10).specs.values())
+    for spec in specs[:2]:
+        finish(store, spec, seconds=100.0)
+    found = plan(store)
+    assert (len(found.finished), list(found.seconds)) == (2, [specs[2].key])
+    assert found.makespan == 100
+
+
+def test_workers_and_shares_of_a_gpu_count(store):
+    assert plan(store, "workers=4", devices=9).at_once == 2
+    assert plan(store, "gpus_per_worker=0.25").at_once == 4
+    with pytest.raises(ConfigError, match=r"--gpus 1: one training takes 4 \(workers × gpus_per_worker\); give more"):
+        plan(store, "workers=4")
+
+
+@given(st.data(), st.integers(1, 6))
+def test_the_simulated_schedule_is_between_its_bounds(data, at_once):
+    forest = build_forest(study(POINTS, "grid.seed=[0, 1, 2]"), data=DATA, num_classes=10)
+    left = data.draw(st.sets(st.sampled_from(sorted(forest.specs))))
+    for key in list(forest.specs):  # what follows from one that is left is left
+        if forest.specs[key].teacher in left:
+            left.add(key)
+    seconds = {key: data.draw(st.floats(0.1, 100)) for key in forest.specs if key in left}
+    makespan = simulate(forest, seconds, at_once=at_once)
+    paths = {}
+    for key, own in seconds.items():
+        paths[key] = own + paths.get(forest.specs[key].teacher, 0.0)
+    longest, total = max(paths.values(), default=0.0), sum(seconds.values())
+    assert max(longest, total / at_once) <= makespan + 1e-6
+    assert makespan <= total / at_once + longest + 1e-6  # Graham's bound for list schedules
+
+
+def test_status_tells_done_running_interrupted_and_waiting(store):
+    specs = list(build_forest(study("generations=3"), data=DATA, num_classes=10).specs.values())
+    assert study_names(store) == []
+    folder = store.study("s")
+    folder.write("study.yaml", b"{name: s, recipe: {epochs: 10, milestones: []}}")
+    keys = [spec.key for spec in specs]
+    (folder / "chains").write_json("c.json", {"name": "c", "keys": keys})
+    finish(store, specs[0], seconds=1.0)
+    store.generation(keys[1]).save_checkpoint(7, b"state")
+    store.generation(keys[2]).save_checkpoint(4, b"state")
+    with store.generation(keys[1]).locked(waiting=pytest.fail):
+        (chain,) = study_status(store, "s").chains.values()
+    assert [(cell.state, cell.epoch) for cell in chain] == [
+        ("done", 0), ("running", 7), ("interrupted", 4), ("waiting", 0)
+    ]  # fmt: skip
+    assert chain[0].top1_error == 0.25
+    with pytest.raises(ConfigError, match=r"t: no such study in .*; there: s"):
+        study_status(store, "t")
+
+
+def test_measured_seconds_stand_in_where_the_store_knows_nothing(tmp_path, small):
+    from gentrain.api import plan_study
+
+    grid = "grid.process=[{lambda: 0.5}, {lambda: 0.7}]"
+    study = small("recipe.epochs=10", "recipe.milestones=[]", grid)
+    assert plan_study(study, runs=str(tmp_path), devices=1, price=None).unknown == 3
+    found = plan_study(study, runs=str(tmp_path), devices=1, price=None, measure=True)
+    assert found.unknown == 0
+    assert found.measured_here
+    assert len(set(found.seconds.values())) == 2  # a patriarch, and two students alike
+    assert all(seconds > 0 for seconds in found.seconds.values())
+    assert RunStore(str(tmp_path)).generation("x").folder.names() == []
+    assert not (tmp_path / "generations").exists()
+
+
+def test_the_most_urgent_is_what_most_work_waits_for(store):
+    found = plan(store, POINTS)
+    urgency, forest = urgencies(found), found.forest
+    shared = next(
+        key for key, names in forest.wanted_by.items() if len(names) == 2 and forest.specs[key].teacher is None
+    )
+    assert urgency[shared] == 30.0
+    assert {urgency[spec.key] for spec in forest.specs.values() if spec.generation == 2} == {10.0}
+
+
+def test_chains_that_begin_with_the_same_generation_start_in_rounds(store):
+    found = plan(store, POINTS)
+    missing = {chain.name: chain.keys for chain in found.forest.chains}
+    order = [chain.name for chain in starting_order(found, missing)]
+    assert order == [
+        "D(0.6,0.5)-resnet20-s0", "D(1.0,0.5)-resnet20-s0", "D(0.6,0.6)-resnet20-s0", "D(1.0,0.0)-resnet20-s0",
+    ]  # fmt: skip
+    del missing["D(0.6,0.5)-resnet20-s0"]
+    missing["D(0.6,0.5)-resnet20-s0"] = ()
+    assert order[0] not in [chain.name for chain in starting_order(found, missing)]
+
+
+def test_status_says_what_failed_what_was_stopped_and_what_is_saturated(store):
+    from gentrain.store.study_record import StudyRecord
+
+    def begin(point, errors, **ended):
+        settings = point.model_copy(update={"name": f"s{len(study_names(store))}"})
+        chain = next(iter(build_forest(settings, data=DATA, num_classes=10).chains))
+        for spec, error in zip(chain.specs, errors, strict=False):
+            finish(store, spec, seconds=1.0, validation_scores={"top1_error": error})
+        record = StudyRecord(settings, store=store)
+        record.begin([chain], **{name: {chain.name: "why"} for name, given in ended.items() if given})
+        found = study_status(store, settings.name)
+        return [cell.state for cell in found.chains[chain.name]], found.failures
+
+    held_out = ("dataset.validation=0.1", "generations=3")
+    assert begin(study(), [0.3], failed=True)[0] == ["done", "failed", "waiting"]
+    assert list(begin(study("seed=1"), [0.3], failed=True)[1].values()) == ["why"]
+    assert begin(study(*held_out, "seed=2", "scheduler.name=asha"), [0.3, 0.2], stopped=True)[0][2:] == ["stopped"] * 2
+    assert begin(study(*held_out, "seed=3", "patience=1"), [0.3, 0.2, 0.2])[0] == ["done"] * 3 + ["saturated"]
+    assert begin(study(*held_out, "seed=4", "patience=2"), [0.3, 0.2, 0.2])[0] == ["done"] * 3 + ["waiting"]
+
+
+def test_students_of_several_teachers_take_longer_than_those_of_one(store):
+    plain, several = (study(f"process.teacher={teacher}") for teacher in ("previous", "ensemble"))
+    forest = build_forest(plain, data=DATA, num_classes=10)
+    for spec in forest.specs.values():
+        finish(store, spec, seconds=10.0)
+    found = plan(store, "process.teacher=ensemble")
+    assert (len(found.finished), len(found.to_train), found.unknown) == (2, 1, 1)  # of two teachers nothing is known
+    (last,) = found.to_train
+    assert found.forest.specs[last].work == "student of 2"
+    finish(store, build_forest(several, data=DATA, num_classes=10).specs[last], seconds=30.0)
+    assert plan(store, "process.teacher=ensemble", "seed=1").unknown == 0
+
+
+def test_a_given_generation_is_a_root_of_the_tree_and_costs_nothing(store):
+    from gentrain.view import forest_tree, plan_table, show
+
+    student = list(build_forest(study(), data=DATA, num_classes=10).specs.values())[1]
+    finish(store, student, seconds=10.0)
+    entry = f"given=[{{checkpoint: {student.key}}}]"
+    found = plan(store, entry, "generations=3")
+    assert next(iter(found.forest.specs)) == student.key  # before its students, though it was a student elsewhere
+    assert found.summary()["trainings"] == found.summary()["to_train"] == 3
+    assert found.unknown == 0
+    assert found.makespan == found.lower_bound == 30  # three students of 10 epochs, a second each
+    show(forest_tree(found, name="s"), plan_table(found, name="s"))

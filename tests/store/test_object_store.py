@@ -1,0 +1,110 @@
+"""A run folder on S3, served on loopback: chains, datasets fetched once a node, damage found."""
+
+import hashlib
+import pickle
+
+import pytest
+import torch
+
+from gentrain.api import launch_chain, prepare_data
+from gentrain.data.prepare.dataset import load_prepared
+from gentrain.data.prepare.share import obtain, published
+from gentrain.errors import DataError
+from gentrain.models.registry import build_model
+from gentrain.store.run import MODEL, PREDICTIONS, RunStore
+from gentrain.study.schema import load_study
+from tests.conftest import SMALL
+from tests.s3 import s3_server
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    with pytest.MonkeyPatch.context() as monkeypatch, s3_server(monkeypatch) as bucket:
+        yield bucket
+
+
+@pytest.fixture
+def node(tmp_path, monkeypatch):
+    """Return a function that makes this process a node with a disk of its own."""
+    return lambda name: monkeypatch.setenv("GENTRAIN_CACHE", str(tmp_path / name))
+
+
+def quiet(_event):
+    pass
+
+
+def test_a_chain_on_s3_ends_in_the_bits_of_one_on_disk(small, bucket, node, tmp_path):
+    node("one")
+    url = bucket("chain")
+    rows = launch_chain(small(), runs=url, observe=quiet, local=True)
+    on_disk = launch_chain(small(), runs=str(tmp_path / "runs"), observe=quiet, local=True)
+    assert [row["key"] for row in rows] == [row["key"] for row in on_disk]
+    store = RunStore(url)
+    for row in rows:
+        folder = store.generation(row["key"])
+        assert folder.inspect().sound
+        assert not folder.training
+        for name in (MODEL, PREDICTIONS):
+            path = tmp_path / "runs" / "generations" / row["key"] / name
+            assert folder.read_verified(name) == path.read_bytes()
+    assert launch_chain(small(), runs=url, observe=quiet, local=True) == rows
+
+
+def test_a_given_network_is_adopted_on_s3(small, bucket, node, tmp_path):
+    """Its weights go into the bucket; whoever evaluates it needs no file."""
+    node("one")
+    path, url = tmp_path / "teacher.pt", bucket("given")
+    torch.save(build_model("resnet8", num_classes=10).state_dict(), path)
+    study = load_study(overrides=[*SMALL, "generations=0"], given=[{"checkpoint": str(path)}])
+    (row,) = launch_chain(study, runs=url, observe=quiet, local=True)
+    folder = RunStore(url).generation(row["key"])
+    assert folder.inspect().sound
+    path.unlink()
+    study = load_study(overrides=[*SMALL, "generations=0"], given=[{"checkpoint": f"{url}/generations/{row['key']}"}])
+    assert launch_chain(study, runs=url, observe=quiet, local=True) == [row]
+
+
+def test_a_dataset_is_published_once_and_fetched_by_another_node(small, bucket, node, monkeypatch):
+    store = RunStore(bucket("data"))
+    node("head")
+    data = prepare_data(small(), store=store, observe=quiet)
+    name = data.folder.name
+    assert published(name, store)
+    node("worker")
+    fetched = obtain(name, store)
+    assert fetched.folder != data.folder
+    assert fetched.manifest == data.manifest
+    monkeypatch.setattr("gentrain.data.prepare.share._fetch", lambda *_: pytest.fail("fetched twice"))
+    assert obtain(name, store).folder == fetched.folder
+    node("another head")  # without the source: nothing is prepared again
+    monkeypatch.undo()
+    monkeypatch.setenv("GENTRAIN_CACHE", str(data.folder.parents[2] / "another"))
+    monkeypatch.setattr("gentrain.api.prepare", lambda *_, **__: pytest.fail("prepared twice"))
+    assert prepare_data(small(), store=store, observe=quiet).manifest == data.manifest
+
+
+def test_a_damaged_copy_is_fetched_again_and_damage_in_the_store_is_said(small, bucket, node):
+    store = RunStore(bucket("damage"))
+    node("head")
+    name = prepare_data(small(), store=store, observe=quiet).folder.name
+    node("worker")
+    path = obtain(name, store).split_path("train")
+    sound = path.read_bytes()
+    path.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
+    obtain(name, store)
+    assert hashlib.sha256(path.read_bytes()).digest() == hashlib.sha256(sound).digest()
+    (store.root / "data" / name).write("train.beton", b"rubbish")
+    node("third")
+    with pytest.raises(DataError, match=r"train\.beton: damaged"):
+        obtain(name, store)
+    assert not (store.data / name).exists()
+    load_prepared(path.parent)
+
+
+def test_a_disk_that_a_node_does_not_share_is_named(tmp_path):
+    with pytest.raises(DataError, match="must be a disk that all nodes share, or s3://"):
+        obtain("digits-0123", RunStore(str(tmp_path)))
+
+
+def test_no_credentials_travel_with_a_store(bucket):
+    assert b"test" not in pickle.dumps(RunStore(bucket("plain")))

@@ -1,0 +1,221 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gentrain.errors import ConfigError
+from gentrain.study.lineage import build_chain, build_forest
+from gentrain.study.schema import load_study
+
+
+def chain(*overrides, data="d" * 64, num_classes=100):
+    return build_chain(load_study(overrides=overrides), data=data, num_classes=num_classes)
+
+
+def keys(*overrides, **settings):
+    return [spec.key for spec in chain(*overrides, **settings).specs]
+
+
+def test_a_chain_is_a_path_of_teachers():
+    found = chain()
+    assert found.name == "D(0.6,0.6)-resnet20-s0"
+    assert len(found.specs) == 6
+    assert found.specs[0].teacher is None
+    for teacher, student in zip(found.specs, found.specs[1:], strict=False):
+        assert student.teacher == teacher.key
+    assert len(set(keys())) == 6
+    assert all(len(key) == 16 and int(key, 16) >= 0 for key in keys())
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["workers=2", "device=cpu", "name=other", "cpus_per_worker=1", "evaluate_every=7", "description=x",
+     "dataset.path=/somewhere/else", "pin_workers=true"],
+)  # fmt: skip
+def test_what_does_not_change_the_result_does_not_change_the_key(change):
+    assert keys(change) == keys()
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["seed=1", "precision=fp32", "recipe.epochs=3", "recipe.batch_size=64", "network.name=resnet32", "recipe.pad=2",
+     "recipe.weight_decay=0", "process.f_a1=0.7", "process.k=4", "sync_batchnorm=true"],
+)  # fmt: skip
+def test_what_changes_the_result_changes_every_key(change):
+    assert not set(keys(change)) & set(keys())
+
+
+def test_data_changes_every_key():
+    assert not set(keys(data="e" * 64)) & set(keys())
+
+
+def test_patriarchs_are_shared_between_lambdas():
+    one, other = keys("process.lambda=0.5"), keys("process.lambda=0.7")
+    assert one[0] == other[0]
+    assert not set(one[1:]) & set(other[1:])
+
+
+def test_the_baseline_is_the_born_again_patriarch_whatever_k():
+    baseline = keys("process.f_a1=1.0", "process.lambda=0.0", "process.k=3")
+    assert len(baseline) == 1
+    assert baseline[0] == keys("process.f_a1=1.0", "process.lambda=0.5")[0]
+
+
+def test_fewer_generations_are_a_prefix():
+    assert keys("generations=2") == keys()[:3]
+
+
+def test_k_above_the_number_of_classes_is_refused():
+    with pytest.raises(ConfigError, match=r"process\.k: 5 is more than the dataset's 4 classes"):
+        chain(num_classes=4)
+
+
+@given(st.floats(0.21, 1.0), st.floats(0.01, 1.0))
+def test_targets_rise_towards_one(f_a1, lam):
+    targets = chain(f"process.f_a1={f_a1!r}", f"process.lambda={lam!r}").targets
+    assert targets[0] == pytest.approx(f_a1)
+    assert list(targets) == sorted(targets)
+    assert targets[-1] <= 1
+
+
+# The grid
+
+PAPER = (
+    "grid.process=[{f_a1: 1.0, lambda: 0.0}, {f_a1: 1.0, lambda: 0.5}, {f_a1: 0.6, lambda: 0.5},"
+    " {f_a1: 0.6, lambda: 0.6}, {f_a1: 0.6, lambda: 0.7}]"
+)
+
+
+def forest(*overrides):
+    return build_forest(load_study(overrides=overrides), data="d" * 64, num_classes=100)
+
+
+def test_figure_2_of_one_network_shares_its_patriarchs():
+    found = forest(PAPER)
+    assert [chain.name for chain in found.chains] == [
+        f"D({point})-resnet20-s0" for point in ("1.0,0.0", "1.0,0.5", "0.6,0.5", "0.6,0.6", "0.6,0.7")
+    ]
+    assert (found.wanted, len(found.specs)) == (25, 22)  # four chains of six and the baseline: three patriarchs saved
+    patriarchs = [found.wanted_by[key] for key, spec in found.specs.items() if spec.generation == 0]
+    assert sorted(map(len, patriarchs)) == [2, 3]
+
+
+def test_the_whole_of_figure_2():
+    found = forest(PAPER, "grid.network=[resnet20, resnet32, resnet44, resnet56, resnet74, resnet92, resnet110]")
+    assert (len(found.chains), found.wanted, len(found.specs)) == (35, 175, 154)
+
+
+def test_seeds_networks_and_extra_points():
+    found = forest(
+        "grid.seed=[0, 1]", "grid.points=[{network: resnet32, process: {f_a1: 0.8, lambda: 0.5}}, {seed: 1}]"
+    )
+    names = [chain.name for chain in found.chains]
+    assert names == ["D(0.6,0.6)-resnet20-s0", "D(0.6,0.6)-resnet20-s1", "D(0.8,0.5)-resnet32-s0"]
+    assert len(found.specs) == 18
+
+
+def test_lambda_schedules_share_their_common_beginning():
+    found = forest(
+        "generations=2", "process.lambda=[0.5, 0.6]", "grid.process=[{lambda: [0.5, 0.6]}, {lambda: [0.5, 0.7]}]"
+    )
+    assert [chain.name for chain in found.chains] == ["D(0.6,0.5-0.6)-resnet20-s0", "D(0.6,0.5-0.7)-resnet20-s0"]
+    assert (found.wanted, len(found.specs)) == (6, 4)
+    assert found.chains[0].targets == pytest.approx((0.6, 1 - 0.4 * 0.5, 1 - 0.4 * 0.5 * 0.6))
+    constant = forest("generations=2", "process.lambda=0.5").chains[0]
+    assert constant.specs[1] == found.chains[0].specs[1]
+
+
+def test_teachers_come_before_their_students():
+    seen = set()
+    for key, spec in forest(PAPER).specs.items():
+        assert spec.teacher is None or spec.teacher in seen
+        seen.add(key)
+
+
+def test_points_that_make_no_study_are_named():
+    with pytest.raises(ConfigError, match=r"grid\.network.*|grid point .*resnet21.*unknown network"):
+        forest("grid.network=[resnet21]")
+    with pytest.raises(ConfigError, match=r"grid: two different points are named D\(0\.6,0\.6\)-resnet20-s0"):
+        forest("generations=1", "grid.process=[{lambda: 0.6}, {lambda: [0.6]}]")
+
+
+def test_the_keys_of_old_studies_stay():
+    """A change of these trains every network again: only with METHOD_VERSION."""
+    assert keys()[:2] == ["7c388d48fc772043", "f7c8906809bb31a6"]
+    assert keys("network.memory_efficient=true") == keys()
+    assert keys("process.f_a1=1.0", "process.lambda=0.5")[:2] == ["114ef9cfdbbf6cd2", "8b20ffb9f0a5d707"]
+    assert keys("process.k=4")[0] == "8dd58ce067e45afa"
+    assert keys("process.lambda=[0.5,0.6,0.7,0.8,0.9]", "process.temperature=2")[2] == "bf98847a0f94331d"
+    assert keys("network.students=resnet14", "precision=fp32", "seed=3")[2] == "3b3e5f74125dd1bc"
+
+
+def test_a_folded_teacher_makes_other_students():
+    folded = keys("teacher_pass=folded")
+    assert folded[0] == keys()[0]
+    assert not set(folded[1:]) & set(keys())
+
+
+def test_compilation_and_tf32_make_other_generations():
+    compiled, tf32 = keys("compile=true"), keys("precision=tf32")
+    assert not set(compiled) & set(keys())
+    assert not set(tf32) & {*keys(), *keys("precision=fp32")}
+    assert keys("compile=false") == keys()
+    assert not set(keys("compile=true", "teacher_pass=folded")[1:]) & set(compiled)
+
+
+def test_students_may_have_another_network():
+    found = chain("network.students=resnet14", "generations=2")
+    assert [spec.network.name for spec in found.specs] == ["resnet20", "resnet14", "resnet14"]
+    assert found.name == "D(0.6,0.6)-resnet20-resnet14-s0"
+    assert found.keys[0] == keys()[0]
+    assert found.keys[1] != keys()[1]
+    assert chain("network.name=torchvision/resnet18").name == "D(0.6,0.6)-torchvision-resnet18-s0"
+
+
+# Beyond the paper
+
+
+def test_a_schedule_is_the_list_of_its_numbers():
+    linear = chain("process.lambda={schedule: linear, from: 0.8, to: 0.4}")
+    assert linear.weights == (0.8, 0.7, 0.6, 0.5, 0.4)
+    assert linear.keys == chain("process.lambda=[0.8, 0.7, 0.6, 0.5, 0.4]").keys
+    assert linear.name == "D(0.6,linear-0.8-0.4)-resnet20-s0"
+    assert linear.targets[-1] == pytest.approx(1 - 0.4 * 0.8 * 0.7 * 0.6 * 0.5 * 0.4)
+    cosine = chain("process.lambda={schedule: cosine, from: 0.8, to: 0.4}")
+    assert cosine.keys[:2] == linear.keys[:2]  # the same first λ
+    assert not set(cosine.keys[2:]) & set(linear.keys[2:])
+
+
+def test_what_goes_beyond_the_paper_stands_in_the_name():
+    found = forest(
+        "grid.process=[{k: 4}, {k: {mass: 0.95}}, {k: {mass: 0.95, by: class}}, {k: {mass: 0.95, most: 10}},"
+        " {temperature: 2}, {teacher: ensemble}, {lambda: {schedule: cosine, from: 0.8, to: 0.4}, teacher: ensemble}]"
+    )
+    names = [chain.name.removesuffix("-resnet20-s0") for chain in found.chains]
+    assert names == [
+        "D(0.6,0.6,K4)", "D(0.6,0.6,K0.95-sample-20)", "D(0.6,0.6,K0.95-class-20)", "D(0.6,0.6,K0.95-sample-10)",
+        "D(0.6,0.6,T2.0)", "D(0.6,0.6,ensemble)", "D(0.6,cosine-0.8-0.4,ensemble)",
+    ]  # fmt: skip
+    assert len({chain.keys for chain in found.chains}) == 7
+    assert found.chains[4].keys[0] == found.chains[5].keys[0]  # temperature and teacher are the students' affair
+
+
+def test_k_by_mass_is_part_of_the_patriarch_and_cut_to_the_classes():
+    task = chain("process.k={mass: 0.9, by: class, most: 50}", num_classes=10).specs[0].task
+    assert (task.eta, task.k) == (None, None)
+    assert task.mass.model_dump() == {"f_a1": 0.6, "mass": 0.9, "by": "class", "most": 10}
+    assert keys("process.k={mass: 0.9}") == keys("process.k={mass: 0.9, most: 20}")
+    plain = keys("process.f_a1=1.0", "process.k={mass: 0.9}")
+    assert plain == keys("process.f_a1=1.0")  # cross-entropy has no secondary classes
+
+
+def test_an_ensemble_that_teaches_is_named_by_all_its_members():
+    found, plain = chain("process.teacher=ensemble", "generations=3"), keys("generations=3")
+    assert list(found.keys[:2]) == plain[:2]  # the first student's teacher is the patriarch either way
+    assert not set(found.keys[2:]) & set(plain)
+    for generation, spec in enumerate(found.specs[2:], start=2):
+        assert spec.task.teachers == found.keys[:generation]
+        assert spec.teacher == found.keys[generation - 1]
+    e = [0.4, 0.24]
+    e.append(0.6 * (e[0] + e[1]) / 2)
+    e.append(0.6 * sum(e) / 3)
+    assert found.targets == pytest.approx([1 - energy for energy in e])

@@ -1,0 +1,58 @@
+"""Our SGD is torch's, without torch.compile's modules."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from gentrain.train.optimizer import SGD
+
+SETTINGS = {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-2}
+
+
+def trained(kind, *, fused):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 3))
+    optimizer = kind(model.parameters(), fused=fused, **SETTINGS)
+    for step in range(6):
+        if step == 3:
+            saved = optimizer.state_dict()
+            optimizer = kind(model.parameters(), fused=fused, **SETTINGS)
+            optimizer.load_state_dict(saved)
+        optimizer.param_groups[0]["lr"] = 0.1 / (step + 1)
+        optimizer.zero_grad(set_to_none=step % 2 == 0)
+        model(torch.randn(4, 5)).square().mean().backward()
+        optimizer.step()
+    return model, optimizer
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_it_takes_torch_s_steps(fused):
+    (ours, own), (theirs, torch_s) = (trained(kind, fused=fused) for kind in (SGD, torch.optim.SGD))
+    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
+    found, wanted = own.state_dict(), torch_s.state_dict()
+    assert found["param_groups"] == wanted["param_groups"]
+    assert all(
+        torch.equal(found["state"][i]["momentum_buffer"], wanted["state"][i]["momentum_buffer"]) for i in range(4)
+    )
+    assert not any(p.grad_fn for p in ours.parameters())
+
+
+TRAIN = """
+import sys
+from gentrain import api as launch
+from gentrain.study.schema import parse_study
+
+settings = {"name": "lean", "dataset": {"source": "digits", "limit": 10}, "network": {"name": "resnet8"},
+            "recipe": {"epochs": 2, "batch_size": 50, "milestones": []}, "generations": 1, "device": "cpu"}
+launch.tell_slow_precision = lambda *_: None  # not a worker's affair, and counts multiply-adds with these modules
+launch.launch_chain(parse_study(settings, where="test"), runs=sys.argv[1], observe=lambda _: None, local=True)
+print(sorted(name for name in ("torch._dynamo", "torch._inductor", "sympy") if name in sys.modules))
+"""
+
+
+def test_training_loads_nothing_of_torch_compile(tmp_path):
+    told = subprocess.run([sys.executable, "-c", TRAIN, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert told.stdout == "[]\n", told.stderr
