@@ -20,7 +20,8 @@ from gentrain.events import Event, GenerationDone, InChain, Note, Observer, Swee
 from gentrain.run.chain import missing_keys, run_chain, turn_by_lock
 from gentrain.run.plan import Measured, Plan, make_plan, starting_order, urgencies
 from gentrain.run.pretrained import GivenNetworks
-from gentrain.store.run import DONE, EPOCHS, RunStore
+from gentrain.store.generation import DONE, EPOCHS
+from gentrain.store.run import RunStore
 from gentrain.store.study_record import StudyRecord
 from gentrain.study.lineage import Chain, GenerationSpec, build_chain, build_forest
 from gentrain.study.schema import Study, parse_study
@@ -133,7 +134,7 @@ def launch_chain(
     record = StudyRecord(study, store=store)
     record.begin([chain])
     observe = recording(record, observe)
-    if address is None and any(store.generation(key).folder.read(DONE) is None for key in chain.keys[chain.given :]):
+    if address is None and any(store.generation(key).read(DONE) is None for key in chain.keys[chain.given :]):
         tell_slow_precision(study, data.manifest, observe)
     if local:
         from gentrain.run.local import LocalRunner

@@ -15,7 +15,7 @@ from gentrain import cli
 from gentrain.cli import app, run
 from gentrain.errors import StoreError
 from gentrain.events import ChainStarted, EpochDone, GenerationDone, GenerationStarted, Note, Progress, TargetsKnown
-from gentrain.store.run import MODEL
+from gentrain.store.generation import MODEL
 from gentrain.view import ChainLines, ChainTable, results_table
 from tests.conftest import SMALL
 
@@ -306,9 +306,9 @@ def test_quickstart_is_the_default_study():
 
 def test_os_errors_name_the_remedy():
     from gentrain.errors import ResourceError
-    from gentrain.store.run import _told
+    from gentrain.store.folder import _errors_with_remedy
 
-    with pytest.raises(ResourceError, match="disk is full"), _told("x"):
+    with pytest.raises(ResourceError, match="disk is full"), _errors_with_remedy("x"):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    with pytest.raises(ResourceError, match="choose another folder with --runs"), _told("x"):
+    with pytest.raises(ResourceError, match="choose another folder with --runs"), _errors_with_remedy("x"):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))

@@ -104,11 +104,11 @@ def _ideal(entry: Entry) -> Callable[[], None]:
         keep_freed_memory()
     import torch
 
+    from gentrain.models.registry import build_model
+    from gentrain.store.run import RunStore
     from gentrain.train.device import autocast, configure, to_device
     from gentrain.train.inference import load_network
     from gentrain.train.losses import patriarch_loss, student_loss
-    from gentrain.models.registry import build_model
-    from gentrain.store.run import RunStore
 
     device = torch.device(entry.device)
     configure(device, threads=entry.threads, precision=entry.precision)
@@ -149,10 +149,10 @@ def _plain(entry: Entry) -> Callable[[], None]:
     import torch
     import torch.nn.functional as F
 
-    from gentrain.train.inference import load_network
-    from gentrain.train.losses import patriarch_loss
     from gentrain.models.registry import build_model
     from gentrain.store.run import RunStore
+    from gentrain.train.inference import load_network
+    from gentrain.train.losses import patriarch_loss
 
     torch.set_num_threads(entry.threads)
     torch.manual_seed(0)
@@ -190,9 +190,9 @@ def _torchdistill(entry: Entry) -> Callable[[], None]:
     import torch
     from torchdistill.core.distillation import DistillationBox
 
-    from gentrain.train.inference import load_network
     from gentrain.models.registry import build_model
     from gentrain.store.run import RunStore
+    from gentrain.train.inference import load_network
 
     logging.disable(logging.INFO)
     torch.set_num_threads(entry.threads)

@@ -60,9 +60,9 @@ def train(point: Point, *, data: str) -> dict[str, float]:
     import pyarrow.parquet as pq
     from gate import peak_bytes
 
-    from gentrain.study.schema import parse_study
     from gentrain.api import launch_chain, prepare_data
     from gentrain.store.run import RunStore
+    from gentrain.study.schema import parse_study
 
     settings = {
         "name": "growth",
@@ -89,9 +89,9 @@ def generations(count: int) -> list[dict[str, float]]:
     """Run a chain of so many tiny generations without Ray; return each one's seconds and the process's memory."""
     import psutil
 
-    from gentrain.study.schema import parse_study
-    from gentrain.events import GenerationDone
     from gentrain.api import launch_chain
+    from gentrain.events import GenerationDone
+    from gentrain.study.schema import parse_study
 
     settings = {
         "name": "growth",

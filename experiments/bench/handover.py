@@ -44,8 +44,8 @@ def measure_handover(entry: Entry) -> dict[str, float]:
     """Train a patriarch and a student of one epoch each on Ray; return the seconds between them by what they're for."""
     from gentrain.cluster.session import ray_session
     from gentrain.data.prepare.dataset import prepare
-    from gentrain.study.lineage import build_chain
     from gentrain.store.run import RunStore
+    from gentrain.study.lineage import build_chain
 
     wanted = study(entry, epochs=1)
     with tempfile.TemporaryDirectory(prefix="gentrain-handover-") as folder:
@@ -55,8 +55,8 @@ def measure_handover(entry: Entry) -> dict[str, float]:
         chain = build_chain(wanted, data=data.manifest.fingerprint, num_classes=100)
         cpus = entry.workers * entry.threads
         with ray_session(address=None, log=Path(folder) / "ray.log", cpus=cpus):
-            from gentrain.run.chain import run_chain
             from gentrain.cluster import trainer
+            from gentrain.run.chain import run_chain
 
             class Runner(trainer.RayRunner):
                 def run_generation(self, spec: Any, *, weights_done: bool = False) -> None:
@@ -83,8 +83,8 @@ def marked_worker(config: dict[str, Any], path: str) -> None:
     """Do what gentrain's worker does, and mark its steps."""
     mark, generation = Marks(Path(path)), config["job"].spec.generation
     mark("entered", generation)
-    from gentrain.train import generation as engine
     from gentrain.cluster.worker import train_worker
+    from gentrain.train import generation as engine
 
     mark("imported", generation)
 

@@ -41,8 +41,8 @@ def _step(network: str, precision: str) -> Callable[[], None]:
     import torch.nn.functional as F
     from contenders import sgd
 
-    from gentrain.train.device import autocast, to_device
     from gentrain.models.registry import build_model
+    from gentrain.train.device import autocast, to_device
 
     batch, cpu = SHAPES[network][0], torch.device("cpu")
     torch.manual_seed(0)

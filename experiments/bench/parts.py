@@ -116,9 +116,9 @@ def teacher(*, data: str, runs: str, rounds: int) -> list[dict[str, Any]]:
     """The teacher's pass alone: exact, and folded as the engine does it; what that does to its logits."""
     import torch
 
+    from gentrain.store.run import RunStore
     from gentrain.train.allocator import keep_freed_memory
     from gentrain.train.inference import autocast, load_teacher, to_device
-    from gentrain.store.run import RunStore
 
     keep_freed_memory()
     torch.set_num_threads(2)
@@ -159,11 +159,11 @@ def siblings(*, data: str, runs: str, rounds: int) -> list[dict[str, Any]]:
     import torch
     import torch.nn.functional as F
 
-    from gentrain.train.allocator import keep_freed_memory
-    from gentrain.study.schema import load_study
-    from gentrain.train.inference import autocast, to_device
-    from gentrain.study.lineage import StudentSpec, build_forest
     from gentrain.models.registry import build_model
+    from gentrain.study.lineage import StudentSpec, build_forest
+    from gentrain.study.schema import load_study
+    from gentrain.train.allocator import keep_freed_memory
+    from gentrain.train.inference import autocast, to_device
 
     del data, runs
     keep_freed_memory()

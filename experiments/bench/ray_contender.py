@@ -93,8 +93,8 @@ def gated_worker(config: dict[str, Any], folder: str) -> None:
 
 def patch_engine(gate: Gate, *, by_part: bool = False) -> None:
     """Let the engine's generation pass the gate before every epoch, on every rank, and time what it does."""
-    from gentrain.train import generation as engine
     from gentrain.errors import TrainingError
+    from gentrain.train import generation as engine
 
     base, clock = engine._Generation, Clock()  # noqa: SLF001  (what is measured is the engine itself)
 

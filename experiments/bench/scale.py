@@ -41,9 +41,9 @@ def sweep(chains: int) -> dict[str, Any]:
     """Run a sweep whose generations train for no time; return what it cost."""
     from gentrain.cluster.session import ray_session
     from gentrain.events import GenerationDone, InChain
-    from gentrain.study.lineage import build_forest
     from gentrain.run.plan import make_plan, starting_order, urgencies
     from gentrain.store.run import RunStore
+    from gentrain.study.lineage import build_forest
 
     wanted = study(chains)
     forest = build_forest(wanted, data="none", num_classes=CLASSES)
@@ -66,14 +66,14 @@ def sweep(chains: int) -> dict[str, Any]:
 
             class Instant(RayRunner):
                 def run_generation(self, spec: Any, *, weights_done: bool = False) -> None:
+                    from gentrain.store.generation import EPOCHS, MODEL, PREDICTIONS, SPEC
                     from gentrain.store.predictions import encode_predictions
-                    from gentrain.store.run import EPOCHS, MODEL, PREDICTIONS, SPEC
 
                     target = self.store.generation(spec.key)
                     target.claim()
                     labels = np.arange(CLASSES)
                     content = encode_predictions(np.full((CLASSES, CLASSES), 0.1, np.float32), labels)
-                    target.folder.write(SPEC, json.dumps(spec.model_dump(mode="json")).encode())
+                    target.write(SPEC, json.dumps(spec.model_dump(mode="json")).encode())
                     scores = {"top1_error": 0.9, "top5_error": 0.5, "nll": 2.3, "ece": 0.0, "primary": 0.1}
                     target.finish(
                         {MODEL: b"", PREDICTIONS: content, EPOCHS: b""},
@@ -108,8 +108,8 @@ def _selector(store: Any) -> Any:
 
 def schedule(chains: int, devices: int) -> dict[str, Any]:
     """Simulate the schedule of a large grid with lengths that vary tenfold; hold it against the lower bound."""
-    from gentrain.study.lineage import build_forest
     from gentrain.run.plan import Plan
+    from gentrain.study.lineage import build_forest
 
     forest = build_forest(study(chains), data="none", num_classes=CLASSES)
     draw = random.Random(0)

@@ -72,7 +72,7 @@ class Turns:
     def __call__(self, spec: GenerationSpec, *, waiting: Callable[[], None]) -> Iterator[None]:
         """Wait until `spec` is this chain's to train, or finished by another, and hold it for the block."""
         folder = self._store.generation(spec.key)
-        if not take_turn(self._ask, spec.key, sound=lambda: folder.inspect().sound, waiting=waiting):
+        if not take_turn(self._ask, spec.key, sound=lambda: folder.inspect().valid, waiting=waiting):
             yield
             return
         reason = ""
@@ -85,7 +85,7 @@ class Turns:
             reason = str(error)
             raise
         finally:
-            self._ask("release", spec.key, folder.inspect().sound, reason)
+            self._ask("release", spec.key, folder.inspect().valid, reason)
 
     def _ask(self, question: str, key: str, *arguments: Any) -> Any:
         holder = () if question in ("reopen", "reason") else (self._holder,)

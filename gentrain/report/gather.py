@@ -22,8 +22,9 @@ from gentrain.results.status import GenerationStatus, recorded_study, study_stat
 from gentrain.run.chain import ensemble_columns
 from gentrain.scores.ensembles import label_scores, running_ensemble
 from gentrain.scores.metrics import reliability, score
+from gentrain.store.generation import PREDICTIONS, SPEC, VALIDATION_PREDICTIONS, Done
 from gentrain.store.predictions import decode_predictions
-from gentrain.store.run import PREDICTIONS, SPEC, VALIDATION_PREDICTIONS, Done, RunStore
+from gentrain.store.run import RunStore
 from gentrain.study.lineage import GenerationSpec, GivenSpec, PatriarchSpec, StudentSpec, build_chain
 from gentrain.study.process import DEFAULT_K, predicted_energies, primary_for_eta
 from gentrain.study.schema import Study
@@ -120,18 +121,18 @@ class _Reader:
         folder = self._store.generation(key)
         inspection = folder.inspect()
         for file in inspection.damaged:
-            self.notes[f"{folder.folder}/{file}: damaged or missing; run the study again to restore it"] = None
+            self.notes[f"{folder}/{file}: damaged or missing; run the study again to restore it"] = None
         try:
             content = folder.read_verified(PREDICTIONS)
             done = inspection.done
             by = folder.read_verified(VALIDATION_PREDICTIONS) if done is not None and done.validation_scores else None
-            spec = GenerationSpec.model_validate_json(folder.folder.read(SPEC) or b"{}")
+            spec = GenerationSpec.model_validate_json(folder.read(SPEC) or b"{}")
         except StoreError:
             return None
         except ValidationError:
             spec = None
         if done is None or spec is None or spec.key != key:
-            told = f"{folder.folder}/{SPEC}: damaged (it isn't of {key}); run the study again to restore it"
+            told = f"{folder}/{SPEC}: damaged (it isn't of {key}); run the study again to restore it"
             self.notes[told] = None
             return None
         held_out = None if by is None else label_scores(*decode_predictions(by))

@@ -13,7 +13,8 @@ from gentrain.events import Note, Observer
 from gentrain.report.records import ChainRecord, StudyReport
 from gentrain.scores.confusion import score_by_rank, second_class_matrix
 from gentrain.scores.metrics import top_k_error
-from gentrain.store.run import Folder, RunStore, digest
+from gentrain.store.folder import Folder, digest
+from gentrain.store.run import RunStore
 from gentrain.study.lineage import GenerationSpec
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from gentrain.data.prepare.dataset import find_prepared
 from gentrain.data.prepare.manifest import Manifest
 from gentrain.data.prepare.share import obtain
-from gentrain.errors import ConfigError
+from gentrain.errors import ConfigError, StoreError
 from gentrain.results.status import study_status
 from gentrain.scores.confusion import (
     GroupErrors,
@@ -24,8 +24,9 @@ from gentrain.scores.confusion import (
 )
 from gentrain.scores.ensembles import Kind, label_scores, member_weights, weighted_ensemble
 from gentrain.scores.metrics import Scores, score
+from gentrain.store.generation import PREDICTIONS, SPEC, VALIDATION_PREDICTIONS
 from gentrain.store.predictions import decode_predictions
-from gentrain.store.run import PREDICTIONS, SPEC, VALIDATION_PREDICTIONS, RunStore
+from gentrain.store.run import RunStore
 from gentrain.study.lineage import GenerationSpec
 
 STORED = {"test": PREDICTIONS, "validation": VALIDATION_PREDICTIONS}
@@ -148,7 +149,10 @@ def _finished(store: RunStore, study: str, chain: str | None) -> tuple[str, Sequ
 
 
 def _read_spec(store: RunStore, key: str) -> GenerationSpec:
-    return GenerationSpec.model_validate_json(store.generation(key).folder.read(SPEC) or b"")
+    spec = store.generation(key).spec()
+    if spec is None:
+        raise StoreError(f"{store.generation(key)}/{SPEC}: missing or damaged; run the study again to restore it")
+    return spec
 
 
 def _weights(store: RunStore, chain: str, specs: Sequence[GenerationSpec], kind: Kind) -> np.ndarray:

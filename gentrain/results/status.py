@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import yaml
-from pydantic import ValidationError
 
 from gentrain.errors import ConfigError, StoreError
-from gentrain.store.run import DONE, Done, RunStore
+from gentrain.store.generation import DONE, Done
+from gentrain.store.run import RunStore
 from gentrain.study.process import saturated
 from gentrain.study.schema import Study, parse_study
 
@@ -122,13 +122,12 @@ def _generation(store: RunStore, generation: int, key: str) -> GenerationStatus:
     folder = store.generation(key)
     state: State
     epoch, error, validation = folder.newest_epoch(), None, None
-    if (content := folder.folder.read(DONE)) is not None:
-        try:
-            done = Done.model_validate_json(content)
-            error, state = done.scores["top1_error"], "done"
+    if (content := folder.read(DONE)) is not None:
+        done = Done.parse(content, key=key)
+        state = "damaged" if done is None else "done"
+        if done is not None:
+            error = done.scores["top1_error"]
             validation = done.validation_scores["top1_error"] if done.validation_scores else None
-        except (ValidationError, KeyError):
-            state = "damaged"
     elif folder.at_work():
         state = "running"
     else:

@@ -21,8 +21,9 @@ from gentrain.events import (
 )
 from gentrain.scores.ensembles import label_scores, member_weights, running_ensemble, weighted_ensemble
 from gentrain.scores.metrics import score
+from gentrain.store.generation import EPOCHS, MODEL, PREDICTIONS, VALIDATION_PREDICTIONS, Done, Inspection
 from gentrain.store.predictions import decode_predictions
-from gentrain.store.run import EPOCHS, MODEL, PREDICTIONS, VALIDATION_PREDICTIONS, Done, Inspection, RunStore
+from gentrain.store.run import RunStore
 from gentrain.study.lineage import Chain, GenerationSpec, StudentSpec
 from gentrain.study.process import saturated
 from gentrain.study.schema import Study
@@ -101,8 +102,8 @@ def missing_keys(chain: Chain, *, study: Study, inspect: Callable[[str], Inspect
     validation: list[float] = []
     for index, spec in enumerate(chain.specs):
         found = inspect(spec.key)
-        if found.done is None or not found.sound:
-            return tuple(key for key in chain.keys[index:] if key == spec.key or not inspect(key).sound)
+        if found.done is None or not found.valid:
+            return tuple(key for key in chain.keys[index:] if key == spec.key or not inspect(key).valid)
         validation += [found.done.validation_scores["top1_error"]] if found.done.validation_scores else []
         if saturated(validation, patience=study.patience):
             break
@@ -133,26 +134,26 @@ def ensure_generation(
     """
     generation = spec.generation if generation is None else generation
     folder = store.generation(spec.key)
-    if (found := folder.inspect()).done and found.sound and not folder.training:
+    if (found := folder.inspect()).done and found.valid and not folder.training:
         return found.done, True
     with runner.turn(spec, waiting=lambda: observe(GenerationWaiting(generation, spec.key))):
         found = folder.inspect()
-        if found.done and found.sound:
+        if found.done and found.valid:
             folder.clear_training()  # left by a command that was killed at the very end
             return found.done, True
         weights_done = spec.given or (found.done is not None and not {MODEL, EPOCHS} & set(found.damaged))
         if given and not weights_done:
-            raise StoreError(f"{folder.folder}: a given generation is damaged; run the study that trained it again")
+            raise StoreError(f"{folder}: a given generation is damaged; run the study that trained it again")
         if found.damaged:
             remedy = "evaluated again from its weights" if weights_done else "trained again"
             names = ", ".join(found.damaged)
-            text = f"generation {generation} ({folder.folder}): {names} damaged or missing; it is {remedy}"
+            text = f"generation {generation} ({folder}): {names} damaged or missing; it is {remedy}"
             observe(Note(text, "warning"))
         observe(GenerationQueued(generation))
         runner.run_generation(spec, weights_done=weights_done)
         found = folder.inspect()
-        if found.done is None or not found.sound:
-            raise StoreError(f"{folder.folder}: training ended without a sound result; run the same command again")
+        if found.done is None or not found.valid:
+            raise StoreError(f"{folder}: training ended without a sound result; run the same command again")
         folder.clear_training()
         return found.done, False
 

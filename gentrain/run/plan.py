@@ -6,7 +6,6 @@ Seconds are those that finished generations of the store took; what isn't known 
 from __future__ import annotations
 
 import heapq
-import json
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from functools import cached_property
 
 from gentrain.errors import ConfigError
 from gentrain.run.pretrained import GivenNetworks
-from gentrain.store.run import DONE, SPEC, Done, RunStore
+from gentrain.store.run import RunStore
 from gentrain.study.lineage import Chain, Forest, GenerationSpec, build_forest
 from gentrain.study.schema import Study
 
@@ -237,17 +236,12 @@ def _survey(store: RunStore) -> tuple[set[str], dict[Rate, list[float]]]:
     finished: set[str] = set()
     rates: dict[Rate, list[float]] = defaultdict(list)
     for key in (store.root / "generations").names():
-        folder = store.generation(key).folder
-        content, spec = folder.read(DONE), folder.read(SPEC)
-        if content is None or spec is None:
-            continue
-        try:
-            done, known = Done.model_validate_json(content), GenerationSpec.model_validate(json.loads(spec))
-        except ValueError:
-            continue  # damaged, or of another version of the method: it counts neither as finished nor as a measure
-        if done.key == key == known.key:
-            finished.add(key)
-        rates[_rate(known, workers=done.workers)].append(done.seconds / known.recipe.epochs)
+        folder = store.generation(key)
+        done, spec = folder.done(), folder.spec()
+        if done is None or spec is None:
+            continue  # unfinished, damaged, or of another version of the method: neither finished nor a measure
+        finished.add(key)
+        rates[_rate(spec, workers=done.workers)].append(done.seconds / spec.recipe.epochs)
     return finished, rates
 
 

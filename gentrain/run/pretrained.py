@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from pydantic import ValidationError
-
 from gentrain.errors import ConfigError
-from gentrain.store.run import MODEL, SPEC, RunStore, digest
+from gentrain.store.folder import digest
+from gentrain.store.generation import MODEL, SPEC
+from gentrain.store.run import RunStore
 from gentrain.study.lineage import GenerationSpec, GivenSpec, NetworkSpec
 from gentrain.study.schema import Study
 from gentrain.study.sections import GivenConfig, RecipeConfig
@@ -57,7 +57,7 @@ class GivenNetworks:
     def adopt(self) -> None:
         """Write the weights of those that came as files into their generations' folders, for workers to evaluate."""
         for key, content in self._adoptable.items():
-            folder = self._store.generation(key).folder
+            folder = self._store.generation(key)
             if folder.read(MODEL) != content:
                 folder.write(MODEL, content)
 
@@ -102,16 +102,13 @@ class GivenNetworks:
         found = folder.inspect()
         if found.done is None or MODEL in found.damaged:
             raise ConfigError(f"{where}: not a finished generation of {self._store.root}; see gentrain status")
-        try:
-            spec = GenerationSpec.model_validate_json(folder.folder.read(SPEC) or b"{}")
-        except ValidationError:
-            spec = None
-        if spec is None or spec.key != key:
-            raise ConfigError(f"{where}: {folder.folder}/{SPEC} is damaged; give {folder.folder}/{MODEL} instead")
+        spec = folder.spec()
+        if spec is None:
+            raise ConfigError(f"{where}: {folder}/{SPEC} is damaged; give {folder}/{MODEL} instead")
         if self._data is not None and spec.data != self._data:
             raise ConfigError(
                 f"{where}: was trained on other data ({spec.data[:16]}…, not {self._data[:16]}…); give "
-                f"{folder.folder}/{MODEL} instead"
+                f"{folder}/{MODEL} instead"
             )
         if config.network not in (None, spec.network.name):
             raise ConfigError(f"{where}: is a {spec.network.name}, not a {config.network}; leave its network out")

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gentrain.store.run import encode_table
+from gentrain.store.folder import encode_table
 
 
 def encode_predictions(probabilities: np.ndarray, labels: np.ndarray) -> bytes:

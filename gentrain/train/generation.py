@@ -32,16 +32,9 @@ from gentrain.errors import GentrainError, TrainingError
 from gentrain.events import EpochDone, Event, GenerationStarted, Note, Progress
 from gentrain.models.registry import build_model
 from gentrain.scores.metrics import score
+from gentrain.store.folder import digest, encode_table
+from gentrain.store.generation import EPOCHS, MODEL, PREDICTIONS, VALIDATION_PREDICTIONS, GenerationFolder
 from gentrain.store.predictions import encode_predictions
-from gentrain.store.run import (
-    EPOCHS,
-    MODEL,
-    PREDICTIONS,
-    VALIDATION_PREDICTIONS,
-    GenerationFolder,
-    digest,
-    encode_table,
-)
 from gentrain.study.lineage import GivenSpec, PatriarchSpec, StudentSpec
 from gentrain.study.process import Mass
 from gentrain.train.checkpoint import encode_training_state, encode_weights, load_training_state, load_weights
@@ -110,11 +103,11 @@ class _Generation:
 
     def run(self) -> None:
         if self.job.weights_done:
-            content = self.folder.folder.read(MODEL) or b""
+            content = self.folder.read(MODEL) or b""
             if isinstance(self.spec.task, GivenSpec):
                 self._check_given(content, self.spec.task)
             else:
-                self.rows = pq.read_table(io.BytesIO(self.folder.folder.read(EPOCHS) or b"")).to_pylist()
+                self.rows = pq.read_table(io.BytesIO(self.folder.read(EPOCHS) or b"")).to_pylist()
             load_weights(self.model, content)
         else:
             with told_uncompilable(self.spec.network.name) if self.spec.compile else contextlib.nullcontext():
@@ -275,9 +268,7 @@ class _Generation:
     def _check_given(self, content: bytes, task: GivenSpec) -> None:
         """Refuse adopted weights that aren't those that the generation is named by."""
         if digest(content) != task.sha256:
-            raise GentrainError(
-                f"{self.folder.folder}/{MODEL}: missing or damaged; run the study again with its checkpoint"
-            )
+            raise GentrainError(f"{self.folder}/{MODEL}: missing or damaged; run the study again with its checkpoint")
 
     def _train_primary(self) -> float:
         """Return the mean largest score on the training set: of the last epoch, or as it is, without augmentation."""
@@ -363,7 +354,7 @@ class _Generation:
             }
             files |= {splits[split]: encode_predictions(*found) for split, found in predictions.items()}
             self.folder.check_claim(self.job.token)
-            self.folder.folder.write("spec.json", (json.dumps(self.spec.model_dump(mode="json"), indent=2)).encode())
+            self.folder.write("spec.json", (json.dumps(self.spec.model_dump(mode="json"), indent=2)).encode())
             self.folder.finish(
                 files,
                 scores=scores["test"],

@@ -17,7 +17,8 @@ from gentrain.models.fold import fold
 from gentrain.models.fuse import fuse
 from gentrain.models.mean import MeanOfNetworks
 from gentrain.models.registry import build_model
-from gentrain.store.run import MODEL, SPEC, RunStore
+from gentrain.store.generation import MODEL, SPEC
+from gentrain.store.run import RunStore
 from gentrain.study.lineage import GenerationSpec
 from gentrain.train.checkpoint import load_weights
 from gentrain.train.device import autocast, configure, to_device
@@ -43,9 +44,9 @@ def load_network(key: str, store: RunStore) -> nn.Module:
     """
     folder = store.generation(key)
     content = folder.read_verified(MODEL)
-    spec = GenerationSpec.model_validate_json(folder.folder.read(SPEC) or b"{}")
-    if spec.key != key:
-        raise StoreError(f"{folder.folder}/{SPEC}: damaged (it isn't of {key}); run the study again to restore it")
+    spec = folder.spec()
+    if spec is None:
+        raise StoreError(f"{folder}/{SPEC}: damaged (it isn't of {key}); run the study again to restore it")
     model = build_model(spec.network.name, num_classes=spec.num_classes)
     load_weights(model, content)
     return model

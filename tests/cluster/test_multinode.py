@@ -8,7 +8,8 @@ import psutil
 import pytest
 
 from gentrain.api import launch_chain
-from gentrain.store.run import MODEL, PREDICTIONS, RunStore
+from gentrain.store.generation import MODEL, PREDICTIONS
+from gentrain.store.run import RunStore
 from gentrain.study.schema import load_study
 from tests.conftest import SMALL
 from tests.s3 import s3_server

@@ -9,7 +9,7 @@ import pytest
 from gentrain.api import launch_chain, launch_sweep
 from gentrain.errors import ConfigError, TrainingError
 from gentrain.events import GenerationStarted, InChain, Note
-from gentrain.store.run import MODEL
+from gentrain.store.generation import MODEL
 from gentrain.study.schema import load_study
 from tests.conftest import SMALL
 

@@ -25,7 +25,8 @@ from gentrain.report.training import training_scores
 from gentrain.report.write import write_report
 from gentrain.run.chain import run_chain
 from gentrain.run.local import LocalRunner
-from gentrain.store.run import PREDICTIONS, RunStore
+from gentrain.store.generation import PREDICTIONS
+from gentrain.store.run import RunStore
 from gentrain.store.study_record import StudyRecord
 from gentrain.study.lineage import build_chain
 from gentrain.study.schema import load_study
@@ -238,7 +239,7 @@ def test_what_is_damaged_or_not_trained_is_told_and_never_a_number(copy, written
     chain = next(
         c for c in gather_study(copy, STUDY).chains if c.name.startswith("D(0.6,0.6,K3)") and c.study.seed == 1
     )
-    folders = [Path(copy.generation(record.key).folder.path) for record in chain.generations]
+    folders = [Path(copy.generation(record.key).path) for record in chain.generations]
     whole = (folders[0] / PREDICTIONS).read_bytes()
     (folders[0] / PREDICTIONS).write_bytes(whole[:100] + bytes([whole[100] ^ 1]) + whole[101:])
     shutil.rmtree(folders[1])

@@ -74,14 +74,15 @@ def test_stored_and_recomputed_predictions_agree_with_the_table(runs, capsys):
 
 def test_weights_give_the_predictions_that_were_stored(runs):
     from gentrain.results.evaluate import evaluate_chain
+    from gentrain.store.generation import PREDICTIONS, SPEC
     from gentrain.store.predictions import decode_predictions
-    from gentrain.store.run import PREDICTIONS, SPEC, RunStore
+    from gentrain.store.run import RunStore
     from gentrain.study.lineage import GenerationSpec
     from gentrain.train.inference import predict_split
 
     store = RunStore(str(runs[0]))
     folder = store.generation(runs[1][1]["key"])
-    spec = GenerationSpec.model_validate_json(folder.folder.read(SPEC))
+    spec = GenerationSpec.model_validate_json(folder.read(SPEC))
     data = next((runs[0] / "data").glob("digits-*")).name
     found, labels = predict_split(spec, "test", store=store, data=data, threads=1)
     stored, stored_labels = decode_predictions(folder.read_verified(PREDICTIONS))

@@ -223,7 +223,7 @@ class Cluster:
 
     def generation(self, key: str):
         done = key in self.world.done
-        inspection = SimpleNamespace(done=done or None, sound=done, damaged=())
+        inspection = SimpleNamespace(done=done or None, valid=done, damaged=())
         return SimpleNamespace(
             inspect=lambda: self.generation(key).found, found=inspection, training=False, clear_training=lambda: None,
             folder=key,

@@ -12,8 +12,9 @@ from gentrain.api import launch_chain
 from gentrain.events import EpochDone, GenerationDone, GenerationQueued, GenerationStarted
 from gentrain.scores.ensembles import label_scores, mixture_weights, select_members, weighted_ensemble
 from gentrain.scores.metrics import score
+from gentrain.store.generation import MODEL, PREDICTIONS, VALIDATION_PREDICTIONS
 from gentrain.store.predictions import decode_predictions
-from gentrain.store.run import MODEL, PREDICTIONS, VALIDATION_PREDICTIONS, RunStore
+from gentrain.store.run import RunStore
 from gentrain.store.study_record import RESULTS, StudyRecord
 from gentrain.study.schema import load_study
 from tests.conftest import SMALL

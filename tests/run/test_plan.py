@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from gentrain.errors import ConfigError
 from gentrain.results.status import study_names, study_status
 from gentrain.run.plan import make_plan, simulate, starting_order, urgencies
-from gentrain.store.run import EPOCHS, MODEL, SPEC, RunStore
+from gentrain.store.generation import EPOCHS, MODEL, SPEC
+from gentrain.store.run import RunStore
 from gentrain.study.lineage import build_forest
 from gentrain.study.schema import load_study
 
@@ -25,7 +26,7 @@ def plan(store, *overrides, devices=1.0, **settings):
 
 def finish(store, spec, *, seconds, workers=1, **more):
     folder = store.generation(spec.key)
-    folder.folder.write(SPEC, json.dumps(spec.model_dump(mode="json")).encode())
+    folder.write(SPEC, json.dumps(spec.model_dump(mode="json")).encode())
     facts = {"scores": {"top1_error": 0.25}, "train_primary": 0.6, "threads": 1, "device": "cpu", "versions": {}}
     folder.finish({MODEL: b"m", EPOCHS: b"e"}, seconds=seconds, workers=workers, **facts, **more)
 
@@ -122,7 +123,7 @@ def test_measured_seconds_stand_in_where_the_store_knows_nothing(tmp_path, small
     assert found.measured_here
     assert len(set(found.seconds.values())) == 2  # a patriarch, and two students alike
     assert all(seconds > 0 for seconds in found.seconds.values())
-    assert RunStore(str(tmp_path)).generation("x").folder.names() == []
+    assert RunStore(str(tmp_path)).generation("x").names() == []
     assert not (tmp_path / "generations").exists()
 
 

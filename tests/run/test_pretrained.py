@@ -13,7 +13,8 @@ from gentrain.events import EpochDone, GenerationDone, GenerationQueued, Targets
 from gentrain.models.registry import build_model
 from gentrain.results.status import study_status
 from gentrain.run.pretrained import GivenNetworks
-from gentrain.store.run import DONE, EPOCHS, MODEL, PREDICTIONS, RunStore
+from gentrain.store.generation import DONE, EPOCHS, MODEL, PREDICTIONS
+from gentrain.store.run import RunStore
 from gentrain.study.lineage import GenerationSpec, GivenSpec, NetworkSpec, build_chain
 from gentrain.study.schema import load_study
 from gentrain.study.sections import RecipeConfig

@@ -13,8 +13,9 @@ from gentrain.errors import ConfigError, GentrainError, TrainingError
 from gentrain.events import ChainSaturated, EpochDone, GenerationDone, GenerationStarted, Note
 from gentrain.run.chain import ensure_generation
 from gentrain.scores.ensembles import running_ensemble
+from gentrain.store.generation import MODEL, PREDICTIONS
 from gentrain.store.predictions import decode_predictions
-from gentrain.store.run import MODEL, PREDICTIONS, RunStore
+from gentrain.store.run import RunStore
 
 ROW = {
     "chain", "generation", "key", "f_a1", "lambda", "network", "seed", "top1_error", "top5_error", "nll", "ece",
@@ -168,8 +169,8 @@ class TestLocalRunner(RunnerCase):
         study = small()
         rows = self.launch(study, tmp_path, lambda _: None)
         store = RunStore(str(tmp_path))
-        store.generation(rows[0]["key"]).folder.write(MODEL, b"rubbish")
-        store.generation(rows[1]["key"]).folder.delete("DONE.json")
+        store.generation(rows[0]["key"]).write(MODEL, b"rubbish")
+        store.generation(rows[1]["key"]).delete("DONE.json")
         from gentrain.data.prepare.dataset import prepare
         from gentrain.run.local import LocalRunner
         from gentrain.study.lineage import build_chain

@@ -11,7 +11,8 @@ from gentrain.data.prepare.dataset import load_prepared
 from gentrain.data.prepare.share import obtain, published
 from gentrain.errors import DataError
 from gentrain.models.registry import build_model
-from gentrain.store.run import MODEL, PREDICTIONS, RunStore
+from gentrain.store.generation import MODEL, PREDICTIONS
+from gentrain.store.run import RunStore
 from gentrain.study.schema import load_study
 from tests.conftest import SMALL
 from tests.s3 import s3_server
@@ -42,7 +43,7 @@ def test_a_chain_on_s3_ends_in_the_bits_of_one_on_disk(small, bucket, node, tmp_
     store = RunStore(url)
     for row in rows:
         folder = store.generation(row["key"])
-        assert folder.inspect().sound
+        assert folder.inspect().valid
         assert not folder.training
         for name in (MODEL, PREDICTIONS):
             path = tmp_path / "runs" / "generations" / row["key"] / name
@@ -58,7 +59,7 @@ def test_a_given_network_is_adopted_on_s3(small, bucket, node, tmp_path):
     study = load_study(overrides=[*SMALL, "generations=0"], given=[{"checkpoint": str(path)}])
     (row,) = launch_chain(study, runs=url, observe=quiet, local=True)
     folder = RunStore(url).generation(row["key"])
-    assert folder.inspect().sound
+    assert folder.inspect().valid
     path.unlink()
     study = load_study(overrides=[*SMALL, "generations=0"], given=[{"checkpoint": f"{url}/generations/{row['key']}"}])
     assert launch_chain(study, runs=url, observe=quiet, local=True) == [row]

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gentrain.errors import ResourceError, StoreError
-from gentrain.store.run import DONE, MODEL, PREDICTIONS, RunStore
+from gentrain.store.generation import DONE, MODEL, PREDICTIONS
+from gentrain.store.run import RunStore
 
 FACTS = {
     "scores": {"top1_error": 0.5},
@@ -29,20 +30,20 @@ def folder(tmp_path):
 
 def test_done_is_written_last_and_verified(folder, monkeypatch):
     written = []
-    write = type(folder.folder).write
-    monkeypatch.setattr(type(folder.folder), "write", lambda self, n, c: (written.append(n), write(self, n, c))[1])
+    write = type(folder).write
+    monkeypatch.setattr(type(folder), "write", lambda self, n, c: (written.append(n), write(self, n, c))[1])
     folder.finish({MODEL: b"weights", PREDICTIONS: b"p"}, **FACTS)
     assert written[-1] == DONE
-    assert folder.inspect().sound
+    assert folder.inspect().valid
     assert folder.read_verified(MODEL) == b"weights"
 
 
 @pytest.mark.parametrize("damage", [b"weightz", b"", None])
 def test_a_damaged_file_is_found(folder, damage):
     folder.finish({MODEL: b"weights", PREDICTIONS: b"p"}, **FACTS)
-    folder.folder.delete(MODEL) if damage is None else folder.folder.write(MODEL, damage)
+    folder.delete(MODEL) if damage is None else folder.write(MODEL, damage)
     inspection = folder.inspect()
-    assert not inspection.sound
+    assert not inspection.valid
     assert inspection.damaged == (MODEL,)
     with pytest.raises(StoreError, match="missing or damaged"):
         folder.read_verified(MODEL)
@@ -52,7 +53,7 @@ def test_a_damaged_file_is_found(folder, damage):
 @pytest.mark.parametrize("content", [b"{}", b"not json", b""])
 def test_a_damaged_record_counts_as_damage_not_as_done(folder, content):
     folder.finish({MODEL: b"weights"}, **FACTS)
-    folder.folder.write(DONE, content)
+    folder.write(DONE, content)
     assert folder.inspect().done is None
     assert folder.inspect().damaged == (DONE,)
 
@@ -60,12 +61,12 @@ def test_a_damaged_record_counts_as_damage_not_as_done(folder, content):
 def test_a_record_of_another_key_is_no_record(folder, tmp_path):
     other = RunStore(str(tmp_path)).generation("f" * 16)
     other.finish({MODEL: b"weights"}, **FACTS)
-    folder.folder.write(DONE, other.folder.read(DONE))
-    assert not folder.inspect().sound
+    folder.write(DONE, other.read(DONE))
+    assert not folder.inspect().valid
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_litter(folder, monkeypatch):
-    folder.folder.write("a", b"old")
+    folder.write("a", b"old")
 
     def full(_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -73,9 +74,9 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_litter(folder, monkeypatc
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", full)
         with pytest.raises(ResourceError, match="the disk is full; free some space"):
-            folder.folder.write("a", b"new")
-    assert folder.folder.read("a") == b"old"
-    assert os.listdir(folder.folder.path) == ["a"]
+            folder.write("a", b"new")
+    assert folder.read("a") == b"old"
+    assert os.listdir(folder.path) == ["a"]
 
 
 def test_a_place_that_cannot_be_written_is_said_in_one_line():

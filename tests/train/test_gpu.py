@@ -10,7 +10,7 @@ from gentrain.data.loading.beton import write_beton
 from gentrain.data.loading.loader import Batch, Loader
 from gentrain.events import EpochDone
 from gentrain.models.registry import build_model
-from gentrain.store.run import MODEL, PREDICTIONS
+from gentrain.store.generation import MODEL, PREDICTIONS
 from gentrain.train.device import compile_network, configure, prepare_compiler, set_tf32, to_device
 from gentrain.train.losses import patriarch_loss, student_loss
 from gentrain.train.meter import Meter

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from gentrain.data.sources.folders import EncodedPicture, PictureList, encode_picture
 from gentrain.errors import DataError
-from gentrain.store.run import Folder
+from gentrain.store.folder import Folder
 
 SHARD_PICTURES = 512
 

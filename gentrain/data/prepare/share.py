@@ -17,7 +17,8 @@ from pydantic import ValidationError
 from gentrain.data.prepare.dataset import MANIFEST, PreparedData, load_prepared
 from gentrain.data.prepare.manifest import Manifest
 from gentrain.errors import DataError
-from gentrain.store.run import Folder, RunStore
+from gentrain.store.folder import Folder
+from gentrain.store.run import RunStore
 
 CHUNK_BYTES = 16 << 20
 
