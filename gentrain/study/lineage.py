@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from gentrain import METHOD_VERSION
 from gentrain.errors import ConfigError
 from gentrain.models.registry import label
 from gentrain.study.process import Mass, Process, Teacher, predicted_energies
 from gentrain.study.schema import Study
 from gentrain.study.sections import RecipeConfig
+
+METHOD_VERSION = 1
+"""Bumped by hand, with a changelog line, whenever the code changes the numbers that a generation ends in."""
 
 SHORT = 8
 """Hex digits by which a given network is named."""
@@ -93,7 +95,24 @@ class GenerationSpec(_Frozen):
     generation: int
     task: Annotated[PatriarchSpec | StudentSpec | GivenSpec, Field(discriminator="kind")]
 
-    @property
+    @classmethod
+    def parse(cls, content: bytes | None, *, key: str) -> Self | None:
+        """Return the spec that a file `spec.json` holds; None if it is missing, damaged or another generation's."""
+        if content is None:
+            return None
+        try:
+            spec = cls.model_validate_json(content)
+        except ValidationError:
+            return None
+        return spec if spec.key == key else None
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy with some fields replaced; its key is computed from its own fields."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("key", None)  # pydantic copies cached values too
+        return copied
+
+    @cached_property
     def key(self) -> str:
         """16 hex digits of the sha256 of the canonical JSON, without settings that were added later and aren't used."""
         identity = self.model_dump(mode="json")
@@ -130,6 +149,8 @@ class Chain(_Frozen):
     """One chain D(f_a1, λ): its generations in order, each the next one's teacher."""
 
     name: str
+    settings: Study
+    """The study of this chain alone: the grid's point, without a grid."""
     f_a1: float | None
     """None where the first generations are given."""
     given: int
@@ -170,10 +191,11 @@ def build_chain(study: Study, *, data: str, num_classes: int, resolve: Resolve =
     Raises:
         ConfigError: when K exceeds the number of classes.
     """
-    settings = study.process
-    if settings.most_classes > num_classes:
-        raise ConfigError(f"process.k: {settings.k} is more than the dataset's {num_classes} classes; lower process.k")
-    process = settings.process
+    if study.process.most_classes > num_classes:
+        raise ConfigError(
+            f"process.k: {study.process.k} is more than the dataset's {num_classes} classes; lower process.k"
+        )
+    process = study.process.process
     specs = list(resolve(study))
     given = len(specs)
     weights = process.weights(study.students)[max(0, given - 1) :]
@@ -207,10 +229,11 @@ def build_chain(study: Study, *, data: str, num_classes: int, resolve: Resolve =
     labels = "-".join(label(name) for name in networks if name)
     return Chain(
         name=f"{start}-{labels}-s{study.seed}",
-        f_a1=None if given else settings.f_a1,
+        settings=study,
+        f_a1=None if given else process.f_a1,
         given=given,
         weights=weights,
-        teacher=settings.teacher,
+        teacher=process.teacher,
         specs=tuple(specs),
     )
 

@@ -1,9 +1,11 @@
+import pickle
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gentrain.errors import ConfigError
-from gentrain.study.lineage import build_chain, build_forest
+from gentrain.study.lineage import GenerationSpec, build_chain, build_forest
 from gentrain.study.schema import load_study
 
 
@@ -219,3 +221,35 @@ def test_an_ensemble_that_teaches_is_named_by_all_its_members():
     e.append(0.6 * (e[0] + e[1]) / 2)
     e.append(0.6 * sum(e) / 3)
     assert found.targets == pytest.approx([1 - energy for energy in e])
+
+
+# Specs and their keys
+
+
+def test_a_key_is_cached_and_never_another_specs():
+    spec = chain().specs[1]
+    key = spec.key
+    assert spec.__dict__["key"] is spec.key
+    assert spec == chain().specs[1]  # whose key has not been asked for
+    assert "key" not in spec.model_dump()
+    assert pickle.loads(pickle.dumps(spec)).key == key
+    assert spec.model_copy().key == key
+    other = spec.model_copy(update={"seed": 7})
+    assert other.key == GenerationSpec.model_validate(other.model_dump()).key != key
+
+
+def test_a_spec_is_parsed_only_where_it_is_whole_and_the_keys_own():
+    spec, other = chain().specs[:2]
+    content = spec.model_dump_json().encode()
+    assert GenerationSpec.parse(content, key=spec.key) == spec
+    assert GenerationSpec.parse(content, key=other.key) is None
+    assert GenerationSpec.parse(None, key=spec.key) is None
+    for damaged in (b"", content[:-1], b"{}", b"\xff", content.replace(b'"seed":0', b'"seed":1')):
+        assert GenerationSpec.parse(damaged, key=spec.key) is None
+
+
+def test_a_chain_carries_the_study_of_its_own_point():
+    for point, found in zip(load_study(overrides=[PAPER]).points(), forest(PAPER).chains, strict=True):
+        assert found.settings == point
+        assert found.settings.grid.empty
+        assert build_chain(found.settings, data="d" * 64, num_classes=100) == found
