@@ -41,7 +41,7 @@ def prepare_data(study: Study, *, store: RunStore, observe: Observer) -> Prepare
 
 def check_networks(study: Study, manifest: Manifest) -> None:
     """Refuse networks that can't take the dataset's images, before anything is started."""
-    from gentrain.models.registry import check_fits
+    from gentrain.models.cost import check_fits
 
     given = [entry.network or study.network.name for entry in study.given]
     trained = [network for point in study.points() for network in point.trained_networks]

@@ -253,7 +253,7 @@ def networks(
     as_json: JsonOption = False,
 ) -> None:
     """List networks with their parameters and multiply-adds."""
-    from gentrain.models.registry import describe
+    from gentrain.models.cost import describe
     from gentrain.view import networks_table, print_json, show
 
     rows = describe(names or (), num_classes=classes, size=size)

@@ -27,6 +27,12 @@ class ResourceError(GentrainError):
     exit_status = 2
 
 
+class DependencyError(GentrainError):
+    """A library that is missing, or a version of it that gentrain can't use; names the remedy."""
+
+    exit_status = 2
+
+
 class StoreError(GentrainError):
     """The run folder can't be written, or a file in it is damaged beyond repair."""
 

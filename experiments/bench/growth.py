@@ -119,7 +119,7 @@ def generations(count: int) -> list[dict[str, float]]:
 
 def series(data: str, say: Callable[[str], None]) -> dict[str, list[dict[str, float]]]:
     """Return, by what grows, rows of x, seconds for what should cost the same, and bytes."""
-    from gentrain.models.registry import multiply_adds
+    from gentrain.models.cost import multiply_adds
 
     def points(name: str, of: Mapping[int, Point], unit: Callable[[int], float]) -> list[dict[str, float]]:
         rows = []

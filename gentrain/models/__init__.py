@@ -1,4 +1,9 @@
-"""The networks, by name: built, counted, folded and fused.
+"""Build networks by name; count, fold, fuse and average them.
 
-It may touch torch and torchvision; it knows nothing of studies, data or training.
+May touch: torch, torchvision, `errors`.
+May not touch: studies, stores, data or training.
 """
+
+from gentrain.models.registry import build_model
+
+__all__ = ["build_model"]

@@ -1,14 +1,12 @@
-"""The networks, by name: (N, 3, H, W) -> logits (N, num_classes)."""
+"""Names of networks, and the networks that they build: (N, 3, H, W) -> logits (N, num_classes)."""
 
 from __future__ import annotations
 
 import difflib
 import importlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
-
-from gentrain.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,12 +16,10 @@ SMALL_DEPTHS = (8, 14)
 DENSE_GROWTH = {100: 12, 190: 40}
 """Growth rate k of the paper's DenseNet-BC by depth; densenetL-kK names any other."""
 TORCHVISION = "torchvision/"
-CIFAR_SIZE, IMAGENET_SIZE = 32, 224
-"""Sides of the images in pixels."""
 
 
 def model_names() -> tuple[str, ...]:
-    """Return the names of the registered networks; resnetL is there for every other L = 6n + 2 as well."""
+    """Return the names of the registered networks; resnetL can be built for every other L = 6n + 2 as well."""
     return (
         *(f"resnet{depth}" for depth in (*SMALL_DEPTHS, *PAPER_DEPTHS)),
         *(f"resnet{depth}-strided" for depth in (*SMALL_DEPTHS, *PAPER_DEPTHS)),
@@ -34,9 +30,10 @@ def model_names() -> tuple[str, ...]:
 
 
 def check_model_name(name: str) -> None:
-    """Raise ValueError, with the nearest names or the remedy, where `name` is no network that can be built.
+    """Check that a network of this name can be built; a registered name is checked without importing torch.
 
-    Registered names are checked without importing torch.
+    Raises:
+        ValueError: when it can't, with the nearest names or the remedy.
     """
     if _registered(name) is not None:
         return
@@ -62,17 +59,17 @@ def build_model(name: str, *, num_classes: int, memory_efficient: bool = False) 
     Args:
         name: a registered name, torchvision/NAME, or package.module:function, called as function(num_classes=…).
         num_classes: C.
-        memory_efficient: DenseNets only: compute bottlenecks again in the backward pass; the same bits, less memory.
+        memory_efficient: DenseNets only: compute bottlenecks again in the backward pass: less memory, the same bits.
 
     Raises:
         ValueError: when the name is unknown.
     """
     check_model_name(name)
-    found = _registered(name)
-    if found is None:
+    registered = _registered(name)
+    if registered is None:
         made: Any = (_torchvision if name.startswith(TORCHVISION) else _factory)(name)(num_classes=num_classes)
         return made  # type: ignore[no-any-return]
-    kind, depth, growth = found
+    kind, depth, growth = registered
     if kind == "dense":
         from gentrain.models.densenet import DenseNet
 
@@ -91,89 +88,8 @@ def build_model(name: str, *, num_classes: int, memory_efficient: bool = False) 
     return CifarResNet(depth, num_classes=num_classes, strided=kind == "cifar-strided")
 
 
-def check_fits(name: str, *, num_classes: int, height: int, width: int, folded: bool = False) -> None:
-    """Raise ValueError where the network can't take images of this size, or doesn't give logits (N, num_classes).
-
-    With `folded`, also where it can't teach with `teacher_pass: folded`.
-    """
-    import torch
-
-    from gentrain.models.fold import fold
-
-    model = build_model(name, num_classes=num_classes).eval()
-    try:
-        with torch.no_grad():
-            out = model(torch.zeros(1, 3, height, width))
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"network {name!r} can't take images of {height} × {width} pixels: {reason}") from None
-    if not isinstance(out, torch.Tensor) or out.shape != (1, num_classes):
-        shape = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
-        raise ValueError(f"network {name!r} gives {shape} for one image, not logits (1, {num_classes})")
-    if folded:
-        try:
-            fold(model)
-        except ValueError as error:
-            raise ValueError(f"teacher_pass: folded: network {name!r}: {error}; set teacher_pass: exact") from None
-
-
-def parameter_count(name: str, *, num_classes: int) -> int:
-    """Return the number of trained parameters, without allocating them."""
-    import torch
-
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in build_model(name, num_classes=num_classes).parameters())
-
-
-def multiply_adds(name: str, *, num_classes: int, height: int, width: int) -> int:
-    """Return the multiply-adds of one image's forward pass in convolutions and linear layers, without computing it."""
-    import torch
-    from torch import nn
-
-    total = 0
-
-    def count(layer: nn.Module, _inputs: Any, out: torch.Tensor) -> None:
-        nonlocal total
-        weight = layer.weight
-        assert isinstance(weight, torch.Tensor)
-        positions = out.numel() // out.shape[1] if out.dim() > 2 else 1
-        total += weight.numel() * positions
-
-    with torch.device("meta"):
-        model = build_model(name, num_classes=num_classes).eval()
-        for layer in model.modules():
-            if isinstance(layer, nn.Conv2d | nn.Linear):
-                layer.register_forward_hook(count)
-        model(torch.zeros(1, 3, height, width))
-    return total
-
-
-def describe(names: Sequence[str], *, num_classes: int, size: int | None = None) -> list[dict[str, Any]]:
-    """Return name, parameters, multiply-adds of a forward pass and the images' side of networks; default: all.
-
-    Args:
-        names: of the networks; without any, the registered ones.
-        num_classes: C.
-        size: side of the images in pixels; by default 32, for networks made for ILSVRC2012 224.
-
-    Raises:
-        ConfigError: for a name that is unknown, or a network that can't take the images.
-    """
-    rows = []
-    for name in names or model_names():
-        side = size or (IMAGENET_SIZE if name.startswith(("resnet18", TORCHVISION)) else CIFAR_SIZE)
-        try:
-            check_fits(name, num_classes=num_classes, height=side, width=side)
-        except ValueError as error:
-            raise ConfigError(str(error)) from None
-        count = multiply_adds(name, num_classes=num_classes, height=side, width=side)
-        parameters = parameter_count(name, num_classes=num_classes)
-        rows.append({"network": name, "parameters": parameters, "multiply_adds": count, "size": side})
-    return rows
-
-
 def label(name: str) -> str:
-    """Return the name as it stands in a chain's, which names files."""
+    """Return the network's name with the characters that a file name allows, for the names of chains."""
     return re.sub(r"[^A-Za-z0-9._-]", "-", name)
 
 
@@ -182,7 +98,7 @@ def _depths() -> tuple[int, ...]:
 
 
 def _registered(name: str) -> tuple[str, int, int] | None:
-    """Return (kind, depth, growth) of a registered name."""
+    """Return (kind, depth, growth) of a registered name, None for any other."""
     if match := re.fullmatch(r"resnet18(-strided)?", name):
         return ("imagenet-strided" if match[1] else "imagenet", 18, 0)
     if match := re.fullmatch(r"resnet([1-9]\d*)(-strided)?", name):

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 import torch
 import torch.nn.functional as F
 
-from gentrain.models.registry import build_model, multiply_adds
+from gentrain.models.cost import multiply_adds
+from gentrain.models.registry import build_model
 from gentrain.study.schema import Study
 from gentrain.train.device import autocast, set_tf32, to_device
 

@@ -178,8 +178,8 @@ def by_value(num_classes):
 def test_a_study_whose_teacher_cannot_be_folded_is_refused_before_it_trains(small, tmp_path):
     study = small("network.name=tests.models.test_fold:by_value", "teacher_pass=folded")
     network = r"network 'tests\.models\.test_fold:by_value'"
-    told = rf"teacher_pass: folded: {network}: .* can't be traced.*; set teacher_pass: exact"
-    with pytest.raises(ConfigError, match=told) as error:
+    message = rf"teacher_pass: folded: {network}: .* can't be traced.*; set teacher_pass: exact"
+    with pytest.raises(ConfigError, match=message) as error:
         launch_chain(study, runs=str(tmp_path), observe=lambda _: None, local=True)
     assert "\n" not in str(error.value)
     assert not list(tmp_path.glob("generations/*"))

@@ -1,16 +1,9 @@
 import pytest
 import torch
+import torchvision
 
-from gentrain.models.registry import (
-    PAPER_DEPTHS,
-    build_model,
-    check_fits,
-    check_model_name,
-    label,
-    model_names,
-    multiply_adds,
-    parameter_count,
-)
+from gentrain.models.cost import check_fits, multiply_adds, parameter_count
+from gentrain.models.registry import PAPER_DEPTHS, build_model, check_model_name, label, model_names
 
 PARAMETERS = {20: 275_572, 32: 470_004, 44: 664_436, 56: 858_868, 74: 1_150_516, 92: 1_442_164, 110: 1_733_812}
 
@@ -77,6 +70,14 @@ def test_multiply_adds():
     assert 28 < millions("densenet190") / millions("densenet100") < 34
     assert millions("resnet18-strided", 224, 1000) == pytest.approx(1814, rel=0.001)
     assert not [p for p in build_model("resnet8", num_classes=4).parameters() if p.is_meta]
+
+
+@pytest.mark.parametrize("name", ["vit_b_16", "swin_t", "mobilenet_v3_small", "resnext50_32x4d"])
+def test_multiply_adds_are_the_published_ones_with_attention_too(name):
+    """Torchvision publishes the billions of multiply-adds at 224² with the weights, rounded to thousandths."""
+    published = torchvision.models.get_model_weights(name).DEFAULT.meta["_ops"]
+    count = multiply_adds(f"torchvision/{name}", num_classes=1000, height=224, width=224)
+    assert count / 1e9 == pytest.approx(published, abs=0.0006)
 
 
 @pytest.mark.parametrize("name", ["resnet8-strided", "densenet10-k4", "resnet18", "resnet18-strided"])

@@ -1,0 +1,87 @@
+"""What a network takes: images of which size, how many parameters, how many multiply-adds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from gentrain.errors import ConfigError
+from gentrain.models.registry import TORCHVISION, build_model, model_names
+
+CIFAR_SIZE, IMAGENET_SIZE = 32, 224
+"""Sides of the images in pixels."""
+
+
+def check_fits(name: str, *, num_classes: int, height: int, width: int, folded: bool = False) -> None:
+    """Check that a network takes images of this size and gives logits (N, num_classes); with `folded`, that it folds.
+
+    Raises:
+        ValueError: when it doesn't.
+    """
+    import torch
+
+    from gentrain.models.fold import fold
+
+    model = build_model(name, num_classes=num_classes).eval()
+    try:
+        with torch.no_grad():
+            out = model(torch.zeros(1, 3, height, width))
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"network {name!r} can't take images of {height} × {width} pixels: {reason}") from None
+    if not isinstance(out, torch.Tensor) or out.shape != (1, num_classes):
+        shape = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
+        raise ValueError(f"network {name!r} gives {shape} for one image, not logits (1, {num_classes})")
+    if folded:
+        try:
+            fold(model)
+        except ValueError as error:
+            raise ValueError(f"teacher_pass: folded: network {name!r}: {error}; set teacher_pass: exact") from None
+
+
+def parameter_count(name: str, *, num_classes: int) -> int:
+    """Return the number of trained parameters, without allocating them."""
+    import torch
+
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in build_model(name, num_classes=num_classes).parameters())
+
+
+def multiply_adds(name: str, *, num_classes: int, height: int, width: int) -> int:
+    """Return the multiply-adds of one image's forward pass, without computing it.
+
+    They are those of matrix products and convolutions (attention's too), as torch's FlopCounterMode counts them: two
+    operations each. Biases, normalisations and activations aren't counted.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"):
+        model = build_model(name, num_classes=num_classes).eval()
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            model(torch.zeros(1, 3, height, width))
+    return int(counter.get_total_flops()) // 2
+
+
+def describe(names: Sequence[str], *, num_classes: int, size: int | None = None) -> list[dict[str, Any]]:
+    """Return each network's name, parameters, multiply-adds of a forward pass, and side of the images.
+
+    Args:
+        names: of the networks; all registered ones where it is empty.
+        num_classes: C.
+        size: side of the images in pixels; by default 32, for networks made for ILSVRC2012 224.
+
+    Raises:
+        ConfigError: for a name that is unknown, or a network that can't take the images.
+    """
+    rows = []
+    for name in names or model_names():
+        side = size or (IMAGENET_SIZE if name.startswith(("resnet18", TORCHVISION)) else CIFAR_SIZE)
+        try:
+            check_fits(name, num_classes=num_classes, height=side, width=side)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        count = multiply_adds(name, num_classes=num_classes, height=side, width=side)
+        parameters = parameter_count(name, num_classes=num_classes)
+        rows.append({"network": name, "parameters": parameters, "multiply_adds": count, "size": side})
+    return rows
