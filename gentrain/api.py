@@ -17,7 +17,7 @@ from gentrain.data.prepare.manifest import Manifest
 from gentrain.data.prepare.share import obtain, publish, published
 from gentrain.errors import ConfigError, StoreError, TrainingError
 from gentrain.events import Event, GenerationDone, InChain, Note, Observer, SweepStarted
-from gentrain.run.chain import missing_keys, run_chain, turn_by_lock
+from gentrain.run.chain import lease_by_lock, missing_keys, run_chain
 from gentrain.run.plan import Measured, Plan, make_plan, starting_order, urgencies
 from gentrain.run.pretrained import GivenNetworks
 from gentrain.store.generation import DONE, EPOCHS
@@ -206,6 +206,7 @@ def launch_sweep(
     finished = _Finished(points, store=store, observe=observe)
     missing = finished.read(forest.chains, skip=stopped)
     failed: Mapping[str, str] = {}
+    interrupted = False
     if left := {key for keys in missing.values() for key in keys}:
         plan = make_plan(
             study, store=store, data=data.manifest.fingerprint, num_classes=data.num_classes, devices=math.inf
@@ -229,12 +230,13 @@ def launch_sweep(
                 from gentrain.cluster.sweep import run_trials
 
                 outcome = run_trials(chains, points, urgencies(plan), store=store, data=data.folder.name, observe=tell)
-            failed, stopped = outcome.failed, stopped | outcome.stopped
+            failed = {name: str(error) for name, error in outcome.failed.items()}
+            stopped, interrupted = stopped | outcome.stopped, outcome.interrupted
         missing = finished.read(chains)
         record.begin(forest.chains, stopped=stopped & missing.keys(), failed=failed)
     record.add(finished.rows)
-    if missing.keys() - failed.keys() - stopped:
-        raise KeyboardInterrupt  # Tune answers Ctrl-C by returning as if all were well
+    if interrupted and missing:
+        raise KeyboardInterrupt
     if failed:
         told = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
         raise TrainingError(f"{len(failed)} of {len(forest.chains)} chains are not finished: {told}")
@@ -286,7 +288,7 @@ class _NoRunner:
     """For chains that are finished: nothing is left to train."""
 
     def __init__(self, store: RunStore) -> None:
-        self.turn = turn_by_lock(store)
+        self.lease = lease_by_lock(store)
 
     def run_generation(self, spec: GenerationSpec, *, weights_done: bool = False) -> None:
         raise StoreError(f"generation {spec.generation} ({spec.key}) vanished meanwhile; run the same command again")

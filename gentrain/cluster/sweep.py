@@ -1,13 +1,13 @@
 """Many chains side by side through Ray Tune: one trial a chain, every shared generation trained once.
 
-A trial holds no device: it waits for its turn at each generation (`gentrain.run.leases`), and Ray Train's worker group
+A trial holds no device: it waits for its lease of each generation (`gentrain.run.leases`), and Ray Train's worker group
 takes the devices only then. A trial that is killed is started again, elsewhere if its node is gone; what it trained
 goes on from the newest checkpoint under whichever chain is next.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,14 +17,15 @@ from ray.tune import schedulers
 from ray.tune.trainable.function_trainable import wrap_function
 
 from gentrain.cluster.capacity import Capacity, capacity, pending, scaled_up
+from gentrain.cluster.leases import ChainLeases, start_lease_actor
 from gentrain.cluster.metrics import Gauges
-from gentrain.cluster.progress import Every, Listener, start_board
-from gentrain.cluster.registry import Turns, start_registry
+from gentrain.cluster.queue import Listener, Periodic, start_event_queue
 from gentrain.cluster.session import Resources
 from gentrain.cluster.trainer import RayRunner
-from gentrain.errors import GentrainError, ResourceError, TakenOverError
+from gentrain.errors import GentrainError, ResourceError, TakenOverError, TrainingError
 from gentrain.events import CapacityChanged, Event, GenerationDone, InChain, Note, Observer, Progress
 from gentrain.run.chain import run_chain
+from gentrain.run.executor import Outcome
 from gentrain.store.run import RunStore
 from gentrain.study.lineage import Chain
 from gentrain.study.schema import Study
@@ -37,15 +38,6 @@ WATCH_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How a sweep's trials ended, by the names of their chains; those in neither are finished or were interrupted."""
-
-    failed: Mapping[str, str]
-    stopped: frozenset[str]
-    """By the scheduler across chains."""
-
-
-@dataclass(frozen=True)
 class _Context:
     """What every trial is told."""
 
@@ -54,8 +46,8 @@ class _Context:
     store: RunStore
     data: str
     resources: Resources
-    board: Any
-    registry: Any
+    queue: Any
+    leases: Any
     runner: type[RayRunner]
 
 
@@ -86,16 +78,16 @@ def run_trials(
     at_once = min(len(chains), 2 * found.slots, found.drivers)
     observe(Note(_told(found, chains=len(chains), at_once=at_once)))
     observe(CapacityChanged(found.slots))
-    board = start_board(f"progress of {study.name}")
-    registry = start_registry(priorities, found.slots, name=f"registry of {study.name}")
+    queue = start_event_queue(f"events of {study.name}")
+    leases = start_lease_actor(priorities, found.slots, name=f"leases of {study.name}")
     context = _Context(
         chains={chain.name: chain for chain in chains},
         points=dict(points),
         store=store,
         data=data,
         resources=found.resources,
-        board=board,
-        registry=registry,
+        queue=queue,
+        leases=leases,
         runner=runner,
     )
     tuner = tune.Tuner(
@@ -111,22 +103,44 @@ def run_trials(
             name=study.name, verbose=0, failure_config=tune.FailureConfig(max_failures=MAX_TRIAL_FAILURES)
         ),
     )
-    watch = _Watch(study, later, registry, found.slots, observe)
+    watch = _Watch(study, later, leases, found.slots, observe)
     try:
-        with Listener(board, observe), Every(WATCH_SECONDS, watch):
+        with Listener(queue, observe), Periodic(WATCH_SECONDS, watch):
             results = tuner.fit()
-        failed = dict(ray.get(board.failures.remote()))
+        ended: Mapping[str, GentrainError | None] = ray.get(queue.ended.remote())
     finally:
-        ray.kill(board)
-        ray.kill(registry)
-    stopped = set()
+        ray.kill(queue)
+        ray.kill(leases)
+    return _outcome(results, ended, scheduled=study.scheduler.name != "fifo")
+
+
+def _outcome(results: Iterable[Any], ended: Mapping[str, GentrainError | None], *, scheduled: bool) -> Outcome:
+    """Return how the sweep ended.
+
+    Tune answers Ctrl-C by returning as if all were well, so an interruption shows only in trials that didn't end.
+
+    Args:
+        results: Tune's, one a trial.
+        ended: what the chains said themselves as they ended, by their names: an error, or None when finished.
+        scheduled: whether a scheduler across chains may have stopped some.
+    """
+    failed = {name: error for name, error in ended.items() if error is not None}
+    stopped: set[str] = set()
+    interrupted = False
     for result in results:
-        name = result.config["chain"]
+        name, metrics = result.config["chain"], result.metrics or {}
+        if name in ended:
+            continue
         if result.error is not None:
-            failed.setdefault(name, str(result.error).strip().splitlines()[-1])
-        elif (result.metrics or {}).get("done") and not result.metrics.get("chain_done"):
-            stopped.add(name)
-    return Outcome(failed, frozenset(stopped - failed.keys()))
+            failed[name] = TrainingError(str(result.error).strip().splitlines()[-1])
+        elif not metrics.get("done"):
+            interrupted = True
+        elif not metrics.get("chain_done"):
+            if scheduled:
+                stopped.add(name)
+            else:
+                interrupted = True  # it ended and what it said of that was lost with the queue's process
+    return Outcome(failed, frozenset(stopped), interrupted)
 
 
 def _trainable(context: _Context, resources: Mapping[str, float]) -> type[tune.Trainable]:
@@ -147,8 +161,8 @@ def _trainable(context: _Context, resources: Mapping[str, float]) -> type[tune.T
 
 def _trial(config: Mapping[str, Any], *, context: _Context) -> None:
     name = config["chain"]
-    study, store, board = context.points[name], context.store, context.board
-    post: Callable[[Event], None] = board.post.remote
+    study, store, queue = context.points[name], context.store, context.queue
+    post: Callable[[Event], None] = queue.post.remote
     gauges = Gauges(name)
 
     def observe(event: Event) -> None:
@@ -169,27 +183,33 @@ def _trial(config: Mapping[str, Any], *, context: _Context) -> None:
         chain=name,
         observe=observe,
         resources=context.resources,
-        turn=Turns(context.registry, store, chain=name),
+        lease=ChainLeases(context.leases, store, chain=name),
     )
-    reason = f"its lease lapsed {MAX_TAKEOVERS} times; is the head overloaded, or a second sweep on the same store?"
     for _ in range(MAX_TAKEOVERS):
-        try:
-            run_chain(context.chains[name], study=study, store=store, runner=runner, observe=observe)
-        except TakenOverError:
-            continue
-        except GentrainError as error:
-            reason = str(error)
+        error = _attempt(context.chains[name], study=study, store=store, runner=runner, observe=observe)
+        if not isinstance(error, TakenOverError):
             break
-        else:
-            return
-    ray.get(board.fail.remote(name, reason))
+    else:
+        error = TrainingError(
+            f"its lease lapsed {MAX_TAKEOVERS} times; is the head overloaded, or a second sweep on the same store?"
+        )
+    ray.get(queue.end.remote(name, error))
+
+
+def _attempt(chain: Chain, **rest: Any) -> GentrainError | None:
+    """Run the chain to its end; return the error that stopped it, None when it is finished."""
+    try:
+        run_chain(chain, **rest)
+    except GentrainError as error:
+        return error
+    return None
 
 
 class _Watch:
-    """Follows the cluster while a sweep runs: tells the registry of its devices, the user of nodes waited for."""
+    """Follows the cluster while a sweep runs: tells the lease actor of its devices, the user of nodes waited for."""
 
-    def __init__(self, study: Study, later: Mapping[str, float], registry: Any, slots: int, observe: Observer) -> None:
-        self._study, self._later, self._registry, self._slots, self._observe = study, later, registry, slots, observe
+    def __init__(self, study: Study, later: Mapping[str, float], leases: Any, slots: int, observe: Observer) -> None:
+        self._study, self._later, self._leases, self._slots, self._observe = study, later, leases, slots, observe
         self._waiting = self._told = ""
 
     def __call__(self) -> None:
@@ -198,7 +218,7 @@ class _Watch:
         except ResourceError:
             slots = 0  # what is left holds no training; the cluster may get nodes again
         if slots != self._slots:
-            ray.get(self._registry.set_slots.remote(slots))
+            ray.get(self._leases.set_slots.remote(slots))
             self._slots = slots
             self._observe(CapacityChanged(slots))
         waiting = pending()

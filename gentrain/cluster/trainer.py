@@ -9,13 +9,13 @@ from typing import Any
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 
-from gentrain.cluster.leaner import Trainer, backend
-from gentrain.cluster.progress import Listener, start_board
+from gentrain.cluster.queue import Listener, start_event_queue
+from gentrain.cluster.ray_trainer import Trainer, backend
 from gentrain.cluster.session import Resources, fit_resources
 from gentrain.cluster.worker import train_worker
 from gentrain.errors import TrainingError
 from gentrain.events import Observer
-from gentrain.run.chain import Turn, turn_by_lock
+from gentrain.run.chain import Lease, lease_by_lock
 from gentrain.store.run import RunStore
 from gentrain.study.lineage import GenerationSpec
 from gentrain.study.schema import Study
@@ -41,16 +41,16 @@ class RayRunner:
         chain: str,
         observe: Observer,
         resources: Resources | None = None,
-        turn: Turn | None = None,
+        lease: Lease | None = None,
     ) -> None:
         self.study, self.store, self.data, self.chain, self.observe = study, store, data, chain, observe
         self.resources = resources or fit_resources(study, ray.cluster_resources())
-        self.turn = turn or turn_by_lock(store)
+        self.lease = lease or lease_by_lock(store)
 
     @cached_property
-    def _board(self) -> Any:
+    def _queue(self) -> Any:
         """One for all generations; it ends with this process, and the name is free again some time after that."""
-        return start_board(f"progress of {self.chain}-{secrets.token_hex(3)}")
+        return start_event_queue(f"events of {self.chain}-{secrets.token_hex(3)}")
 
     def run_generation(self, spec: GenerationSpec, *, weights_done: bool = False) -> None:
         """Train `spec` to its DONE."""
@@ -71,7 +71,7 @@ class RayRunner:
             train_worker,
             train_loop_config={
                 "job": job,
-                "board": self._board,
+                "queue": self._queue,
                 "threads": resources.cpus,
                 "cuda": resources.cuda,
                 "pinned": self.study.pin_workers and resources.cuda,
@@ -90,7 +90,7 @@ class RayRunner:
             ),
         )
         failure: Exception | None = None
-        with Listener(self._board, self.observe, attempt=token) as listener:
+        with Listener(self._queue, self.observe, attempt=token) as listener:
             try:
                 trainer.fit()
             except ray.train.TrainingFailedError as error:

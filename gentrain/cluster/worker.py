@@ -33,10 +33,10 @@ def train_worker(config: dict[str, Any]) -> None:
         device=_own_gpu() if config["cuda"] else torch.device("cpu"),
         threads=config["threads"],
     )
-    job, board = config["job"], config["board"]
+    job, queue = config["job"], config["queue"]
 
     def post(event: Any) -> Any:
-        return board.post.remote(event, job.token)
+        return queue.post.remote(event, job.token)
 
     try:
         train_generation(job, worker, post)

@@ -31,26 +31,26 @@ from gentrain.study.schema import Study
 COLUMNS = ("top1_error", "top5_error", "nll", "ece")
 
 
-class Turn(Protocol):
-    """Waits for the right to train a generation, alone, and holds it for a block."""
+class Lease(Protocol):
+    """Waits for the right to train a generation alone and holds that right for a block."""
 
     def __call__(self, spec: GenerationSpec, *, waiting: Callable[[], None]) -> AbstractContextManager[None]:
         """Return the block's context manager; `waiting` is called when another is training `spec`."""
 
 
-def turn_by_lock(store: RunStore) -> Turn:
-    """Return turns by the lock of the generation's folder: enough where the store is one disk."""
+def lease_by_lock(store: RunStore) -> Lease:
+    """Return leases held by the lock of the generation's folder: enough where the store is one disk."""
 
-    def turn(spec: GenerationSpec, *, waiting: Callable[[], None]) -> AbstractContextManager[None]:
+    def lease(spec: GenerationSpec, *, waiting: Callable[[], None]) -> AbstractContextManager[None]:
         return store.generation(spec.key).locked(waiting=waiting)
 
-    return turn
+    return lease
 
 
 class Runner(Protocol):
     """Trains one generation to its DONE, from nothing or from its newest checkpoint."""
 
-    turn: Turn
+    lease: Lease
 
     def run_generation(self, spec: GenerationSpec, *, weights_done: bool = False) -> None:
         """Train `spec`, whose teacher is finished; `weights_done`: only its predictions are to be made again."""
@@ -136,7 +136,7 @@ def ensure_generation(
     folder = store.generation(spec.key)
     if (found := folder.inspect()).done and found.valid and not folder.training:
         return found.done, True
-    with runner.turn(spec, waiting=lambda: observe(GenerationWaiting(generation, spec.key))):
+    with runner.lease(spec, waiting=lambda: observe(GenerationWaiting(generation, spec.key))):
         found = folder.inspect()
         if found.done and found.valid:
             folder.clear_training()  # left by a command that was killed at the very end

@@ -1,9 +1,9 @@
-"""Whose turn it is to train which generation: leases over keys and devices, told the time by whoever asks.
+"""The lease table: who may train which generation on the devices there are.
 
-Pure bookkeeping, without Ray, clocks or threads; `gentrain.cluster.registry` puts it into an actor, and the simulation
-in `tests/run/test_leases.py` drives it with a clock of its own. A chain asks again and again until it is its turn; one
-that holds a lease says so at intervals, so the lease of one that died lapses. Waiting costs nothing but asking: nobody
-holds a device while it waits, so no two chains can wait for each other.
+Pure bookkeeping, without Ray, clocks or threads; `gentrain.cluster.leases` puts it into an actor, and the simulation
+in `tests/run/test_leases.py` drives it with a simulated clock. A chain asks again and again until it gets the lease
+and renews it at intervals, so the lease of a chain that died lapses. A chain holds no device while it waits, so no two
+chains can wait for each other.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class _Lease:
     renewed: float
 
 
-class Admission:
+class LeaseTable:
     """The table of leases: one training a key, as many at once as the devices hold, the most urgent first.
 
     Args:
@@ -130,15 +130,15 @@ class Admission:
         return sum((-self.priorities.get(other, 0.0), other) < mine for other in self._asked)
 
 
-def take_turn(
+def acquire_lease(
     ask: Callable[..., Any],
     key: str,
     *,
-    sound: Callable[[], bool],
+    valid: Callable[[], bool],
     waiting: Callable[[], None],
     sleep: Callable[[float], None] = time.sleep,
 ) -> bool:
-    """Ask until it is this chain's turn (True), or until the generation is there, whole and verified (False).
+    """Ask until this chain holds the lease (True), or until the generation is there, whole and verified (False).
 
     Raises:
         TrainingError: when another chain found that it can't be trained, with the reason.
@@ -149,7 +149,7 @@ def take_turn(
         if answer == "failed":
             raise TrainingError(ask("reason", key))
         if answer == "look":
-            if sound():
+            if valid():
                 return False
             ask("reopen", key)
             continue

@@ -9,7 +9,7 @@ import torch
 
 from gentrain.errors import GentrainError, ResourceError
 from gentrain.events import Event, InChain, Observer
-from gentrain.run.chain import run_chain, turn_by_lock
+from gentrain.run.chain import lease_by_lock, run_chain
 from gentrain.store.run import RunStore
 from gentrain.study.lineage import Chain, GenerationSpec
 from gentrain.study.schema import Study
@@ -25,7 +25,7 @@ class LocalRunner:
         self.check(study)
         keep_freed_memory()
         self.study, self.store, self.data, self.observe = study, store, data, observe
-        self.turn = turn_by_lock(store)
+        self.lease = lease_by_lock(store)
         cuda = study.device != "cpu" and torch.cuda.is_available()
         self.device = torch.device("cuda:0" if cuda else "cpu")
 

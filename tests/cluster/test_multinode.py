@@ -67,13 +67,13 @@ def test_a_board_stays_with_its_reader(cluster):
     import ray
     from ray.util.state import list_actors
 
-    from gentrain.cluster.progress import start_board
+    from gentrain.cluster.queue import start_event_queue
 
     with ray.init(address=cluster.address):
-        boards = [start_board(f"board {number}") for number in range(8)]
-        ray.get([board.drain.remote() for board in boards])
+        queues = [start_event_queue(f"queue {number}") for number in range(8)]
+        ray.get([queue.drain.remote() for queue in queues])
         (head,) = {node["NodeID"] for node in ray.nodes() if node["Resources"].get("node:__internal_head__")}
-        assert {actor.node_id for actor in list_actors(filters=[("class_name", "=", "ProgressBoard")])} == {head}
+        assert {actor.node_id for actor in list_actors(filters=[("class_name", "=", "EventQueue")])} == {head}
 
 
 def test_a_node_is_lost_and_the_sweep_ends_in_the_same_bits(cluster, tmp_path, monkeypatch):

@@ -1,7 +1,8 @@
 """A cluster in one thread: the real scheduling code under a clock, store and failures of the simulation's own.
 
-Chains are greenlets that run `ensure_generation`, `take_turn` and `Admission` as they are in a sweep; time passes only
-where they sleep. Chains are killed, cut off and started again, the registry loses its memory, devices come and go.
+Chains are greenlets that run `ensure_generation`, `acquire_lease` and `LeaseTable` as they are in a sweep; time passes
+only where they sleep. Chains are killed, cut off and started again, the lease table loses its memory, devices come and
+go.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from greenlet import getcurrent, greenlet
 
 from gentrain.errors import TakenOverError, TrainingError
 from gentrain.run.chain import ensure_generation
-from gentrain.run.leases import LEASE_SECONDS, Admission, take_turn
+from gentrain.run.leases import LEASE_SECONDS, LeaseTable, acquire_lease
 from gentrain.study.lineage import build_forest
 from gentrain.study.schema import parse_study
 
@@ -119,20 +120,20 @@ class _Runner:
         if self.process.holder != self.holder:
             raise Killed
         self.world.sleep(0.001)
-        admission = self.cluster.admission
+        table = self.cluster.table
         if question == "reopen":
-            return admission.reopen(key)
+            return table.reopen(key)
         if question == "reason":
-            return admission.reason(key)
+            return table.reason(key)
         if question == "release":
-            return admission.release(key, self.holder, finished=arguments[0], reason=arguments[1])
-        return getattr(admission, question)(key, self.holder, self.world.now)
+            return table.release(key, self.holder, finished=arguments[0], reason=arguments[1])
+        return getattr(table, question)(key, self.holder, self.world.now)
 
     @contextlib.contextmanager
-    def turn(self, spec, *, waiting):
-        sound = lambda: spec.key in self.world.done  # noqa: E731
+    def lease(self, spec, *, waiting):
+        valid = lambda: spec.key in self.world.done  # noqa: E731
         assert self.holder not in self.world.at_work, "waits while it holds a device"
-        if not take_turn(self.ask, spec.key, sound=sound, waiting=waiting, sleep=self.world.sleep):
+        if not acquire_lease(self.ask, spec.key, valid=valid, waiting=waiting, sleep=self.world.sleep):
             yield
             return
         reason = ""
@@ -143,7 +144,7 @@ class _Runner:
             raise
         finally:
             self.world.at_work.pop(self.holder, None)
-            self.ask("release", spec.key, sound(), reason)
+            self.ask("release", spec.key, valid(), reason)
 
     def run_generation(self, spec, *, weights_done=False):
         world, key = self.world, spec.key
@@ -180,7 +181,7 @@ class _Runner:
                 if not self.ask("renew", key):
                     raise TakenOverError(key)
                 if len(world.at_work) >= world.slots:
-                    return  # its device was never given up; the registry may have promised it meanwhile
+                    return  # its device was never given up; the table may have promised it meanwhile
                 self._work(key)
         while left > 0:
             world.sleep(min(left, RENEW))
@@ -190,7 +191,7 @@ class _Runner:
 
 
 class Cluster:
-    """Chains, their store and their registry."""
+    """Chains, their store and their lease table."""
 
     def __init__(self, world: World) -> None:
         self.world, draw = world, world.random
@@ -205,7 +206,7 @@ class Cluster:
         self.holders = itertools.count()
         self.forgotten = 0
         self.priorities = {key: draw.random() for key in keys}
-        self.admission = Admission(self.priorities, slots=world.slots)
+        self.table = LeaseTable(self.priorities, slots=world.slots)
         self.processes = [ChainProcess(world, self, chain) for chain in self.forest.chains]
         for _ in range(draw.choice([0, 2, 8])):
             world.after(draw.uniform(0, 120), draw.choice([self.kill, self.kill, self.forget, self.grow]))
@@ -215,11 +216,11 @@ class Cluster:
 
     def forget(self) -> None:
         self.forgotten += 1
-        self.admission = Admission(self.priorities, slots=self.world.slots, recovering=True)
+        self.table = LeaseTable(self.priorities, slots=self.world.slots, recovering=True)
 
     def grow(self) -> None:
         self.world.slots += 1
-        self.admission.slots = self.world.slots
+        self.table.slots = self.world.slots
 
     def generation(self, key: str):
         done = key in self.world.done

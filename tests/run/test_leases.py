@@ -1,10 +1,10 @@
-"""Whose turn it is: leases, urgency, recovery; and the whole scheduling under a simulated clock."""
+"""The lease table: leases, urgency, recovery; and the whole scheduling under a simulated clock."""
 
 import os
 
 import pytest
 
-from gentrain.run.leases import FRESH_SECONDS, LEASE_SECONDS, Admission
+from gentrain.run.leases import FRESH_SECONDS, LEASE_SECONDS, LeaseTable
 from tests.run.simulation import simulate
 
 SIMULATIONS = int(os.environ.get("GENTRAIN_SIMULATIONS", "300"))
@@ -12,7 +12,7 @@ FIRST_SEED = int(os.environ.get("GENTRAIN_SIMULATION_SEED", "0"))
 
 
 def test_one_trains_and_the_others_wait_then_look():
-    table = Admission({}, slots=4)
+    table = LeaseTable({}, slots=4)
     assert table.request("k", "a", 0) == "train"
     assert table.request("k", "b", 0) == "wait"
     assert table.request("k", "a", 1) == "train"
@@ -23,7 +23,7 @@ def test_one_trains_and_the_others_wait_then_look():
 
 
 def test_a_failed_training_is_the_next_ones():
-    table = Admission({}, slots=1)
+    table = LeaseTable({}, slots=1)
     table.request("k", "a", 0)
     table.release("k", "b", finished=False)  # not b's to give back
     assert table.request("k", "b", 0) == "wait"
@@ -32,7 +32,7 @@ def test_a_failed_training_is_the_next_ones():
 
 
 def test_a_lease_lapses_when_it_is_not_renewed():
-    table = Admission({}, slots=1)
+    table = LeaseTable({}, slots=1)
     table.request("k", "a", 0)
     assert table.renew("k", "a", LEASE_SECONDS)
     assert table.request("k", "b", 2 * LEASE_SECONDS) == "wait"
@@ -41,7 +41,7 @@ def test_a_lease_lapses_when_it_is_not_renewed():
 
 
 def test_devices_go_to_the_most_urgent_that_still_waits():
-    table = Admission({"long": 9, "short": 1}, slots=1)
+    table = LeaseTable({"long": 9, "short": 1}, slots=1)
     table.request("first", "a", 0)
     assert table.request("long", "l", 0) == "wait"
     assert table.request("short", "s", 0) == "wait"
@@ -59,8 +59,8 @@ def test_devices_go_to_the_most_urgent_that_still_waits():
     assert table.request("short", "s", 2 + FRESH_SECONDS + 1) == "train"  # the more urgent one hasn't asked for long
 
 
-def test_a_registry_that_lost_its_memory_grants_nothing_until_the_holders_have_spoken():
-    table = Admission({}, slots=2, recovering=True)
+def test_a_table_that_lost_its_memory_grants_nothing_until_the_holders_have_spoken():
+    table = LeaseTable({}, slots=2, recovering=True)
     assert table.request("k", "b", 100) == "wait"
     assert table.renew("k", "a", 101)
     assert table.request("other", "c", 100 + LEASE_SECONDS - 1) == "wait"

@@ -1,4 +1,4 @@
-"""The registry of a sweep: an actor on the head that gives out turns, and a chain's side of it."""
+"""Leases of a sweep: the lease table in an actor on the head, and a chain's side of it."""
 
 from __future__ import annotations
 
@@ -10,69 +10,69 @@ from typing import Any
 
 import ray
 
-from gentrain.cluster.progress import Every
+from gentrain.cluster.queue import Periodic
 from gentrain.errors import GentrainError, TakenOverError
-from gentrain.run.leases import LEASE_SECONDS, Admission, Answer, take_turn
+from gentrain.run.leases import LEASE_SECONDS, Answer, LeaseTable, acquire_lease
 from gentrain.store.run import RunStore
 from gentrain.study.lineage import GenerationSpec
 
 RENEW_SECONDS = LEASE_SECONDS / 10
 
 
-class Registry:
-    """`Admission` as an actor. It is restarted when it dies, and learns from the holders what it knew."""
+class LeaseActor:
+    """`LeaseTable` as an actor. It is restarted when it dies, and learns from the holders what it knew."""
 
     def __init__(self, priorities: Mapping[str, float], slots: int) -> None:
         again = ray.get_runtime_context().was_current_actor_reconstructed
-        self._admission = Admission(priorities, slots=slots, recovering=again)
+        self._table = LeaseTable(priorities, slots=slots, recovering=again)
 
     def request(self, key: str, holder: str) -> Answer:
-        """See `Admission.request`."""
-        return self._admission.request(key, holder, time.monotonic())
+        """See `LeaseTable.request`."""
+        return self._table.request(key, holder, time.monotonic())
 
     def renew(self, key: str, holder: str) -> bool:
-        """See `Admission.renew`."""
-        return self._admission.renew(key, holder, time.monotonic())
+        """See `LeaseTable.renew`."""
+        return self._table.renew(key, holder, time.monotonic())
 
     def release(self, key: str, holder: str, finished: bool, reason: str) -> None:
-        """See `Admission.release`."""
-        self._admission.release(key, holder, finished=finished, reason=reason)
+        """See `LeaseTable.release`."""
+        self._table.release(key, holder, finished=finished, reason=reason)
 
     def reopen(self, key: str) -> None:
-        """See `Admission.reopen`."""
-        self._admission.reopen(key)
+        """See `LeaseTable.reopen`."""
+        self._table.reopen(key)
 
     def reason(self, key: str) -> str:
-        """See `Admission.reason`."""
-        return self._admission.reason(key)
+        """See `LeaseTable.reason`."""
+        return self._table.reason(key)
 
     def held(self) -> dict[str, str]:
-        """See `Admission.held`."""
-        return self._admission.held
+        """See `LeaseTable.held`."""
+        return self._table.held
 
     def set_slots(self, slots: int) -> None:
         """Follow a cluster that grew or shrank."""
-        self._admission.slots = slots
+        self._table.slots = slots
 
 
-def start_registry(priorities: Mapping[str, float], slots: int, *, name: str) -> Any:
-    """Start the registry on the head node, by a name for the dashboard."""
+def start_lease_actor(priorities: Mapping[str, float], slots: int, *, name: str) -> Any:
+    """Start the lease actor on the head node; `name` is what the dashboard calls it."""
     options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "resources": {"node:__internal_head__": 1e-3}}
-    return ray.remote(name=name, **options)(Registry).remote(dict(priorities), slots)
+    return ray.remote(name=name, **options)(LeaseActor).remote(dict(priorities), slots)
 
 
-class Turns:
-    """How a chain of a sweep waits for its turn at a generation: see `gentrain.run.chain.Runner.turn`."""
+class ChainLeases:
+    """Asks the lease actor for one chain; a `gentrain.run.chain.Lease`."""
 
-    def __init__(self, registry: Any, store: RunStore, *, chain: str) -> None:
-        self._registry, self._store = registry, store
+    def __init__(self, leases: Any, store: RunStore, *, chain: str) -> None:
+        self._leases, self._store = leases, store
         self._holder = f"{chain} {uuid.uuid4().hex[:8]}"
 
     @contextlib.contextmanager
     def __call__(self, spec: GenerationSpec, *, waiting: Callable[[], None]) -> Iterator[None]:
         """Wait until `spec` is this chain's to train, or finished by another, and hold it for the block."""
         folder = self._store.generation(spec.key)
-        if not take_turn(self._ask, spec.key, sound=lambda: folder.inspect().valid, waiting=waiting):
+        if not acquire_lease(self._ask, spec.key, valid=lambda: folder.inspect().valid, waiting=waiting):
             yield
             return
         reason = ""
@@ -89,7 +89,7 @@ class Turns:
 
     def _ask(self, question: str, key: str, *arguments: Any) -> Any:
         holder = () if question in ("reopen", "reason") else (self._holder,)
-        return ray.get(getattr(self._registry, question).remote(key, *holder, *arguments))
+        return ray.get(getattr(self._leases, question).remote(key, *holder, *arguments))
 
     @contextlib.contextmanager
     def _renewing(self, key: str) -> Iterator[None]:
@@ -97,5 +97,5 @@ class Turns:
         def renew() -> None:
             self._ask("renew", key)
 
-        with Every(RENEW_SECONDS, renew):
+        with Periodic(RENEW_SECONDS, renew):
             yield

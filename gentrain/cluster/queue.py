@@ -16,24 +16,24 @@ from gentrain.events import Event, Observer
 POLL_SECONDS = 0.25
 
 
-class ProgressBoard:
+class EventQueue:
     """Events in order: those who work post, the driver drains."""
 
     def __init__(self) -> None:
         self._events: list[tuple[str, Event | GentrainError]] = []
-        self._failures: dict[str, str] = {}
+        self._ended: dict[str, GentrainError | None] = {}
 
     def post(self, event: Event | GentrainError, attempt: str = "") -> None:
-        """Add an event, or the error that ended the training: of this attempt, where a board serves several."""
+        """Add an event, or the error that ended the training: of this attempt, where a queue serves several."""
         self._events.append((attempt, event))
 
-    def fail(self, chain: str, reason: str) -> None:
-        """Note why a chain ended early."""
-        self._failures[chain] = reason
+    def end(self, chain: str, error: GentrainError | None) -> None:
+        """Note that a chain has ended: with this error, or finished."""
+        self._ended[chain] = error
 
-    def failures(self) -> dict[str, str]:
-        """Return why chains ended early, by name."""
-        return self._failures
+    def ended(self) -> dict[str, GentrainError | None]:
+        """Return how chains ended, by their names; those that are still running aren't in it."""
+        return self._ended
 
     def drain(self, attempt: str = "") -> list[Event | GentrainError]:
         """Return what came since the last call; what a worker of another attempt had left to say is dropped."""
@@ -41,17 +41,17 @@ class ProgressBoard:
         return [event for of, event in events if of == attempt]
 
 
-def start_board(name: str) -> Any:
-    """Start a board on the node of the caller, who alone reads it, by a name for the dashboard.
+def start_event_queue(name: str) -> Any:
+    """Start an event queue on the node of the caller, who alone reads it, by a name for the dashboard.
 
     So it's lost with another node never; should its process die, a new one takes its place and some lines are missed.
     """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
-    return ray.remote(name=name, **options)(ProgressBoard).remote()
+    return ray.remote(name=name, **options)(EventQueue).remote()
 
 
-class Every:
+class Periodic:
     """Calls `action` every so many seconds while the block runs, in a thread; a Ray that is gone is no error."""
 
     def __init__(self, seconds: float, action: Callable[[], None]) -> None:
@@ -73,12 +73,12 @@ class Every:
                 self._action()
 
 
-class Listener(Every):
-    """Passes a board's events on to an observer while the block runs; keeps a posted error for afterwards."""
+class Listener(Periodic):
+    """Passes a queue's events on to an observer while the block runs; keeps a posted error for afterwards."""
 
-    def __init__(self, board: Any, observe: Observer, *, attempt: str = "") -> None:
+    def __init__(self, queue: Any, observe: Observer, *, attempt: str = "") -> None:
         super().__init__(POLL_SECONDS, self._fetch)
-        self._board, self._observe, self._attempt = board, observe, attempt
+        self._queue, self._observe, self._attempt = queue, observe, attempt
         self.error: GentrainError | None = None
 
     def __exit__(self, *error: object) -> None:
@@ -87,7 +87,7 @@ class Listener(Every):
             self._fetch()
 
     def _fetch(self) -> None:
-        for event in ray.get(self._board.drain.remote(self._attempt), timeout=10):
+        for event in ray.get(self._queue.drain.remote(self._attempt), timeout=10):
             if isinstance(event, GentrainError):
                 self.error = event
             else:

@@ -7,8 +7,8 @@ import pytest
 from ray.train.backend import BackendConfig
 from ray.train.torch import TorchConfig
 
-from gentrain.cluster.leaner import Trainer, backend
-from gentrain.cluster.progress import ProgressBoard
+from gentrain.cluster.queue import EventQueue
+from gentrain.cluster.ray_trainer import Trainer, backend
 from gentrain.cluster.session import Resources
 from gentrain.errors import TakenOverError
 from gentrain.events import Note
@@ -43,8 +43,8 @@ def test_what_watches_over_workers_doesn_t_load_torch():
 
 
 def test_a_chains_board_drops_what_another_attempts_worker_says_late():
-    board = ProgressBoard()
-    board.post(TakenOverError("late"), "old")
-    board.post(Note("epoch"), "new")
-    assert board.drain("new") == [Note("epoch")]
-    assert board.drain("old") == []
+    queue = EventQueue()
+    queue.post(TakenOverError("late"), "old")
+    queue.post(Note("epoch"), "new")
+    assert queue.drain("new") == [Note("epoch")]
+    assert queue.drain("old") == []
