@@ -1,4 +1,4 @@
-"""Is this machine fit for a study: what there is, what works, and which precision is faster."""
+"""Check whether this machine can run a study: versions, devices, libraries, disk, memory, speed of each precision."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -27,66 +27,67 @@ from gentrain.train.precision import time_precisions, worker_threads
 PACKAGES = ("torch", "torchvision", "ray", "ffcv", "numba", "numpy", "pyarrow")
 CPU_FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 DISK_BYTES, MEMORY_BYTES = 2e9, 4e9
-"""What a first run wants free: prepared images and checkpoints; Ray's own processes and one worker."""
+"""Free space a first run needs: disk for prepared images and checkpoints; memory for Ray and one worker."""
 SHAPES = {"digits": (10, 8), "cifar10": (10, 32), "cifar100": (100, 32), "fashion_mnist": (10, 28)}
-"""Classes and side in pixels by source, for a dataset that isn't prepared."""
+"""Classes and side in pixels by source, for a dataset that isn't prepared yet."""
 FOLDER_CLASSES = 1000
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at."""
+    """Hold one check: what it looked at, its result and, where the result isn't good, the remedy."""
 
     name: str
-    found: str
+    result: str
     good: bool = True
     remedy: str = ""
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What the doctor found."""
+    """Hold all checks, and the seconds of a training step."""
 
     checks: tuple[Check, ...]
     seconds: dict[str, dict[str, float]]
-    """Of a training step, by network and precision."""
+    """Seconds of a training step by network and precision."""
     precision: str
-    """The study's."""
+    """Precision that the study asks for."""
 
     @property
     def healthy(self) -> bool:
-        """Whether a run can work here; a slow precision is no illness."""
+        """Return whether a run can work here; a slow precision doesn't count against it."""
         return all(check.good for check in self.checks)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return everything as plain rows, for machines."""
+        """Return checks and timings as rows for `--json`, with the keys name, found, good and remedy."""
         timed = [
             {"name": f"step of {network} in {precision}", "found": f"{seconds:.4f}", "good": True, "remedy": ""}
             for network, by_precision in self.seconds.items()
             for precision, seconds in by_precision.items()
         ]
-        return [*map(asdict, self.checks), *timed]
+        checks = [{"name": c.name, "found": c.result, "good": c.good, "remedy": c.remedy} for c in self.checks]
+        return [*checks, *timed]
 
 
 def examine(study: Study, *, runs: str) -> Diagnosis:
-    """Look at versions, devices, FFCV, Ray's needs, disk and memory; time every precision on the study's networks.
+    """Check versions, devices, FFCV, Ray's needs, disk and memory; time each precision on the study's networks.
 
-    A step is timed with a worker's share of the batch, on a worker's share of the CPUs.
+    A step is timed with one worker's share of the batch and of the CPUs. Nothing is written to `runs`.
     """
     store = RunStore(runs)
     checks = [
         *_versions(),
         _processor(),
         _devices(study),
-        _attempt("FFCV", _write_and_read, "install libturbojpeg0 and libopencv (make setup), then FFCV anew"),
-        _attempt("Ray", _ports_and_token, "free a port on 127.0.0.1, and make ~/.ray readable and writable for you"),
-        *_room(store),
+        _attempt("FFCV", _write_and_read, "install libturbojpeg0 and libopencv (make setup), then reinstall ffcv"),
+        _attempt("Ray", _ports_and_token, "allow this user to open ports on 127.0.0.1, and to read and write ~/.ray"),
+        *_space(store),
     ]
     return Diagnosis(tuple(checks), _timings(study, store), study.precision)
 
 
 def image_shape(study: Study, manifest: Manifest | None) -> tuple[int, int, int]:
-    """Return classes, height and width of the study's images, as prepared or as its source is known to be."""
+    """Return classes, height and width of the study's images, from the manifest or as known for its source."""
     if manifest is not None:
         return len(manifest.classes), manifest.height, manifest.width
     classes, side = SHAPES.get(study.dataset.source, (FOLDER_CLASSES, 224 if study.dataset.storage == "jpeg" else 32))
@@ -104,20 +105,20 @@ def _versions() -> Iterator[Check]:
 
 
 def _processor() -> Check:
-    told, flags = platform.processor() or platform.machine(), ""
+    model, flags = platform.processor() or platform.machine(), ""
     if (info := Path("/proc/cpuinfo")).exists():
         for line in info.read_text().splitlines():
-            told = line.partition(":")[2].strip() if line.startswith("model name") else told
+            model = line.partition(":")[2].strip() if line.startswith("model name") else model
             flags = line if line.startswith("flags") else flags
     features = [name for name in CPU_FEATURES if name in flags.split()]
-    return Check("CPU", f"{told}; {len(os.sched_getaffinity(0))} CPUs for us; {', '.join(features) or 'no AVX2'}")
+    return Check("CPU", f"{model}; {len(os.sched_getaffinity(0))} CPUs usable; {', '.join(features) or 'no AVX2'}")
 
 
 def _devices(study: Study) -> Check:
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     if not names:
         wanted = study.device == "cuda" or study.precision == "tf32"
-        remedy = "the study says device: cuda or precision: tf32; set device: auto, and precision: fp32 or bf16"
+        remedy = "the study needs one (device: cuda or precision: tf32); set device: auto, and precision: fp32 or bf16"
         return Check("GPU", "none", good=not wanted, remedy=remedy)
     bf16 = "bf16" if torch.cuda.is_bf16_supported() else "no bf16"
     return Check("GPU", f"{', '.join(names)}; {bf16}")
@@ -126,7 +127,7 @@ def _devices(study: Study) -> Check:
 def _attempt(name: str, action: Callable[[], str], remedy: str) -> Check:
     try:
         return Check(name, action())
-    except Exception as error:  # whatever it is, it's what the doctor is asked for
+    except Exception as error:  # any failure is a result of the check
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         return Check(name, first, good=False, remedy=remedy)
 
@@ -140,7 +141,7 @@ def _write_and_read() -> str:
         write_beton(path, images, np.array([0, 1]))
         ((read, _, _),) = BetonReader(path, batch_size=2, threads=1).read(np.array([1, 0]))
         if not np.array_equal(read.numpy().transpose(0, 2, 3, 1), images[::-1]):
-            raise ValueError("images aren't those that were written")
+            raise ValueError("the images read differ from those written")
     return "wrote and read two images"
 
 
@@ -152,19 +153,19 @@ def _ports_and_token() -> str:
     nearest = folder if folder.exists() else folder.parent
     if not os.access(token if token.exists() else nearest, os.R_OK if token.exists() else os.W_OK):
         raise PermissionError(f"{token}: can't be {'read' if token.exists() else 'written'}")
-    return f"ports are free; {'a token is there' if token.exists() else 'a token will be made'} ({token})"
+    return f"a port is free; the token {token} {'exists' if token.exists() else 'will be created'}"
 
 
-def _room(store: RunStore) -> Iterator[Check]:
+def _space(store: RunStore) -> Iterator[Check]:
     folder = store.data
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     yield Check(
-        "disk", f"{free / 1e9:,.1f} GB free at {folder}", free > DISK_BYTES, "free some, or choose another --runs"
+        "disk", f"{free / 1e9:,.1f} GB free at {folder}", free > DISK_BYTES, "free some space, or choose another --runs"
     )
     memory = psutil.virtual_memory().available
-    yield Check("memory", f"{memory / 1e9:,.1f} GB free", memory > MEMORY_BYTES, "end other programs, or use --local")
+    yield Check("memory", f"{memory / 1e9:,.1f} GB free", memory > MEMORY_BYTES, "close other programs, or use --local")
 
 
 def _timings(study: Study, store: RunStore) -> dict[str, dict[str, float]]:

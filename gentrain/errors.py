@@ -1,28 +1,28 @@
-"""The few errors that a user can cause; each carries one line that names the culprit and the remedy."""
+"""Define the errors that a user can cause; each message is one line: what is wrong, where, and what to do."""
 
 from __future__ import annotations
 
 
 class GentrainError(Exception):
-    """Base of all errors shown to users as one line, without a traceback."""
+    """Base of all errors that the command line prints as one line, without a traceback."""
 
     exit_status = 1
 
 
 class ConfigError(GentrainError):
-    """A study, option or argument that can't be used; names the file, field, value and remedy."""
+    """A study file, option or argument can't be used; the message names file, field, value and remedy."""
 
     exit_status = 2
 
 
 class DataError(GentrainError):
-    """A source or prepared dataset that is missing, broken or doesn't fit the study."""
+    """A source or prepared dataset is missing, broken or doesn't fit the study."""
 
     exit_status = 2
 
 
 class ResourceError(GentrainError):
-    """More workers, devices or disk than there are; said at once."""
+    """The run needs more workers, devices or disk than there are; raised before training starts where possible."""
 
     exit_status = 2
 
@@ -34,12 +34,12 @@ class DependencyError(GentrainError):
 
 
 class StoreError(GentrainError):
-    """The run folder can't be written, or a file in it is damaged beyond repair."""
+    """The run folder can't be written, or a file in it is damaged and can't be restored."""
 
 
 class TakenOverError(StoreError):
-    """Another process trains this generation now; this one has stopped."""
+    """Another process has taken over training this generation, so this one stops."""
 
 
 class TrainingError(GentrainError):
-    """A generation that can't go on (a non-finite loss); the last good checkpoint stays."""
+    """A generation can't continue (for example a non-finite loss); its last good checkpoint stays."""

@@ -1,4 +1,4 @@
-"""What happens during a chain, as plain values; the views show them, nothing depends on how."""
+"""Define what happens during a run, as plain values that observers receive and the views show."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class Note:
-    """One line for the user."""
+    """Tell the user something in one line."""
 
     text: str
     level: Literal["info", "warning"] = "info"
@@ -17,7 +17,7 @@ class Note:
 
 @dataclass(frozen=True)
 class ChainStarted:
-    """A chain begins; `targets` are the predicted primary scores by generation, None before `TargetsKnown`."""
+    """A chain starts; `targets` are the predicted primary scores by generation, None until `TargetsKnown`."""
 
     chain: str
     epochs: int
@@ -28,14 +28,14 @@ class ChainStarted:
 
 @dataclass(frozen=True)
 class TargetsKnown:
-    """The given networks that a chain begins with were measured, so the theory predicts what follows."""
+    """The pretrained networks of a chain have been measured, so the primary scores after them can be predicted."""
 
     targets: tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class ChainSaturated:
-    """The chain ends early, after `generation`: its held-out error got no better (`patience`)."""
+    """The chain stops early after `generation`: its held-out error no longer improves (`patience`)."""
 
     chain: str
     generation: int
@@ -43,7 +43,7 @@ class ChainSaturated:
 
 @dataclass(frozen=True)
 class GenerationWaiting:
-    """A generation is being trained by another, or no device is free for it."""
+    """A generation waits: another process trains it, or no device is free."""
 
     generation: int
     key: str
@@ -51,14 +51,14 @@ class GenerationWaiting:
 
 @dataclass(frozen=True)
 class GenerationQueued:
-    """A generation is about to be trained: its workers are being started."""
+    """A generation is next: its workers are being started."""
 
     generation: int
 
 
 @dataclass(frozen=True)
 class GenerationStarted:
-    """Training of a generation begins (or goes on after `epoch` finished epochs)."""
+    """Training of a generation starts, or resumes after `epoch` finished epochs."""
 
     generation: int
     key: str
@@ -67,7 +67,7 @@ class GenerationStarted:
 
 @dataclass(frozen=True)
 class Progress:
-    """Within an epoch: means since its first step, of rank 0's share; images are counted over all workers."""
+    """Report within an epoch: means over rank 0's samples since the epoch's start; images are those of all workers."""
 
     generation: int
     epoch: int
@@ -83,7 +83,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class EpochDone:
-    """An epoch's row of epochs.parquet."""
+    """An epoch has ended; `row` is its row of epochs.parquet."""
 
     generation: int
     row: Mapping[str, Any]
@@ -91,7 +91,7 @@ class EpochDone:
 
 @dataclass(frozen=True)
 class GenerationDone:
-    """A generation's row of results.parquet; `reused` when it was found finished in the store."""
+    """A generation is finished; `row` is its row of results.parquet. `reused`: it was finished before this run."""
 
     generation: int
     row: Mapping[str, Any]
@@ -100,7 +100,7 @@ class GenerationDone:
 
 @dataclass(frozen=True)
 class InChain:
-    """What happened in one of a sweep's chains."""
+    """Wrap an event of one of a sweep's chains."""
 
     chain: str
     event: Event
@@ -108,7 +108,7 @@ class InChain:
 
 @dataclass(frozen=True)
 class SweepStarted:
-    """A sweep begins: the keys of its chains' generations, by the chains' names."""
+    """A sweep starts; `chains` holds the keys of the generations by chain name."""
 
     name: str
     epochs: int
@@ -118,7 +118,7 @@ class SweepStarted:
 
 @dataclass(frozen=True)
 class CapacityChanged:
-    """The cluster's devices hold so many trainings at once."""
+    """The number of trainings that the cluster's devices can run at once has changed."""
 
     slots: int
 

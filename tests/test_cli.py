@@ -184,7 +184,7 @@ def test_a_disk_that_fills_up_during_training_stops_in_one_line_and_goes_on_late
     assert not list(small_disk.rglob(".*.tmp"))
     filler.unlink()
     assert run(chain("--runs", runs, "--local", "--generations", "0")) == 0
-    assert "going on after epoch 1" in capsys.readouterr().out
+    assert "resuming after epoch 1" in capsys.readouterr().out
     assert len(list(small_disk.glob(f"*/{MODEL}"))) == 1
 
 

@@ -1,4 +1,4 @@
-"""The doctor tells what is there and what is missing; the start of a run tells of a slow precision."""
+"""Test `gentrain doctor`, and the warning about a slow precision at the start of a run."""
 
 import json
 
@@ -28,10 +28,10 @@ def test_the_doctor_as_json_and_as_text(capsys, tmp_path):
     assert rows["torch"]["found"] == torch.__version__.split("+")[0]
     assert all(row["good"] for row in rows.values())
     assert {float(rows[f"step of resnet8 in {p}"]["found"]) > 0 for p in ("bf16", "fp32")} == {True}
-    assert not (tmp_path / "runs").exists()  # looking writes nothing
+    assert not (tmp_path / "runs").exists()  # the doctor writes nothing
 
 
-def test_what_is_ill_is_named_with_its_remedy_and_the_exit_status_is_1(capsys, tmp_path, monkeypatch):
+def test_a_failed_check_has_a_remedy_and_the_exit_status_is_1(capsys, tmp_path, monkeypatch):
     def broken(*_, **__):
         raise OSError("libturbojpeg.so.0: cannot open shared object file")
 
@@ -39,14 +39,14 @@ def test_what_is_ill_is_named_with_its_remedy_and_the_exit_status_is_1(capsys, t
     monkeypatch.setattr(doctor, "_write_and_read", broken)
     monkeypatch.setattr(doctor, "DISK_BYTES", 1e18)
     assert run(command(tmp_path)) == 1
-    told = capsys.readouterr().out
-    assert "libturbojpeg.so.0: cannot open shared object file: install libturbojpeg0" in told
-    assert "choose another --runs" in told
-    assert "not fit for this study" in told
-    assert "is faster here" in told
+    text = capsys.readouterr().out
+    assert "libturbojpeg.so.0: cannot open shared object file: install libturbojpeg0" in text
+    assert "choose another --runs" in text
+    assert "not fit for this study" in text
+    assert "is faster here" in text
 
 
-def test_only_a_clearly_slow_precision_is_told():
+def test_only_a_clearly_slow_precision_gets_a_warning():
     assert told_slow("resnet20", "bf16", {"bf16": 1.4, "fp32": 1.0}) is None
     assert told_slow("resnet20", "bf16", {"bf16": 0.4, "fp32": 1.0}) is None
     assert "bf16 takes 3.0 × the time of fp32 for resnet20" in told_slow("resnet20", "bf16", {"bf16": 3, "fp32": 1})
@@ -61,11 +61,11 @@ def test_timing_leaves_the_random_stream_and_the_threads_alone():
     torch.manual_seed(3)
     wanted, threads = torch.rand(4), torch.get_num_threads()
     torch.manual_seed(3)
-    found = time_precisions(
+    seconds = time_precisions(
         "resnet8", num_classes=10, height=8, width=8, batch=4, threads=1, device=torch.device("cpu")
     )
-    assert found.keys() == {"bf16", "fp32"}  # a CPU has no TF32
-    assert all(0 < seconds < 60 for seconds in found.values())
+    assert seconds.keys() == {"bf16", "fp32"}  # a CPU has no TF32
+    assert all(0 < step < 60 for step in seconds.values())
     assert torch.rand(4).equal(wanted)
     assert torch.get_num_threads() == threads
 
@@ -84,20 +84,20 @@ def test_three_precisions_are_shown_the_fastest_first():
     assert "bf16 is faster here, 10 ms a step, tf32 15 ms (1.5 ×), fp32 30 ms (3.0 ×); the study says tf32" in shown
 
 
-def test_tf32_without_a_gpu_is_an_illness_with_a_remedy(monkeypatch):
+def test_tf32_without_a_gpu_fails_with_a_remedy(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    found = doctor._devices(Study(precision="tf32"))
-    assert not found.good
-    assert "precision: fp32 or bf16" in found.remedy
+    check = doctor._devices(Study(precision="tf32"))
+    assert not check.good
+    assert "precision: fp32 or bf16" in check.remedy
 
 
-def test_a_run_says_so_at_its_start_and_trains_on(small, tmp_path, monkeypatch):
+def test_a_run_warns_at_its_start_and_trains_on(small, tmp_path, monkeypatch):
     monkeypatch.setattr(precision, "time_precisions", lambda *_, **__: {"bf16": 1.0, "fp32": 4.0})
-    told = []
+    events = []
     rows = launch_chain(small("generations=0", "recipe.epochs=1", "recipe.milestones=[]"), runs=str(tmp_path),
-                        observe=told.append, local=True)  # fmt: skip
+                        observe=events.append, local=True)  # fmt: skip
     assert len(rows) == 1
-    warnings = [event.text for event in told if isinstance(event, launch.Note) and event.level == "warning"]
+    warnings = [event.text for event in events if isinstance(event, launch.Note) and event.level == "warning"]
     assert warnings == [
         "precision: fp32 takes 4.0 × the time of bf16 for resnet8 on this machine; --set precision=bf16 is faster here "
         "(another precision is another generation; see gentrain doctor)"

@@ -1,4 +1,4 @@
-"""From a plot to PNG, SVG, and an SVG in the page's colours. Matplotlib without pyplot: nothing global stays."""
+"""Draw a plot as PNG, as SVG, or as SVG in the page's colours. Without pyplot, so that no global state stays."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from matplotlib.lines import Line2D
 
 INK, FAINT = "#1b1f24", "#c3cad3"
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#aa3377", "#7a5c00", "#56657a")
-"""For white paper, told apart by the colour-blind, three to one against the paper at least; markers differ too."""
+"""Colours that colour-blind readers can tell apart, with a contrast of at least 3:1 on white; markers differ too."""
 MARKERS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚", "X": "✖", "*": "★"}
-"""Matplotlib's, and the character that is like each."""
+"""Matplotlib's markers, each with the character that looks most like it."""
 DPI = 160
 STYLE: Any = {
     "svg.fonttype": "none",  # text stays text: small, searchable, in the page's own font
@@ -46,7 +46,7 @@ SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 
 @dataclass(frozen=True)
 class Style:
-    """How one process looks in every figure."""
+    """Hold the look of one process in every figure."""
 
     series: str
     name: str
@@ -55,24 +55,24 @@ class Style:
 
     @property
     def sign(self) -> str:
-        """Its marker as a character."""
+        """Return the marker as a character."""
         return MARKERS[self.marker]
 
     def handle(self) -> Line2D:
-        """Return what stands for it in a legend."""
+        """Return the legend entry."""
         return Line2D([], [], color=self.color, marker=self.marker, label=self.name, markersize=5)
 
 
 class Pen:
-    """An Axes to draw on, which remembers whose what is drawn is, and what its points say when asked."""
+    """Draw on an Axes and remember for each drawn artist its series and the texts of its points."""
 
     def __init__(self, axes: Axes) -> None:
         self.axes = axes
         self.marks: dict[str, tuple[str, tuple[str, ...]]] = {}
-        """By the drawn thing's id: the series, and a text a marker."""
+        """By the artist's id: its series, and one text for each marker."""
 
     def mark(self, artist: object, style: Style, texts: Sequence[str] = ()) -> None:
-        """Remember that `artist` is a series's, and what its markers say, in order."""
+        """Assign an artist to a series, and texts to its markers, in order."""
         name = f"mark{len(self.marks)}"
         artist.set_gid(name)  # type: ignore[attr-defined]
         self.marks[name] = (style.series, tuple(texts))
@@ -80,7 +80,7 @@ class Pen:
 
 @dataclass(frozen=True)
 class Panel:
-    """One coordinate system of a plot."""
+    """Define one coordinate system of a plot."""
 
     title: str
     draw: Callable[[Pen], None]
@@ -88,7 +88,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Plot:
-    """One figure of the report, of any number of panels."""
+    """Define one figure of the report, with any number of panels."""
 
     id: str
     title: str
@@ -96,13 +96,13 @@ class Plot:
     panels: tuple[Panel, ...]
     legend: tuple[Style, ...] = ()
     size: tuple[float, float] = (4.4, 3.2)
-    """Of a panel, in inches."""
+    """Width and height of a panel, in inches."""
     columns: int = 4
-    """At most, in a file."""
+    """Most panels side by side in a file."""
 
 
 def draw_file(plot: Plot, kind: str) -> bytes:
-    """Return the whole plot, all panels and the legend, as the bytes of a `png` or `svg` file on white paper."""
+    """Return the whole plot, panels and legend, as the bytes of a `png` or `svg` file on white."""
     rows = math.ceil(len(plot.panels) / plot.columns)
     columns = math.ceil(len(plot.panels) / rows)
     with mpl.rc_context(STYLE):
@@ -122,8 +122,8 @@ def draw_file(plot: Plot, kind: str) -> bytes:
 def draw_inline(panel: Panel, *, size: tuple[float, float], prefix: str, alt: str) -> str:
     """Return one panel as an SVG element for a page.
 
-    Its colours are the page's (`currentColor`, `--faint`, `--p0` …), its ids begin with `prefix`; what belongs to a
-    series carries `data-series`, and every marker a title that a pointer, a finger or a keyboard finds.
+    Colours are the page's CSS variables (`currentColor`, `--faint`, `--s0` …), ids begin with `prefix`, elements of a
+    series carry `data-series`, and every marker has a title that pointer, touch and keyboard can reach.
     """
     with mpl.rc_context(STYLE):
         figure = Figure(size, layout="constrained")
@@ -134,10 +134,10 @@ def draw_inline(panel: Panel, *, size: tuple[float, float], prefix: str, alt: st
         svg = svg.replace(color, f"var(--s{index})")
     svg = svg.replace(INK, "currentColor").replace(FAINT, "var(--faint)")
     root = ET.fromstring(svg[svg.index("<svg") :])
-    _keep_what_shows(root)
+    _drop_metadata(root)
     for element in root.iter():
-        if found := pen.marks.get(element.get("id", "")):
-            _tell(element, *found)
+        if mark := pen.marks.get(element.get("id", "")):
+            _label(element, *mark)
     _rename(root, prefix)
     root.set("role", "img")
     root.set("aria-label", alt)
@@ -155,13 +155,13 @@ def _saved(figure: Figure, kind: str, *, transparent: bool) -> bytes:
     return sink.getvalue()
 
 
-def _keep_what_shows(root: ET.Element) -> None:
+def _drop_metadata(root: ET.Element) -> None:
     for element in list(root):
         if element.tag == f"{{{SVG}}}metadata":
             root.remove(element)
 
 
-def _tell(element: ET.Element, series: str, texts: tuple[str, ...]) -> None:
+def _label(element: ET.Element, series: str, texts: tuple[str, ...]) -> None:
     element.set("data-series", series)
     markers = list(element.iter(f"{{{SVG}}}use"))
     for marker, text in zip(markers, texts, strict=False):
@@ -171,7 +171,7 @@ def _tell(element: ET.Element, series: str, texts: tuple[str, ...]) -> None:
 
 
 def _rename(root: ET.Element, prefix: str) -> None:
-    """Give ids the prefix, and drop those that nothing refers to, so that many SVGs can stand in one page."""
+    """Put the prefix before ids and drop unused ones, so that many SVGs can share one page."""
     text = ET.tostring(root, encoding="unicode")
     used = set(re.findall(r"""(?:href="#|url\(#)([^")]+)""", text))
     for element in root.iter():

@@ -1,4 +1,7 @@
-"""The report's figures: the paper's two, energy, ensemble gain, reliability. Errors are in per cent."""
+"""Build the report's figures: the paper's two, energy, ensemble gain, reliability. Errors are in per cent.
+
+A new figure is a function that returns a `Plot`, called in `build_plots`.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +14,17 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from gentrain.report.drawing import INK, MARKERS, SERIES, Panel, Pen, Plot, Style
 from gentrain.report.matrix import matrix_plot
-from gentrain.report.records import ENSEMBLE, SINGLE, Group, Spread, StudyReport, baseline, told_primary
+from gentrain.report.records import ENSEMBLE, SINGLE, Group, Spread, StudyReport, baseline, primary_text
 from gentrain.report.training import TrainingScores
 
 RANKS = 10
 FEWEST = 10
-"""Images that a reliability bin must hold to be drawn."""
+"""Smallest number of images for which a reliability bin is drawn."""
 Curve = Callable[[Group, int], Spread | None]
 
 
 def build_plots(report: StudyReport, training: Sequence[TrainingScores]) -> tuple[Plot, ...]:
-    """Return every figure that there is data for, in the order of the paper."""
+    """Return all figures that have data, the paper's first."""
     styles = build_styles(report)
     curves = partial(_curves, report, styles)
     made = [
@@ -36,7 +39,7 @@ def build_plots(report: StudyReport, training: Sequence[TrainingScores]) -> tupl
         ),
         curves(
             "figure2-ensembles",
-            "Figure 2, ensembles: their top-1 error by generation",
+            "Figure 2, ensembles: top-1 error by generation",
             "ensemble's top-1 error %",
             _spread_of("ensemble_top1_error"),
             "The mean of the softmax outputs of generations 0 to g, patriarch included; dashed: the baseline.",
@@ -47,7 +50,7 @@ def build_plots(report: StudyReport, training: Sequence[TrainingScores]) -> tupl
             "Ensemble gain: by generation",
             "gain, percentage points",
             lambda group, generation: group.gain(generation),
-            "By how much the running ensemble's top-1 error is lower than that of the generation's single network.",
+            "Top-1 error of the generation's single network minus that of the running ensemble.",
             reference=False,
         ),
         _reliability(report, styles),
@@ -56,7 +59,7 @@ def build_plots(report: StudyReport, training: Sequence[TrainingScores]) -> tupl
 
 
 def build_styles(report: StudyReport) -> dict[str, Style]:
-    """Return each process's look; the baseline is ink, so that colours are left for the others."""
+    """Return the look of each process by series; the baseline is black, so that the others get the colours."""
     names = {group.series: group for group in report.groups}
     colored = [series for series, group in names.items() if not group.baseline]
     return {
@@ -106,14 +109,14 @@ def _draw_curves(
     if level is not None:
         axes.axhline(100 * level.mean, color=INK, linestyle=(0, (5, 3)), linewidth=1.1, zorder=1)
     for index, group in enumerate(groups):
-        found = [(g, spread) for g in range(group.length) if (spread := curve(group, g))]
-        if not found:
+        points = [(g, spread) for g in range(group.length) if (spread := curve(group, g))]
+        if not points:
             continue
         style = styles[group.series]
-        places = np.array([g for g, _ in found]) + 0.05 * (index - (len(groups) - 1) / 2)
-        means = np.array([100 * spread.mean for _, spread in found])
-        deviations = np.array([100 * (spread.std or 0) for _, spread in found])
-        texts = [f"{group.name}, Gen #{g}: {_spread_text(spread)}" for g, spread in found]
+        places = np.array([g for g, _ in points]) + 0.05 * (index - (len(groups) - 1) / 2)
+        means = np.array([100 * spread.mean for _, spread in points])
+        deviations = np.array([100 * (spread.std or 0) for _, spread in points])
+        texts = [f"{group.name}, Gen #{g}: {_spread_text(spread)}" for g, spread in points]
         if deviations.any():
             bars = axes.vlines(places, means - deviations, means + deviations, color=style.color, linewidth=1)
             pen.mark(bars, style)
@@ -132,8 +135,8 @@ def _generations(pen: Pen, groups: Sequence[Group], label: str) -> None:
 
 
 def _spread_text(spread: Spread) -> str:
-    told = f"{100 * spread.mean:.2f}"
-    return told if spread.std is None else f"{told} ± {100 * spread.std:.2f} (n = {spread.n})"
+    mean = f"{100 * spread.mean:.2f}"
+    return mean if spread.std is None else f"{mean} ± {100 * spread.std:.2f} (n = {spread.n})"
 
 
 def _energy(report: StudyReport, styles: dict[str, Style]) -> Plot:
@@ -148,7 +151,7 @@ def _energy(report: StudyReport, styles: dict[str, Style]) -> Plot:
         "energy",
         "Energy: measured and predicted by generation",
         "Mean largest score over the augmented training set in the last epoch (solid), and the closed form "
-        "w_g = 1 - (1 - f_a1)·λ^g (dotted). The lower, the more energy is left on other classes.",
+        "w_g = 1 - (1 - f_a1)·λ^g (dotted). Lower means more score on the other classes.",
         tuple(panels),
         tuple(shown.values()),
     )
@@ -162,14 +165,14 @@ def _draw_energy(pen: Pen, *, groups: tuple[Group, ...], styles: dict[str, Style
             [math.nan if w is None else w for w in predicted], color=style.color, linestyle=":", linewidth=1.4
         )
         pen.mark(dotted, style)
-        found = [(g, spread) for g in range(group.length) if (spread := group.spread("primary_measured", g))]
+        points = [(g, spread) for g in range(group.length) if (spread := group.spread("primary_measured", g))]
         texts = [
-            f"{group.name}, Gen #{g}: measured {spread.mean:.3f}, predicted {told_primary(predicted[g])}"
-            for g, spread in found
+            f"{group.name}, Gen #{g}: measured {spread.mean:.3f}, predicted {primary_text(predicted[g])}"
+            for g, spread in points
         ]
         (line,) = pen.axes.plot(
-            [g for g, _ in found],
-            [spread.mean for _, spread in found],
+            [g for g, _ in points],
+            [spread.mean for _, spread in points],
             color=style.color, marker=style.marker, markersize=5, linewidth=1.6, clip_on=False,
         )  # fmt: skip
         pen.mark(line, style, texts)
@@ -193,8 +196,8 @@ def _rank_plot(training: Sequence[TrainingScores]) -> Plot:
     return Plot(
         "figure1-left",
         "Figure 1, left: mean sorted scores by rank, training set",
-        "Mean over the training images, without augmentation, of the largest, second largest … score of the patriarchs "
-        "of one seed. A tolerant patriarch leaves more on the classes behind the first.",
+        "Mean over the training images, without augmentation, of the largest, second largest … score; patriarchs of "
+        "one seed. A tolerant patriarch puts more score on the classes after the first.",
         tuple(panels),
         tuple(shown.values()),
     )
@@ -229,7 +232,7 @@ def _reliability(report: StudyReport, styles: dict[str, Style]) -> Plot:
         "reliability",
         "Reliability: patriarch, last generation, ensemble",
         "Accuracy against confidence on the test set in 15 bins of equal width, all seeds together; in brackets the "
-        f"expected calibration error. Bins of fewer than {FEWEST} images aren't drawn; the dotted line is calibrated.",
+        f"expected calibration error. Bins of fewer than {FEWEST} images are left out; dotted: perfect calibration.",
         tuple(panels),
         size=(3.4, 3.3),
     )

@@ -1,4 +1,4 @@
-"""Tables as text: Markdown and LaTeX as they are read, CSV with a record a cell."""
+"""Write tables as text: Markdown and LaTeX line by line, CSV with one record for each cell."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LATEX = {
 
 
 def markdown(tables: Sequence[ReportTable]) -> str:
-    """Return the tables as GitHub's Markdown, each under a heading."""
+    """Return the tables as GitHub Markdown, each under a heading."""
     parts = []
     for table in tables:
         lines = [f"## {_mark(table.title)}", "", _bar(["", *table.columns])]
@@ -32,7 +32,7 @@ def markdown(tables: Sequence[ReportTable]) -> str:
 
 
 def latex(tables: Sequence[ReportTable]) -> str:
-    """Return the tables as LaTeX without packages, for a document in UTF-8."""
+    """Return the tables as LaTeX for a UTF-8 document; needs no packages."""
     parts = []
     for table in tables:
         lines = [r"\begin{table}", r"\centering", rf"\caption{{{_tex(table.title)}. {_tex(' '.join(table.notes))}}}"]
@@ -47,7 +47,7 @@ def latex(tables: Sequence[ReportTable]) -> str:
 
 
 def comma_separated(tables: Sequence[ReportTable]) -> str:
-    """Return a record a cell: ours with its spread and the published figure; errors in per cent, nothing rounded."""
+    """Return one CSV record for each cell: mean, spread and published value; errors in per cent, not rounded."""
     stream = io.StringIO()
     writer = csv.DictWriter(stream, RECORD_FIELDS, lineterminator="\n")
     writer.writeheader()
@@ -60,7 +60,7 @@ FORMATS: dict[str, tuple[str, Callable[[Sequence[ReportTable]], str]]] = {
     "csv": ("tables.csv", comma_separated),
     "latex": ("tables.tex", latex),
 }
-"""By name: the file that a report keeps it in, and what writes it."""
+"""By format: the file name in the report's folder, and the function that returns its text."""
 
 
 def _bar(cells: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Figure 1, right: true class against the class of the second highest score, on the training set."""
+"""Draw figure 1, right: true class against the class of the second highest score, on the training set."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from gentrain.report.training import TrainingScores
 from gentrain.scores.confusion import top_confusions
 
 MOST_CLASSES = 120
-"""More can't be told apart on a page: then the `SHOWN` of the commonest pairs are drawn."""
+"""Most classes that are drawn in full; of more, only the `SHOWN` classes of the commonest pairs are."""
 SHOWN = 30
 LONGEST = 22
 
 
 def matrix_plot(training: Sequence[TrainingScores], manifest: Manifest | None) -> Plot | None:
-    """Return a matrix for every patriarch, classes ordered by group where the dataset has groups."""
+    """Return a matrix for each patriarch, with classes ordered by group where there are groups; None without data."""
     if not training or manifest is None:
         return None
     rows = [100 * scores.second / np.maximum(1, scores.second.sum(axis=1, keepdims=True)) for scores in training]
@@ -34,13 +34,13 @@ def matrix_plot(training: Sequence[TrainingScores], manifest: Manifest | None) -
     ]
     count = len(manifest.classes)
     caption = (
-        "Per cent of each true class's training images (row) whose second highest score is at the column's class, for "
-        "the patriarchs of one seed. On the diagonal: images whose own class comes second."
+        "Per cent of each true class's training images (row) whose second highest score is on the column's class, for "
+        "the patriarchs of one seed. Diagonal: images whose true class comes second."
     )
     if manifest.groups:
-        caption += " Classes stand by group; lines divide the groups."
+        caption += " Classes are ordered by group, with lines between groups."
     if len(order) < count:
-        caption += f" Of {count:,} classes the {len(order)} of the commonest pairs are shown, so rows don't sum to 100."
+        caption += f" Of {count:,} classes the {len(order)} of the commonest pairs are shown; rows don't sum to 100."
     size = (6.0, 5.2) if len(order) > 12 else (4.6, 4.2)
     return Plot(
         "figure1-right", "Figure 1, right: true class × class of the second highest score", caption, tuple(panels),
@@ -49,26 +49,26 @@ def matrix_plot(training: Sequence[TrainingScores], manifest: Manifest | None) -
 
 
 def second_pairs(scores: TrainingScores, manifest: Manifest, *, count: int) -> list[tuple[str, str, float]]:
-    """Return the commonest (true class, second class, part of the true class's images)."""
+    """Return the commonest pairs as (true class, second class, fraction of the true class's images)."""
     totals = np.maximum(1, scores.second.sum(axis=1))
     names = manifest.classes
     return [
-        (names[true], names[found], images / float(totals[true]))
-        for true, found, images in top_confusions(scores.second, count=count)
+        (names[true], names[other], images / float(totals[true]))
+        for true, other, images in top_confusions(scores.second, count=count)
     ]
 
 
 def _order(training: Sequence[TrainingScores], manifest: Manifest) -> np.ndarray:
-    """Return the classes that are shown, in order."""
+    """Return the indices of the classes to draw, in order."""
     count = len(manifest.classes)
     groups = np.asarray(manifest.class_groups if manifest.class_groups is not None else np.zeros(count))
     order = np.argsort(groups, kind="stable")
     if count <= MOST_CLASSES:
         return order
     kept: dict[int, None] = {}
-    for true, found, _ in top_confusions(np.sum([scores.second for scores in training], axis=0), count=4 * SHOWN):
-        if len({*kept, true, found}) <= SHOWN:
-            kept |= {true: None, found: None}
+    for true, other, _ in top_confusions(np.sum([scores.second for scores in training], axis=0), count=4 * SHOWN):
+        if len({*kept, true, other}) <= SHOWN:
+            kept |= {true: None, other: None}
     return np.array([index for index in order if index in kept])
 
 

@@ -1,6 +1,6 @@
 "use strict";
 (() => {
-  // Pick a process: everything of another one fades, in figures, tables and the lineage alike.
+  // Pick a process: everything of the others fades in figures, tables and the lineage.
   const owned = [...document.querySelectorAll("[data-series]")];
   let picked = null;
   const show = (series) => {
@@ -23,9 +23,9 @@
     });
   }
 
-  // Points tell their values to a pointer, a finger and the keyboard; without this script their titles do.
+  // Points show their values on hover, tap and focus; without this script the browser shows their titles.
   const tip = document.getElementById("tip");
-  const tell = (point) => {
+  const showTip = (point) => {
     tip.textContent = point.getAttribute("aria-label");
     tip.hidden = false;
     const box = point.getBoundingClientRect();
@@ -39,11 +39,11 @@
     point.setAttribute("aria-label", title.textContent);
     point.setAttribute("role", "img");
     title.remove();
-    for (const event of ["pointerenter", "focus", "click"]) point.addEventListener(event, () => tell(point));
+    for (const event of ["pointerenter", "focus", "click"]) point.addEventListener(event, () => showTip(point));
     for (const event of ["pointerleave", "blur"]) point.addEventListener(event, () => { tip.hidden = true; });
   }
 
-  // A generation of the lineage tells all that is known of it.
+  // Clicking a generation of the lineage shows its details.
   const chosen = document.getElementById("chosen");
   const facts = JSON.parse(document.getElementById("generations").textContent);
   const choose = (node) => {
@@ -52,12 +52,12 @@
     const list = document.createElement("dl");
     for (const [name, value, link] of facts[node.dataset.key]) {
       const term = document.createElement("dt");
-      const told = document.createElement("dd");
+      const detail = document.createElement("dd");
       term.textContent = name;
-      const place = link ? told.appendChild(document.createElement("a")) : told;
+      const place = link ? detail.appendChild(document.createElement("a")) : detail;
       if (link) place.href = link;
       place.textContent = value;
-      list.append(term, told);
+      list.append(term, detail);
     }
     chosen.replaceChildren(list);
   };
@@ -69,7 +69,7 @@
     });
   }
 
-  // Print everything, opened.
+  // Open all details for printing.
   window.addEventListener("beforeprint", () => {
     for (const closed of document.querySelectorAll("details")) closed.open = true;
   });

@@ -1,4 +1,4 @@
-"""One HTML page with the whole report: no request to anywhere, everything that a user can name is escaped."""
+"""Render the report as one HTML page that loads nothing from elsewhere; all names from users are escaped."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from markupsafe import Markup
 from gentrain import __version__
 from gentrain.report.drawing import INK, SERIES, Plot, Style, draw_inline
 from gentrain.report.matrix import second_pairs
-from gentrain.report.records import GenerationRecord, StudyReport, told_primary
+from gentrain.report.records import GenerationRecord, StudyReport, primary_text
 from gentrain.report.tables import ReportTable
 from gentrain.report.training import TrainingScores
 from gentrain.report.tree import Node, Tree, build_trees
 
 FIGURE_BYTES = 3_500_000
-"""All figures of a page together; panels beyond it are left to the files, which is told. A page stays below 5 MB."""
+"""Limit for all figures of a page, which keeps it below 5 MB; the page says how many panels it leaves out."""
 PAIRS = 10
 
 
 @dataclass(frozen=True)
-class _Figure:
+class _PageFigure:
     plot: Plot
     panels: tuple[tuple[str, Markup], ...]
     left_out: int
@@ -47,11 +47,11 @@ def render_page(
     """Return the page's HTML.
 
     Args:
-        report: of the study.
-        tables: see `tables.build_tables`.
-        plots: see `figures.build_plots`.
-        styles: of the processes, for the legend.
-        training: figure 1's data.
+        report: records of the study.
+        tables: result of `tables.build_tables`.
+        plots: result of `figures.build_plots`.
+        styles: looks of the processes, for the legend.
+        training: data of figure 1.
     """
     trees = build_trees(report)
     script = _resource("page.js")
@@ -89,7 +89,7 @@ def render_page(
 
 
 def css_color(color: str) -> str:
-    """Return a plot's colour as the page's, which has its own in the dark."""
+    """Return the CSS value for a plot's colour; the page defines a light and a dark variant of each."""
     return "currentColor" if color == INK else f"var(--s{SERIES.index(color)})"
 
 
@@ -98,8 +98,8 @@ def _resource(name: str) -> str:
     return (files("gentrain.report") / name).read_text(encoding="utf-8")
 
 
-def _figures(plots: Sequence[Plot]) -> list[_Figure]:
-    found, left = [], FIGURE_BYTES
+def _figures(plots: Sequence[Plot]) -> list[_PageFigure]:
+    figures, left = [], FIGURE_BYTES
     for plot in plots:
         panels: list[tuple[str, Markup]] = []
         for index, panel in enumerate(plot.panels):
@@ -109,8 +109,8 @@ def _figures(plots: Sequence[Plot]) -> list[_Figure]:
                 break
             left -= len(svg.encode())
             panels.append((panel.title, Markup(svg)))
-        found.append(_Figure(plot, tuple(panels), len(plot.panels) - len(panels)))
-    return found
+        figures.append(_PageFigure(plot, tuple(panels), len(plot.panels) - len(panels)))
+    return figures
 
 
 def _facts(report: StudyReport) -> list[tuple[str, str]]:
@@ -141,11 +141,11 @@ def _summary(node: Node) -> str:
 
 
 def _generations(trees: Sequence[Tree]) -> dict[str, list[list[str]]]:
-    """Return what is told of each generation, by key: name, value, and a link where there is one."""
-    return {node.record.key: _told(node) for tree in trees for node in tree.nodes}
+    """Return the facts shown of each generation, by key: name, value, and a link where there is one."""
+    return {node.record.key: _generation_facts(node) for tree in trees for node in tree.nodes}
 
 
-def _told(node: Node) -> list[list[str]]:
+def _generation_facts(node: Node) -> list[list[str]]:
     record = node.record
     rows = [
         ["generation", f"{record.generation}"],
@@ -156,7 +156,7 @@ def _told(node: Node) -> list[list[str]]:
         ("top-1 error", "top1_error", 100, " %"),
         ("top-5 error", "top5_error", 100, " %"),
         ("NLL", "nll", 1, " nats"),
-        ("primary score", "primary_measured", 1, f" measured, {told_primary(record.predicted)} predicted"),
+        ("primary score", "primary_measured", 1, f" measured, {primary_text(record.predicted)} predicted"),
     ):
         if column in record.values:
             rows.append([name, f"{scale * record.values[column]:.{2 if scale == 100 else 3}f}{unit}"])
@@ -190,7 +190,7 @@ def _data(report: StudyReport) -> list[tuple[str, str]]:
         *((name, f"{info.count:,} images") for name, info in manifest.splits.items()),
         ("pixels", f"{manifest.height} × {manifest.width}"),
         ("exact duplicates", ", ".join(duplicates)),
-        ("skipped", f"{len(manifest.skipped):,} broken pictures"),
+        ("skipped", f"{len(manifest.skipped):,} broken images"),
         ("fingerprint", manifest.fingerprint),
     ]
     if manifest.groups:

@@ -1,4 +1,4 @@
-"""The paper's own figures and settings, to stand beside ours. Errors are per cent, as printed; None is a dash there."""
+"""Hold the paper's printed results and settings, for comparison. Errors are per cent; None is a dash in the paper."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PAPER_RESNETS = {f"resnet{depth}" for depth in (20, 32, 44, 56, 74, 92, 110)}
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """One row of table 1 or 2: a process on one network, alone or with the running ensemble."""
+    """Hold one row of table 1 or 2: a process on one network, alone or with the running ensemble."""
 
     table: str
     source: str
@@ -33,16 +33,16 @@ class PublishedRow:
     lam: float
     ensemble: bool
     errors: Mapping[Measure, Figures]
-    """By generation, from 0."""
+    """By generation, from generation 0."""
 
     @property
     def label(self) -> str:
-        """The process's name, as chains have it."""
+        """Return the process as written in chain names."""
         return f"D({self.f_a1},{self.lam})"
 
     @property
     def baseline(self) -> bool:
-        """Whether it is ordinary training, which has no students."""
+        """Return whether this is plain cross-entropy training, without students."""
         return self.f_a1 == 1.0
 
     def at(self, measure: Measure, generation: int) -> float | None:
@@ -88,7 +88,7 @@ def published_rows(source: str, network: str) -> tuple[PublishedRow, ...]:
 
 
 def paper_recipe(source: str, network: str) -> RecipeConfig | None:
-    """Return the recipe that the paper trains a network with; None where it doesn't."""
+    """Return the paper's recipe for a network on a source; None where the paper doesn't train it."""
     if source == "cifar100" and network in PAPER_RESNETS:
         return RecipeConfig()
     if source == "cifar100" and network in {"densenet100", "densenet190"}:
@@ -97,57 +97,58 @@ def paper_recipe(source: str, network: str) -> RecipeConfig | None:
 
 
 def deviations(study: Study, *, num_classes: int | None, images: int | None = None) -> tuple[str, ...]:
-    """Return in what a chain's settings aren't the paper's, each as `setting is ours (the paper: theirs)`.
+    """Return the settings of a chain that differ from the paper's, each as `setting is ours (the paper: theirs)`.
 
     Args:
-        study: of one chain, on a source and network that the paper has (see `paper_recipe`).
-        num_classes: of the prepared dataset; None where it isn't known.
-        images: of its training set, likewise.
+        study: settings of one chain, on a source and network of the paper (see `paper_recipe`).
+        num_classes: classes of the prepared dataset; None where it isn't known.
+        images: images of its training set; None where it isn't known.
     """
     recipe = paper_recipe(study.dataset.source, study.network.name)
     if recipe is None:
         return (f"network {study.network.name} on {study.dataset.source} (not in the paper)",)
     ours, theirs = study.recipe.model_dump(), recipe.model_dump()
-    pictures = [found.pop("pictures") is not None for found in (ours, theirs)]  # of which the paper prints no numbers
-    found = [
+    augmented = [recipe.pop("pictures") is not None for recipe in (ours, theirs)]  # the paper prints no numbers of it
+    differences = [
         f"recipe.{name} is {_shown(ours[name])} (the paper: {_shown(theirs[name])})"
         for name in ours
         if ours[name] != theirs[name]
     ]
-    if pictures[0] != pictures[1]:
-        found.append(f"recipe.pictures is {'set' if pictures[0] else 'not set'} (the paper: otherwise)")
+    if augmented[0] != augmented[1]:
+        ours_set, theirs_set = ("set" if present else "not set" for present in augmented)
+        differences.append(f"recipe.pictures is {ours_set} (the paper: {theirs_set})")
     data = study.dataset
     if data.classes or data.groups:
-        found.append("a subset of the classes (the paper: all)")
+        differences.append("a subset of the classes (the paper: all)")
     if data.limit:
-        found.append(f"at most {data.limit:,} images a class (the paper: all)")
+        differences.append(f"at most {data.limit:,} images a class (the paper: all)")
     if data.validation:
-        found.append(f"dataset.validation is {data.validation:g} (the paper trains on all images)")
+        differences.append(f"dataset.validation is {data.validation:g} (the paper trains on all images)")
     elif images is not None and images != TRAINING_IMAGES[data.source] and not data.limit:
-        found.append(f"{images:,} training images (the paper: {TRAINING_IMAGES[data.source]:,})")
+        differences.append(f"{images:,} training images (the paper: {TRAINING_IMAGES[data.source]:,})")
     if data.source == "imagefolder" and num_classes != ILSVRC_CLASSES:
-        told = "an unknown number of" if num_classes is None else f"{num_classes:,}"
-        found.append(f"{told} classes (ILSVRC2012: {ILSVRC_CLASSES:,})")
+        count = "an unknown number of" if num_classes is None else f"{num_classes:,}"
+        differences.append(f"{count} classes (ILSVRC2012: {ILSVRC_CLASSES:,})")
     if data.source == "imagefolder" and data.image_size not in (None, 224):
-        found.append(f"dataset.image_size is {data.image_size} (the paper: 224)")
+        differences.append(f"dataset.image_size is {data.image_size} (the paper: 224)")
     if study.network.students not in (None, study.network.name):
-        found.append(f"network.students is {study.network.students} (the paper: as the patriarch)")
-    return tuple(found + _process_deviations(study))
+        differences.append(f"network.students is {study.network.students} (the paper: as the patriarch)")
+    return tuple(differences + _process_deviations(study))
 
 
 def _process_deviations(study: Study) -> list[str]:
-    found: list[str] = []
+    differences: list[str] = []
     process = study.process
     if process.k != DEFAULT_K:
-        told = str(process.k) if isinstance(process.k, int) else f"by {process.k.by}, up to mass {process.k.mass:g}"
-        found.append(f"process.k is {told} (the paper: {DEFAULT_K})")
+        k = str(process.k) if isinstance(process.k, int) else f"by {process.k.by}, up to mass {process.k.mass:g}"
+        differences.append(f"process.k is {k} (the paper: {DEFAULT_K})")
     if process.temperature != 1:
-        found.append(f"process.temperature is {process.temperature:g} (the paper: 1)")
+        differences.append(f"process.temperature is {process.temperature:g} (the paper: 1)")
     if process.teacher != "previous":
-        found.append(f"process.teacher is {process.teacher} (the paper: previous)")
+        differences.append(f"process.teacher is {process.teacher} (the paper: previous)")
     if study.given:
-        found.append("the first generations are given")
-    return found
+        differences.append("the first generations are pretrained networks")
+    return differences
 
 
 def _shown(value: object) -> str:

@@ -1,4 +1,4 @@
-"""What a report is made of: plain frozen records of a study, its chains over seeds, and their generations."""
+"""Define the records that a report is made of: a study, its groups of chains over seeds, their generations."""
 
 from __future__ import annotations
 
@@ -19,231 +19,231 @@ from gentrain.study.schema import Study
 
 SINGLE, ENSEMBLE = "single", "ensemble"
 PAPER_NAMES = {"D(1.0,0.0)": "Baseline", "D(1.0,0.5)": "BornAgain"}
-"""What figure 2 calls two processes."""
+"""Names that figure 2 gives to two processes."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """One measure over seeds."""
+    """Hold one measure for several seeds."""
 
     values: Mapping[int, float]
-    """By seed; at least one."""
+    """The measure by seed; at least one entry."""
 
     @property
     def n(self) -> int:
-        """Seeds that have it."""
+        """Return the number of seeds."""
         return len(self.values)
 
     @property
     def mean(self) -> float:
-        """Mean over seeds."""
+        """Return the mean over seeds."""
         return statistics.fmean(self.values.values())
 
     @property
     def std(self) -> float | None:
-        """Sample standard deviation (n - 1); None for one seed, which has no spread."""
+        """Return the sample standard deviation (divisor n - 1) over seeds; None for a single seed."""
         return statistics.stdev(self.values.values()) if self.n > 1 else None
 
 
 @dataclass(frozen=True)
 class GenerationRecord:
-    """One generation of one chain, as far as it is."""
+    """Hold one generation of one chain, finished or not."""
 
     generation: int
     key: str
     state: State
     epoch: int
-    """Finished epochs of one that isn't done."""
+    """Finished epochs, for a generation that isn't done."""
     predicted: float | None
-    """Primary score w_g of the closed form; None where it begins from a measurement that isn't there yet."""
+    """Primary score w_g of the closed form; None where it depends on a measurement that is still missing."""
     spec: GenerationSpec | None = None
-    """None where it isn't done."""
+    """None where the generation isn't done."""
     done: Done | None = None
     values: Mapping[str, float] = field(default_factory=dict)
-    """Measures by the names of results.parquet's columns; errors are fractions. What isn't known isn't in it."""
+    """Known measures by the column names of results.parquet; errors are fractions."""
     bins: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """Sums of `metrics.reliability` over the test set, of `SINGLE` and `ENSEMBLE`."""
+    """Sums of `metrics.reliability` over the test set, for `SINGLE` and `ENSEMBLE`."""
 
 
 @dataclass(frozen=True)
 class ChainRecord:
-    """One chain D(f_a1, λ) of one network and seed."""
+    """Hold one chain D(f_a1, λ) of one network and one seed."""
 
     name: str
     study: Study
-    """Of this chain alone, without a grid."""
+    """Settings of this chain alone, without a grid."""
     generations: tuple[GenerationRecord, ...]
 
     @property
     def process(self) -> Process:
-        """D(f_a1, λ); f_a1 plays no part where the first generations are given."""
+        """Return D(f_a1, λ); f_a1 has no effect where the first generations are pretrained networks."""
         return self.study.process.process
 
     @property
     def label(self) -> str:
-        """Its process as its name tells it: D(0.6,0.6), or D(given-1a2b3c4d,0.6)."""
+        """Return the process as written in the chain's name: D(0.6,0.6), or D(given-1a2b3c4d,0.6)."""
         return self.name[: self.name.rindex(")") + 1]
 
     @property
     def origin(self) -> str:
-        """What its first generation is, whatever becomes of it: D(0.6,·), D(0.6,·,K4), D(given-1a2b3c4d,·)."""
+        """Return what decides the first generation, in the name's form: D(0.6,·), D(0.6,·,K4), D(given-1a2b3c4d,·)."""
         start, _, *others = self.label.removeprefix("D(").removesuffix(")").split(",")
         return f"D({','.join([start, '·', *(part for part in others if part.startswith('K'))])})"
 
     @property
     def strict(self) -> bool:
-        """Whether its patriarch is ordinary training."""
+        """Return whether the patriarch is trained by plain cross-entropy."""
         return not self.study.given and self.process.f_a1 == 1.0
 
     @property
     def network(self) -> str:
-        """Name of its network; of both where the students have one of their own."""
+        """Return the network's name; `patriarch → students` where the students use another network."""
         network = self.study.network
         return f"{network.name} → {network.students}" if network.students else network.name
 
 
 @dataclass(frozen=True)
 class Group:
-    """One process on one network: chains that differ in nothing but the seed."""
+    """Hold the chains of one process on one network, which differ only in their seed."""
 
     series: str
-    """Short and safe name of its process, the same on every network: `p0`, `p1`, …"""
+    """Short identifier of the process, safe in HTML and the same for every network: `p0`, `p1`, …"""
     chains: tuple[ChainRecord, ...]
 
     @property
     def first(self) -> ChainRecord:
-        """Any of its chains, for what they share."""
+        """Return one chain, to read what all of them share."""
         return self.chains[0]
 
     @property
     def name(self) -> str:
-        """The process's label, with the paper's name where it has one."""
+        """Return the process's label, after the paper's name for it where there is one."""
         paper = PAPER_NAMES.get(self.first.label)
         return f"{paper} {self.first.label}" if paper else self.first.label
 
     @property
     def baseline(self) -> bool:
-        """Whether it is ordinary training alone, without students."""
+        """Return whether this is the baseline: a patriarch trained by cross-entropy, without students."""
         return self.first.strict and self.length == 1
 
     @property
     def length(self) -> int:
-        """Generations that are wanted, the patriarch included."""
+        """Return the number of generations to train, patriarch included."""
         return max(len(chain.generations) for chain in self.chains)
 
     def spread(self, measure: str, generation: int) -> Spread | None:
-        """Return a measure of a generation over seeds; None where no seed has it."""
-        found = {
+        """Return one generation's measure over seeds; None where no seed has it."""
+        values = {
             chain.study.seed: record.values[measure]
             for chain in self.chains
             for record in chain.generations[generation : generation + 1]
             if measure in record.values
         }
-        return Spread(found) if found else None
+        return Spread(values) if values else None
 
     def gain(self, generation: int) -> Spread | None:
-        """Return by how much the running ensemble's top-1 error is lower than the single network's, seed by seed."""
+        """Return the single network's top-1 error minus the running ensemble's, seed by seed."""
         single, ensemble = (self.spread(name, generation) for name in ("top1_error", "ensemble_top1_error"))
         if single is None or ensemble is None:
             return None
         return Spread({seed: single.values[seed] - error for seed, error in ensemble.values.items()})
 
     def predicted(self, generation: int) -> float | None:
-        """Return the closed form's w_g; the mean over seeds where they begin from measurements."""
+        """Return the closed form's w_g, averaged over seeds (they differ where w_g starts from a measured score)."""
         records = [chain.generations[generation] for chain in self.chains if generation < len(chain.generations)]
         known = [record.predicted for record in records if record.predicted is not None]
         return statistics.fmean(known) if known else None
 
     def bins(self, which: str, generation: int) -> np.ndarray | None:
-        """Return `metrics.reliability`'s sums over all seeds; None where no seed has them."""
-        found = [c.generations[generation].bins.get(which) for c in self.chains if generation < len(c.generations)]
-        known = [bins for bins in found if bins is not None]
+        """Return the sums of `metrics.reliability` over all seeds; None where no seed has them."""
+        by_seed = [c.generations[generation].bins.get(which) for c in self.chains if generation < len(c.generations)]
+        known = [bins for bins in by_seed if bins is not None]
         return np.sum(known, axis=0) if known else None
 
     @property
     def last(self) -> int | None:
-        """Return the last generation that any seed has finished; None where there is none."""
+        """Return the last generation that any seed has finished; None where none is finished."""
         done = [record.generation for chain in self.chains for record in chain.generations if record.values]
         return max(done, default=None)
 
 
 @dataclass(frozen=True)
 class StudyReport:
-    """A study as the run folder tells it."""
+    """Hold everything that a report shows of a study."""
 
     study: Study
     uri: str
-    """Of the run folder."""
+    """URI of the run folder."""
     groups: tuple[Group, ...]
     failures: Mapping[str, str]
-    """Why chains could not be finished, by their names."""
+    """Reasons why chains failed, by chain name."""
     notes: tuple[str, ...]
-    """What was damaged or left out, and what to do about it."""
+    """One line for each damaged file and each chain left out, with the remedy."""
     data: str | None
-    """Name of the prepared dataset's folder; None where it isn't there."""
+    """Folder name of the prepared dataset; None where it is missing."""
     manifest: Manifest | None
 
     @cached_property
     def chains(self) -> tuple[ChainRecord, ...]:
-        """Every chain, by group."""
+        """Return all chains, group by group."""
         return tuple(chain for group in self.groups for chain in group.chains)
 
     @cached_property
     def networks(self) -> dict[str, tuple[Group, ...]]:
-        """Groups by network, in the study's order."""
+        """Return the groups by network, in the study's order."""
         names = dict.fromkeys(group.first.network for group in self.groups)
         return {name: tuple(g for g in self.groups if g.first.network == name) for name in names}
 
     @cached_property
     def distinct(self) -> dict[str, GenerationRecord]:
-        """Every generation once, whoever shares it, by key."""
+        """Return all generations by key; one that several chains share appears once."""
         return {record.key: record for chain in self.chains for record in chain.generations}
 
     @property
     def finished(self) -> int:
-        """Distinct generations with a result."""
+        """Return the number of distinct generations that have a result."""
         return sum(bool(record.values) for record in self.distinct.values())
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """What isn't there yet, a line a chain."""
-        found = []
+        """Return one line for each unfinished chain, naming its generations without a result."""
+        lines = []
         for chain in self.chains:
             left = [record for record in chain.generations if not record.values]
-            by_state = itertools.groupby(left, key=lambda record: _told(record, self.study.recipe.epochs))
-            told = [_numbers([record.generation for record in records], state) for state, records in by_state]
-            if told:
-                found.append(f"{chain.name}: {', '.join(told)}")
-        return tuple(found)
+            by_state = itertools.groupby(left, key=lambda record: _state_text(record, self.study.recipe.epochs))
+            parts = [_numbers([record.generation for record in records], state) for state, records in by_state]
+            if parts:
+                lines.append(f"{chain.name}: {', '.join(parts)}")
+        return tuple(lines)
 
     @property
     def num_classes(self) -> int | None:
-        """C, where it is known."""
+        """Return C; None where it isn't known."""
         if self.manifest is not None:
             return len(self.manifest.classes)
         return next((r.spec.num_classes for r in self.distinct.values() if r.spec), None)
 
     @property
     def seeds(self) -> int:
-        """Distinct seeds."""
+        """Return the number of distinct seeds."""
         return len({chain.study.seed for chain in self.chains})
 
 
 def baseline(groups: tuple[Group, ...], measure: str) -> Spread | None:
-    """Return the baseline's measure among one network's groups: that of D(1.0, ·)'s patriarch, over all its seeds."""
-    found: dict[int, float] = {}
+    """Return one network's baseline measure over seeds: that of the patriarchs of D(1.0, ·); None where none has it."""
+    by_seed: dict[int, float] = {}
     for group in groups:
         known = group.spread(measure, 0) if group.first.strict else None
-        found = {**(known.values if known else {}), **found}
-    return Spread(found) if found else None
+        by_seed = {**(known.values if known else {}), **by_seed}
+    return Spread(by_seed) if by_seed else None
 
 
-def told_primary(value: float | None) -> str:
-    """Return a primary score to three decimals; None isn't known."""
+def primary_text(value: float | None) -> str:
+    """Return a primary score with three decimals; `unknown` for None."""
     return "unknown" if value is None else f"{value:.3f}"
 
 
-def _told(record: GenerationRecord, epochs: int) -> str:
+def _state_text(record: GenerationRecord, epochs: int) -> str:
     state = "not trained yet" if record.state == "waiting" else record.state
     return f"{state} ({record.epoch} of {epochs} epochs)" if record.state in ("running", "interrupted") else state
 

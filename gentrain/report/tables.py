@@ -1,4 +1,4 @@
-"""A report's tables as data: ours with the spread over seeds, the paper's beside it. `formats` writes them down."""
+"""Build a report's tables as data: our results with their spread over seeds, the paper's beside them."""
 
 from __future__ import annotations
 
@@ -24,36 +24,36 @@ Kind = Literal["single", "ensemble", "paper", "difference", "other"]
 
 @dataclass(frozen=True)
 class Cell:
-    """A value in its row's unit, with its spread, and the paper's figure for the same."""
+    """Hold a value in its row's unit, its spread over seeds, and the paper's figure for the same thing."""
 
     value: float | None = None
     std: float | None = None
     n: int = 0
-    """Seeds behind the value."""
+    """Number of seeds behind the value."""
     published: float | None = None
     partial: bool = False
-    """Whether seeds are missing."""
+    """Whether some seeds are missing."""
 
     @property
     def difference(self) -> float | None:
-        """Ours minus the paper's."""
+        """Return our value minus the paper's; None where either is missing."""
         return None if self.value is None or self.published is None else self.value - self.published
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a table as it is read."""
+    """Hold one printed line of a table."""
 
     label: str
     texts: tuple[str, ...]
     kind: Kind
     series: str | None
-    """Of its process (`Group.series`)."""
+    """Series of its process (`Group.series`)."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A measure of a process, a cell a column; where the paper has figures it is read as three lines."""
+    """Hold one measure of a process, a cell for each column; printed as three lines where the paper has figures."""
 
     label: str
     cells: tuple[Cell, ...]
@@ -64,28 +64,28 @@ class Row:
     signed: bool = False
 
     def lines(self) -> Iterable[Line]:
-        """Return ours, then the paper's and the difference where there are such; seeds are told where some lack."""
+        """Yield our line, then the paper's and the difference where it has figures; n where seeds are missing."""
         seeds = {cell.n for cell in self.cells if cell.value is not None}
         partial = any(cell.partial for cell in self.cells)
         each = partial and len(seeds) > 1
         label = f"{self.label}, n={seeds.pop()}" if partial and not each else self.label
-        yield Line(label, tuple(self._ours(cell, told=each) for cell in self.cells), self.kind, self.series)
+        yield Line(label, tuple(self._ours(cell, with_n=each) for cell in self.cells), self.kind, self.series)
         if any(cell.published is not None for cell in self.cells):
             paper = tuple(_number(cell.published, self.digits) for cell in self.cells)
             yield Line("  paper", paper, "paper", self.series)
             differences = tuple(_number(cell.difference, self.digits, signed=True) for cell in self.cells)
             yield Line("  difference", differences, "difference", self.series)
 
-    def _ours(self, cell: Cell, *, told: bool) -> str:
+    def _ours(self, cell: Cell, *, with_n: bool) -> str:
         text = _number(cell.value, self.digits, signed=self.signed)
         if cell.std is not None:
             text += f" ± {cell.std:,.{self.digits}f}"
-        return f"{text} (n={cell.n})" if told and cell.partial else text
+        return f"{text} (n={cell.n})" if with_n and cell.partial else text
 
 
 @dataclass(frozen=True)
 class ReportTable:
-    """One table of a report."""
+    """Hold one table of a report."""
 
     id: str
     title: str
@@ -95,11 +95,11 @@ class ReportTable:
     notes: tuple[str, ...] = field(default=())
 
     def lines(self) -> list[Line]:
-        """Return the lines as they are read."""
+        """Return the printed lines."""
         return [line for row in self.rows for line in row.lines()]
 
     def records(self) -> Iterable[dict[str, Any]]:
-        """Return a record a cell that has a value or a published one: for CSV and JSON."""
+        """Yield a record for each cell that has our value or a published one, for CSV and JSON."""
         for row in self.rows:
             for column, cell in zip(self.columns, row.cells, strict=True):
                 if cell.value is not None or cell.published is not None:
@@ -121,8 +121,8 @@ RECORD_FIELDS = ("table", "network", "process", "row", "column", "mean", "std", 
 
 
 @dataclass(frozen=True)
-class _Measure:
-    """A row of the table of other measures."""
+class _MeasureRow:
+    """Define a row of the table of other measures."""
 
     label: str
     column: str
@@ -132,23 +132,23 @@ class _Measure:
 
 
 MEASURES = (
-    _Measure("NLL, nats", "nll"),
-    _Measure("  + ensemble", "ensemble_nll", kind="ensemble"),
-    _Measure("calibration error %", "ece", 100, 2),
-    _Measure("  + ensemble", "ensemble_ece", 100, 2, "ensemble"),
-    _Measure("primary score, training", "primary_measured"),
+    _MeasureRow("NLL, nats", "nll"),
+    _MeasureRow("  + ensemble", "ensemble_nll", kind="ensemble"),
+    _MeasureRow("calibration error %", "ece", 100, 2),
+    _MeasureRow("  + ensemble", "ensemble_ece", 100, 2, "ensemble"),
+    _MeasureRow("primary score, training", "primary_measured"),
 )
 
 
 def build_tables(report: StudyReport) -> tuple[ReportTable, ...]:
-    """Return every table: an overview, then the errors as in the paper and the other measures, network by network."""
-    found = [_overview(report)] if report.groups else []
+    """Return all tables: an overview, then for each network its errors as in the paper and its other measures."""
+    tables = [_overview(report)] if report.groups else []
     for index, (network, groups) in enumerate(report.networks.items()):
-        found.append(_errors(report, network, groups, "top1_error", id=f"top1-{index}"))
+        tables.append(_errors(report, network, groups, "top1_error", id=f"top1-{index}"))
         if report.num_classes is None or report.num_classes > 5:
-            found.append(_errors(report, network, groups, "top5_error", id=f"top5-{index}"))
-        found.append(_measures(report, network, groups, id=f"measures-{index}"))
-    return tuple(found)
+            tables.append(_errors(report, network, groups, "top5_error", id=f"top5-{index}"))
+        tables.append(_measures(report, network, groups, id=f"measures-{index}"))
+    return tuple(tables)
 
 
 def _overview(report: StudyReport) -> ReportTable:
@@ -177,8 +177,8 @@ def _overview(report: StudyReport) -> ReportTable:
         rows=tuple(rows),
         notes=(
             _spread_note(report.groups),
-            "last: the last finished generation; − baseline: the ensemble's error (the network's where there is none) "
-            "minus the baseline's, seed by seed, in percentage points: below 0 is better.",
+            "last: the last finished generation; − baseline: the ensemble's error (the network's without an ensemble) "
+            "minus the baseline's, seed by seed, in percentage points; negative is better.",
         ),
     )
 
@@ -216,9 +216,9 @@ def _errors(
     for row in known.values():
         name = "Baseline" if row.baseline else row.label
         cells = [Cell(published=row.at(measure, g)) for g in range(length)]
-        told = "  + ensemble" if row.ensemble else f"{name} (not in this study)"
+        text = "  + ensemble" if row.ensemble else f"{name} (not in this study)"
         kind: Kind = "ensemble" if row.ensemble else "single"
-        rows.append(Row(told, tuple(cells), kind, row.label))
+        rows.append(Row(text, tuple(cells), kind, row.label))
     number = {"top1_error": "top-1", "top5_error": "top-5"}[measure]
     return ReportTable(
         id=id,
@@ -246,8 +246,8 @@ def _measures(
             if measure.kind == "ensemble" and group.length == 1:
                 continue
             cells = [_cell(group.spread(measure.column, g), group, scale=measure.scale) for g in range(length)]
-            told = measure.label if measure.kind == "ensemble" else f"{label} {measure.label}"
-            rows.append(row(told, tuple(cells), measure.kind, digits=measure.digits))
+            text = measure.label if measure.kind == "ensemble" else f"{label} {measure.label}"
+            rows.append(row(text, tuple(cells), measure.kind, digits=measure.digits))
         targets = [Cell(group.predicted(g)) if g < group.length else Cell() for g in range(length)]
         rows.append(row("  predicted", tuple(targets), "other", digits=3))
         if group.length > 1:
@@ -264,7 +264,7 @@ def _measures(
         notes=(
             _spread_note(groups),
             "primary score: mean largest score over the augmented training set in the last epoch; predicted: "
-            "w_g = 1 - (1 - f_a1)·λ^g. Ensemble gain: how much lower the ensemble's top-1 error is than the network's.",
+            "w_g = 1 - (1 - f_a1)·λ^g. Ensemble gain: the network's top-1 error minus the ensemble's.",
         ),
     )
 
@@ -277,7 +277,7 @@ def _cell(spread: Spread | None, group: Group, published: float | None = None, *
 
 
 def _minus(spread: Spread | None, other: Spread | None) -> Spread | None:
-    """Return the difference over the seeds that both have."""
+    """Return the difference, over the seeds that both have; None where there is none."""
     if spread is None or other is None:
         return None
     both = {seed: value - other.values[seed] for seed, value in spread.values.items() if seed in other.values}
@@ -289,7 +289,7 @@ def _at(row: PublishedRow | None, measure: Measure, generation: int) -> float | 
 
 
 def _with_baseline(groups: Sequence[Group]) -> list[Group]:
-    """Return the groups, before them the baseline where only a D(1.0, λ) has it: that chain's patriarch alone."""
+    """Return the groups, with the baseline added first where it is only the patriarch of a chain D(1.0, λ)."""
     strict = [group for group in groups if group.first.strict]
     if not strict or any(group.baseline for group in strict):
         return list(groups)
@@ -311,7 +311,7 @@ def _spread_note(groups: Iterable[Group]) -> str:
     seeds = max((len(group.chains) for group in groups), default=0)
     if seeds <= 1:
         return "One seed, n = 1: no spread."
-    return f"Mean ± sample standard deviation over seeds, n = {seeds} where nothing else is said."
+    return f"Mean ± sample standard deviation over seeds, n = {seeds} unless stated."
 
 
 def _paper_notes(
@@ -321,19 +321,19 @@ def _paper_notes(
     if paper_recipe(source, point.network.name) is None:
         return [f"The paper has no figures for {network} on {source}."]
     images = report.manifest.splits["train"].count if report.manifest else None
-    found = deviations(point, num_classes=report.num_classes, images=images)
+    differing = deviations(point, num_classes=report.num_classes, images=images)
     notes = []
     if published:
         notes.append(
             f"paper: its {published[0].table}; difference: ours minus the paper's, in percentage points; "
-            f"{DASH}: not there."
+            f"{DASH}: no value."
         )
     elif point.network.name in PAPER_RESNETS:
         notes.append("The paper shows its ResNets in figure 2 only, without numbers.")
-    if found:
-        notes.append(f"Not the paper's setting, so that differences are not a reproduction's: {'; '.join(found)}.")
+    if differing:
+        notes.append(f"Not the paper's settings, so differences don't test a reproduction: {'; '.join(differing)}.")
     else:
-        notes.append("The setting is the paper's, as far as it tells it.")
+        notes.append("All settings that the paper states are the same here.")
     return notes
 
 

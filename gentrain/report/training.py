@@ -1,4 +1,4 @@
-"""Figure 1's data: what patriarchs think of the training set. Computed once a network, then kept beside the report."""
+"""Compute figure 1's data: the patriarchs' scores on the training set. Computed once, then kept beside the report."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gentrain.study.lineage import GenerationSpec
 
 @dataclass(frozen=True)
 class TrainingScores:
-    """One patriarch's scores on its training set, whose pixels are not augmented."""
+    """Summarise one patriarch's scores on its training set, without augmentation."""
 
     key: str
     network: str
@@ -33,30 +33,29 @@ class TrainingScores:
     by_rank: np.ndarray
     """(C,): mean of the k-th largest score."""
     second: np.ndarray
-    """(C, C): samples by true class and class of the second highest score."""
+    """(C, C): number of samples by true class and class of the second highest score."""
 
 
 def training_scores(
     report: StudyReport, store: RunStore, folder: Folder, *, observe: Observer
 ) -> tuple[TrainingScores, ...]:
-    """Return the scores of one seed's finished patriarchs, of every network and aim.
+    """Return the scores of the finished patriarchs, for one seed of each network and f_a1.
 
     Args:
-        report: of the study.
+        report: records of the study.
         store: the run folder.
-        folder: where they are kept, by key, with a checksum in the name; damaged ones are computed again.
-        observe: is told what takes time, and what can't be had.
+        folder: where the scores are kept by key, with a checksum in the file name; damaged files are computed again.
+        observe: receives a note before each prediction and a warning for each patriarch left out.
     """
-    found: list[TrainingScores] = []
+    scores: list[TrainingScores] = []
     for chain in _patriarchs(report):
         record = chain.generations[0]
         assert record.spec is not None
         kept = _read(folder, record.key)
         if kept is None:
             if report.data is None or report.manifest is None:
-                observe(
-                    Note(f"{chain.name}: no figure 1: its prepared training set isn't in the run folder", "warning")
-                )
+                text = f"{chain.name}: left out of figure 1: its prepared training set isn't in the run folder"
+                observe(Note(text, "warning"))
                 continue
             count = report.manifest.splits["train"].count
             observe(Note(f"{chain.name}: predicting the {count:,} training images for figure 1 (once)"))
@@ -67,7 +66,7 @@ def training_scores(
                 continue
             content = save(kept)
             folder.write(f"{record.key}.{digest(content)[:16]}.safetensors", content)
-        found.append(
+        scores.append(
             TrainingScores(
                 key=record.key,
                 network=chain.study.network.name,
@@ -79,11 +78,11 @@ def training_scores(
                 second=kept["second"],
             )
         )
-    return tuple(found)
+    return tuple(scores)
 
 
 def _patriarchs(report: StudyReport) -> list[ChainRecord]:
-    """Return a chain for each distinct finished patriarch, of each network's first seed alone."""
+    """Return one chain for each distinct finished patriarch, first seed of its network only."""
     chosen: dict[tuple[str, str], ChainRecord] = {}
     for chain in sorted(report.chains, key=lambda chain: (not chain.strict, chain.study.seed)):
         if chain.generations and chain.generations[0].values:

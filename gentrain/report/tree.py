@@ -1,4 +1,4 @@
-"""The lineage laid out as trees: patriarchs at the left, students to the right, a row a line of descent."""
+"""Lay out the lineage as trees: patriarchs at the left, students to the right, one row for each line of descent."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from dataclasses import dataclass, field
 from gentrain.report.records import ChainRecord, GenerationRecord, Group, StudyReport
 
 STEP, ROW, GAP, LEFT, TOP, RIGHT = 96, 50, 24, 34, 66, 210
-"""Pixels: between generations, between rows, before a patriarch's row, around."""
+"""Pixels: between generations, between rows, before a patriarch's row, and the margins."""
 MOST_NODES = 1200
 
 
 @dataclass(frozen=True)
 class Node:
-    """One distinct generation in its place."""
+    """Hold one distinct generation and its position."""
 
     record: GenerationRecord
     x: int
     y: int
     parent: tuple[int, int] | None
     chains: tuple[ChainRecord, ...]
-    """That need it."""
+    """Chains that contain it."""
     series: tuple[str, ...]
-    """Of the processes that need it."""
+    """Series of the processes that contain it."""
 
     @property
     def text(self) -> str:
-        """What stands below it: its error, or its state."""
+        """Return the text below the node: the top-1 error in per cent, or the state."""
         error = self.record.values.get("top1_error")
         return self.record.state if error is None else f"{100 * error:.2f}"
 
 
 @dataclass(frozen=True)
 class Label:
-    """Words at a place: above a patriarch what it is, behind a last student its process."""
+    """Hold a text and its position: a patriarch's origin above it, or a process behind its last student."""
 
     text: str
     x: int
@@ -44,31 +44,31 @@ class Label:
 
 @dataclass(frozen=True)
 class Tree:
-    """All lineages of one network."""
+    """Hold all lineages of one network."""
 
     network: str
     width: int
     height: int
     heads: tuple[tuple[str, int], ...]
-    """Of the columns, and where they stand."""
+    """Headings of the columns with their x positions."""
     nodes: tuple[Node, ...]
     labels: tuple[Label, ...]
 
 
 @dataclass
 class _Layout:
-    """Places nodes; children in the order in which chains name them."""
+    """Place nodes; children keep the order of the chains."""
 
     chains_of: Mapping[str, tuple[ChainRecord, ...]]
     group_of: Mapping[str, Group]
-    """By the name of the chain."""
+    """By chain name."""
     children: Mapping[str, list[GenerationRecord]]
     nodes: list[Node] = field(default_factory=list)
     labels: list[Label] = field(default_factory=list)
     y: int = TOP
 
     def place(self, record: GenerationRecord, parent: tuple[int, int] | None) -> None:
-        """Place a generation and all its descendants; the first student stays in its teacher's row."""
+        """Place a generation and all its descendants; the first student is in its teacher's row."""
         x, y = LEFT + STEP * record.generation, self.y
         chains = self.chains_of[record.key]
         series = tuple(dict.fromkeys(self.group_of[chain.name].series for chain in chains))
@@ -77,8 +77,8 @@ class _Layout:
         names = ", ".join(self.group_of[chain.name].name for chain in ending)
         if parent is None:
             patriarch = f"M(0) of {chains[0].origin}, seed {chains[0].study.seed}"
-            told = f"{patriarch}; alone: {names}" if ending else patriarch
-            self.labels.append(Label(told, x - 12, y - 22, series))
+            text = f"{patriarch}; alone: {names}" if ending else patriarch
+            self.labels.append(Label(text, x - 12, y - 22, series))
         elif ending:
             self.labels.append(Label(names, x + 20, y + 4, series))
         for index, student in enumerate(self.children.get(record.key, [])):
@@ -87,7 +87,7 @@ class _Layout:
 
 
 def build_trees(report: StudyReport) -> tuple[Tree, ...]:
-    """Return a tree for each network, as far as `MOST_NODES` go."""
+    """Return a tree for each network, up to `MOST_NODES` nodes together; networks beyond are left out."""
     trees, left = [], MOST_NODES
     for network, groups in report.networks.items():
         if (tree := _tree(network, groups, left)) is not None:

@@ -1,4 +1,4 @@
-"""Make a study's report: gather, compute what figure 1 wants, draw, and write it all beside the study."""
+"""Write a study's report: read the run folder, compute figure 1's scores, draw, write page, tables and figures."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ PAGE = "report.html"
 
 @dataclass(frozen=True)
 class Written:
-    """A report that was written."""
+    """Hold a written report."""
 
     report: StudyReport
     tables: tuple[ReportTable, ...]
     page: str
-    """Where the page is."""
+    """Path or URI of the HTML page."""
 
 
 def write_report(store: RunStore, study: str, *, training: bool = True, observe: Observer = lambda _: None) -> Written:
@@ -35,11 +35,12 @@ def write_report(store: RunStore, study: str, *, training: bool = True, observe:
     Args:
         store: the run folder.
         study: name of a study in it, finished or not.
-        training: whether figure 1 is wanted, for which patriarchs predict their training set, once.
-        observe: is told what takes time and what is damaged.
+        training: whether to draw figure 1, for which patriarchs predict their training set once.
+        observe: receives notes on slow steps and warnings on damaged files.
 
     Raises:
-        ConfigError, StoreError: see `gather.gather_study`; ResourceError: when the folder can't be written.
+        ConfigError, StoreError: see `gather.gather_study`.
+        ResourceError: the folder can't be written.
     """
     report = gather_study(store, study)
     folder = store.study(study) / REPORT

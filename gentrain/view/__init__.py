@@ -1,4 +1,8 @@
-"""What a person sees, and JSON rows for machines. The door to Rich."""
+"""Show a person what happens and what came out: live tables, plain lines, result tables; JSON rows for programs.
+
+It may read the records of every room below and is the only room that imports Rich.
+It may not read or write the run folder, start a run, or decide anything: it turns values into text.
+"""
 
 from __future__ import annotations
 
@@ -46,10 +50,10 @@ __all__ = [
 ]
 
 
-def show(*shown: RenderableType) -> None:
+def show(*parts: RenderableType) -> None:
     """Print tables and text on standard output."""
     console = Console(highlight=False, soft_wrap=True)
-    for part in shown:
+    for part in parts:
         console.print(part)
 
 

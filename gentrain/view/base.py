@@ -1,4 +1,4 @@
-"""What all views share: a stream of their own, one event at a time, a terminal that is whole again at the end."""
+"""Provide what all views share: their own stream, one event at a time, a restored terminal at the end."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from gentrain.events import Event, Note
 
 
 class View:
-    """Shows events; a context manager, so that the terminal is whole again whatever happens.
+    """Show events; a context manager, so that the terminal is restored even after an error.
 
-    `stream` is closed at the end where `after` is given, to which `console` writes from then on.
+    With `after`, leaving the context closes `stream`, and `console` writes to `after` from then on.
     """
 
     def __init__(self, stream: TextIO, *, after: TextIO | None = None) -> None:
@@ -34,7 +34,7 @@ class View:
             self.console = Console(file=self._after, highlight=False, soft_wrap=True)
 
     def __call__(self, event: Event) -> None:
-        """Take an event, from any thread."""
+        """Show an event; safe to call from any thread."""
         with self._lock:
             self._take(event)
 
@@ -43,21 +43,21 @@ class View:
 
 
 class LinesView(View):
-    """Plain lines: for logs, pipes and CI."""
+    """Show events as plain lines, for logs, pipes and CI."""
 
     def _take(self, event: Event) -> None:
         if text := self._line(event):
             self.console.print(Text(text))
 
     def _line(self, event: Event) -> str | None:
-        """Return the line that tells the event, if it's worth one."""
+        """Return the event's line; None where it gets none."""
         if isinstance(event, Note):
             return f"warning: {event.text}" if event.level == "warning" else event.text
         return None
 
 
 class TableView(View):
-    """A table that is redrawn in place; notes scroll by above it."""
+    """Show events as a table that is redrawn in place, with notes scrolling above it."""
 
     def __init__(self, stream: TextIO, *, after: TextIO | None = None) -> None:
         super().__init__(stream, after=after)
@@ -66,7 +66,7 @@ class TableView(View):
             refresh_per_second=4,
             get_renderable=self._render,
             transient=True,
-            redirect_stdout=False,  # what Ray prints is on its way to ray.log
+            redirect_stdout=False,  # what Ray prints goes to ray.log
             redirect_stderr=False,
         )
 
@@ -88,9 +88,10 @@ class TableView(View):
 
 
 def open_view(lines: type[LinesView], table: type[TableView], *, as_json: bool, stream: TextIO | None = None) -> View:
-    """Return the view that suits standard output; with `as_json`, plain lines on standard error.
+    """Return the view for standard output: a table on a terminal, else plain lines; with `as_json`, lines on stderr.
 
-    The view writes to a copy of the stream's descriptor, so that what Ray prints can be sent elsewhere meanwhile.
+    The view writes to a copy of the stream's descriptor, because standard output itself is redirected to ray.log
+    while Ray runs.
     """
     stream = stream or (sys.stderr if as_json else sys.stdout)
     try:

@@ -1,4 +1,4 @@
-"""A chain as it happens: a live table on a terminal, plain lines elsewhere."""
+"""Show a running chain: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from gentrain.view.tables import duration, percent, three
 
 
 @dataclass
-class _Line:
-    """One generation in the live view."""
+class _GenerationState:
+    """Hold what the live view shows of one generation."""
 
     target: float | None
     state: str = "waiting"
@@ -46,18 +46,19 @@ class _Line:
 
 
 @dataclass
-class _Board:
-    """The state of a chain as its events tell it; both views read it."""
+class ChainState:
+    """Follow a chain by its events; both views read it."""
 
-    chain: str = ""
+    name: str = ""
     runs: str = ""
     epochs: int = 1
-    lines: list[_Line] = field(default_factory=list)
+    lines: list[_GenerationState] = field(default_factory=list)
 
     def update(self, event: Event) -> None:
+        """Apply an event."""
         if isinstance(event, ChainStarted):
-            self.chain, self.runs, self.epochs = event.chain, event.runs, event.epochs
-            self.lines = [_Line(target) for target in event.targets]
+            self.name, self.runs, self.epochs = event.chain, event.runs, event.epochs
+            self.lines = [_GenerationState(target) for target in event.targets]
         elif isinstance(event, TargetsKnown):
             for line, target in zip(self.lines, event.targets, strict=True):
                 line.target = target
@@ -88,7 +89,7 @@ class _Board:
             line.primary, line.seconds = row["primary_measured"], row["train_seconds"]
 
     def seconds_left(self) -> float | None:
-        """Return training seconds that are left, from the epochs seen so far; None while none was seen."""
+        """Return the training seconds left, estimated from recent epochs; None before the first epoch ends."""
         seen = [s for line in self.lines for s in line.epoch_seconds[-5:]]
         if not seen:
             return None
@@ -97,76 +98,81 @@ class _Board:
 
 
 class ChainLines(LinesView):
-    """A line for every epoch and every finished generation."""
+    """Print a line for every epoch and every finished generation."""
 
     def __init__(self, stream: TextIO, *, after: TextIO | None = None) -> None:
         super().__init__(stream, after=after)
-        self._board = _Board()
+        self._state = ChainState()
 
     def _line(self, event: Event) -> str | None:
-        self._board.update(event)
+        self._state.update(event)
         match event:
             case ChainStarted():
                 text = f"{event.chain}: {len(event.keys)} generations of {event.epochs} epochs; results in {event.runs}"
             case GenerationWaiting():
-                text = f"generation {event.generation} ({event.key}) is trained by another process; waiting for it"
+                text = f"generation {event.generation} ({event.key}) is being trained by another process: waiting"
             case ChainSaturated():
-                text = f"{event.chain} ends after generation {event.generation}: its held-out error got no better"
+                text = saturated_line(event)
             case GenerationStarted():
-                resumed = f", going on after epoch {event.epoch}" if event.epoch else ""
+                resumed = f": resuming after epoch {event.epoch}" if event.epoch else ""
                 text = f"generation {event.generation} ({event.key}){resumed}"
             case EpochDone():
                 text = self._epoch(event)
             case GenerationDone():
-                text = told_done(event)
+                text = done_line(event)
             case _:
                 return super()._line(event)
         return text
 
     def _epoch(self, event: EpochDone) -> str:
-        row, board = event.row, self._board
+        row, chain = event.row, self._state
         parts = [
-            f"generation {event.generation} epoch {row['epoch']}/{board.epochs}",
+            f"generation {event.generation} epoch {row['epoch']}/{chain.epochs}",
             f"loss {row['loss']:.4f} = hard {row['hard']:.4f}, soft {row['soft']:.4f}",
-            f"primary {row['primary_score']:.3f} (target {three(board.lines[event.generation].target)})",
+            f"primary {row['primary_score']:.3f} (target {three(chain.lines[event.generation].target)})",
             f"error: train {percent(row['train_error'])} test {percent(row['test_error'])}",
             f"{row['images_per_second']:,.0f} images/s",
-            f"{duration(board.seconds_left())} left",
+            f"{duration(chain.seconds_left())} left",
         ]
         return "  ".join(parts)
 
 
-def told_done(event: GenerationDone) -> str:
-    """Return the line of a finished generation."""
-    ensemble = event.row["ensemble_top1_error"]
-    told = f"generation {event.generation} {'found finished' if event.reused else 'done'}: "
-    told += f"test error {percent(event.row['top1_error'])}"
-    return told + (f", ensemble {percent(ensemble)}" if ensemble is not None else "")
+def done_line(event: GenerationDone) -> str:
+    """Return the line for a finished generation."""
+    row, state = event.row, "reused" if event.reused else "done"
+    line = f"generation {event.generation} {state}: test error {percent(row['top1_error'])}"
+    ensemble = row["ensemble_top1_error"]
+    return line if ensemble is None else f"{line}, ensemble {percent(ensemble)}"
+
+
+def saturated_line(event: ChainSaturated) -> str:
+    """Return the line for a chain that stops early."""
+    return f"{event.chain} stops after generation {event.generation}: its held-out error no longer improves (patience)"
 
 
 class ChainTable(TableView):
-    """One line a generation."""
+    """Show a table with a row for each generation."""
 
     def __init__(self, stream: TextIO, *, after: TextIO | None = None) -> None:
-        self._board = _Board()
+        self._state = ChainState()
         self._started = time.monotonic()
         super().__init__(stream, after=after)
 
     def _take(self, event: Event) -> None:
-        self._board.update(event)
+        self._state.update(event)
         super()._take(event)
 
     def _render(self) -> Table | Text:
-        board = self._board
-        if not board.lines:
-            return Text("getting ready …", style="dim")
-        left = board.seconds_left()
-        clock = f"{duration(time.monotonic() - self._started)} so far"
+        chain = self._state
+        if not chain.lines:
+            return Text("preparing …", style="dim")
+        left = chain.seconds_left()
+        clock = f"{duration(time.monotonic() - self._started)} elapsed"
         table = Table(
-            title=f"{board.chain}  ·  {clock}, {duration(left)} of training left",
+            title=f"{chain.name}  ·  {clock}, {duration(left)} of training left",
             title_justify="left",
             title_style="bold",
-            caption=board.runs,
+            caption=chain.runs,
             caption_justify="left",
             box=None,
             pad_edge=False,
@@ -176,17 +182,17 @@ class ChainTable(TableView):
             table.add_column(name, no_wrap=True)
         for name in ("train err", "test err", "ensemble"):
             table.add_column(name, justify="right", no_wrap=True)
-        for generation, line in enumerate(board.lines):
+        for generation, line in enumerate(chain.lines):
             table.add_row(*self._cells(generation, line), style="dim" if line.state == "waiting" else "")
         return table
 
-    def _cells(self, generation: int, line: _Line) -> Iterable[str | Text]:
-        fraction = (line.epoch + line.images / line.total_images) / self._board.epochs
+    def _cells(self, generation: int, line: _GenerationState) -> Iterable[str | Text]:
+        fraction = (line.epoch + line.images / line.total_images) / self._state.epochs
         colours = {"starting": "yellow", "running": "cyan", "done": "green", "reused": "green", "waiting": "dim"}
         filled = int(fraction * 20)
         yield str(generation)
         yield Text(line.state, style=colours[line.state])
-        yield f"{line.epoch}/{self._board.epochs}"
+        yield f"{line.epoch}/{self._state.epochs}"
         yield Text("━" * filled, style=colours[line.state]) + Text("━" * (20 - filled), style="bright_black")
         yield f"{line.speed:,.0f}" if line.speed else "–"
         yield "{:.3f} = {:.3f}, {:.3f}".format(*line.loss) if line.loss else "–"

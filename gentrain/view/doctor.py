@@ -1,4 +1,4 @@
-"""What the doctor found, for people."""
+"""Show what `gentrain doctor` found."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ if TYPE_CHECKING:
     from gentrain.doctor import Diagnosis
 
 
-def doctor_tables(found: Diagnosis) -> list[Table | Text]:
-    """Return what there is, what to mend, and which precision is faster here."""
+def doctor_tables(diagnosis: Diagnosis) -> list[Table | Text]:
+    """Return the table of checks with remedies, the timings of each network, and the verdict."""
     table = Table(title="this machine", title_justify="left", title_style="bold", show_header=False)
     table.add_column("")
     table.add_column("", overflow="fold")
-    for check in found.checks:
-        told = check.found if check.good else f"{check.found}: {check.remedy}"
-        table.add_row(
-            Text(check.name, style="" if check.good else "red"), Text(told, style="" if check.good else "red")
-        )
+    for check in diagnosis.checks:
+        text, style = (check.result, "") if check.good else (f"{check.result}: {check.remedy}", "red")
+        table.add_row(Text(check.name, style=style), Text(text, style=style))
     shown: list[Table | Text] = [table]
-    for network, seconds in found.seconds.items():
+    for network, seconds in diagnosis.seconds.items():
         fast, *slower = sorted(seconds, key=seconds.__getitem__)
         others = ", ".join(f"{p} {1000 * seconds[p]:,.0f} ms ({seconds[p] / seconds[fast]:.1f} ×)" for p in slower)
-        told = (
+        text = (
             f"{network}: {fast} is faster here, {1000 * seconds[fast]:,.0f} ms a step, {others}; "
-            f"the study says {found.precision}"
+            f"the study says {diagnosis.precision}"
         )
-        shown.append(Text(told, style="" if fast == found.precision else "yellow"))
-    verdict = "fit for this study" if found.healthy else "not fit for this study: mend what is red"
-    return [*shown, Text(verdict, style="green" if found.healthy else "red")]
+        shown.append(Text(text, style="" if fast == diagnosis.precision else "yellow"))
+    if diagnosis.healthy:
+        return [*shown, Text("fit for this study", style="green")]
+    failed = ", ".join(check.name for check in diagnosis.checks if not check.good)
+    return [*shown, Text(f"not fit for this study: {failed}; see the remedies above", style="red")]

@@ -1,4 +1,4 @@
-"""A sweep as it happens: chains × generations, on a terminal as a grid, elsewhere in lines."""
+"""Show a running sweep: a grid of chains × generations on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from gentrain.events import (
     SweepStarted,
 )
 from gentrain.view.base import LinesView, TableView
-from gentrain.view.chain import told_done
+from gentrain.view.chain import done_line, saturated_line
 from gentrain.view.tables import STATES, duration, percent
 
 SUMMARY_SECONDS = 30.0
@@ -32,19 +32,19 @@ HEADER_LINES = 8
 
 @dataclass
 class _Training:
-    """A distinct generation, whoever trains it."""
+    """Hold the state of one distinct generation, which several chains may share."""
 
     state: str = "waiting"
     epoch: int = 0
     begun: float | None = None
-    """When it was queued here, on the board's clock."""
+    """When its workers were requested, on `SweepState.clock`; None where another process trains it."""
     from_epoch: int = 0
     error: float | None = None
 
 
 @dataclass
-class SweepBoard:
-    """The state of a sweep as its events tell it; both views read it."""
+class SweepState:
+    """Follow a sweep by its events; both views read it."""
 
     name: str = ""
     epochs: int = 1
@@ -53,19 +53,19 @@ class SweepBoard:
     trainings: dict[str, _Training] = field(default_factory=dict)
     ensembles: dict[tuple[str, int], float] = field(default_factory=dict)
     ended: dict[str, int] = field(default_factory=dict)
-    """Last generation of chains that have saturated."""
+    """Last generation of each saturated chain."""
     queued: dict[str, int] = field(default_factory=dict)
-    """Generation that a chain waits for, by chain."""
+    """Generation that each waiting chain waits for."""
     slots: int | None = None
     walls: list[float] = field(default_factory=list)
-    """Seconds that whole generations took here, with starting and evaluating."""
+    """Seconds that whole generations took in this run, start and evaluation included."""
     clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
         self.started = self.clock()
 
     def update(self, event: Event) -> None:
-        """Take an event in."""
+        """Apply an event."""
         if isinstance(event, SweepStarted):
             self.name, self.epochs, self.runs, self.chains = event.name, event.epochs, event.runs, event.chains
             self.trainings = {key: _Training() for keys in event.chains.values() for key in keys}
@@ -97,13 +97,13 @@ class SweepBoard:
                 self.ensembles[chain, event.generation] = ensemble
 
     def count(self, *states: str) -> int:
-        """Return how many distinct trainings are in one of the states."""
+        """Return the number of distinct trainings in the given states."""
         return sum(training.state in states for training in self.trainings.values())
 
     def seconds_left(self) -> float | None:
-        """Return the time that is left, from the generations that were trained here; None while there is none.
+        """Return the seconds left, estimated from the generations trained in this run; None before the first one.
 
-        No less than the longest chain's, nor than all work shared among the devices.
+        The larger of the longest chain's remaining time and all remaining work divided by the devices.
         """
         if not self.walls or not self.slots:
             return None
@@ -115,56 +115,56 @@ class SweepBoard:
         return wall * max(longest, shared)
 
     def headline(self) -> str:
-        """Return how far the sweep is, in a line."""
+        """Return the sweep's progress in one line."""
         running = self.count("running", "starting")
-        devices = f" of {self.slots} that the devices hold" if self.slots else ""
+        devices = f" of {self.slots} that fit" if self.slots else ""
         return (
             f"{self.count('done')} of {len(self.trainings)} trainings done, {running} running{devices}, "
-            f"{duration(self.clock() - self.started)} so far, {duration(self.seconds_left())} left"
+            f"{duration(self.clock() - self.started)} elapsed, {duration(self.seconds_left())} left"
         )
 
 
 class SweepLines(LinesView):
-    """A line for every finished generation, and now and then how far it all is."""
+    """Print a line for every finished generation, and the sweep's progress every `SUMMARY_SECONDS`."""
 
     def __init__(self, stream: TextIO, *, after: TextIO | None = None) -> None:
         super().__init__(stream, after=after)
-        self._board = SweepBoard()
-        self._told = time.monotonic()
+        self._sweep = SweepState()
+        self._summarised = time.monotonic()
 
     def _line(self, event: Event) -> str | None:
-        self._board.update(event)
+        self._sweep.update(event)
         if isinstance(event, InChain):
             inner = event.event
             if isinstance(inner, GenerationDone):
-                return f"{event.chain}: {told_done(inner)}"
+                return f"{event.chain}: {done_line(inner)}"
             if isinstance(inner, GenerationStarted) and inner.epoch:
-                return f"{event.chain}: generation {inner.generation} goes on after epoch {inner.epoch}"
+                return f"{event.chain}: generation {inner.generation} resumes after epoch {inner.epoch}"
             if isinstance(inner, ChainSaturated):
-                return f"{event.chain} ends after generation {inner.generation}: its held-out error got no better"
-            if time.monotonic() - self._told > SUMMARY_SECONDS:
-                self._told = time.monotonic()
-                return self._board.headline()
+                return saturated_line(inner)
+            if time.monotonic() - self._summarised > SUMMARY_SECONDS:
+                self._summarised = time.monotonic()
+                return self._sweep.headline()
         return super()._line(event)
 
 
 class SweepTable(TableView):
-    """A row a chain, a column a generation; where the terminal is too low, the chains that are at work."""
+    """Show a table with a row for each chain; on a low terminal, the running chains first and the rest counted."""
 
     def __init__(self, stream: TextIO, *, after: TextIO | None = None) -> None:
-        self._board = SweepBoard()
+        self._sweep = SweepState()
         super().__init__(stream, after=after)
 
     def _take(self, event: Event) -> None:
-        self._board.update(event)
+        self._sweep.update(event)
         super()._take(event)
 
     def _render(self) -> Table | Text:
-        board = self._board
-        if not board.chains:
-            return Text("getting ready …", style="dim")
+        sweep = self._sweep
+        if not sweep.chains:
+            return Text("preparing …", style="dim")
         table = Table(
-            title=f"{board.name}  ·  {board.headline()}",
+            title=f"{sweep.name}  ·  {sweep.headline()}",
             title_justify="left",
             title_style="bold",
             caption_justify="left",
@@ -173,35 +173,35 @@ class SweepTable(TableView):
             padding=(0, 2, 0, 0),
         )
         table.add_column("chain", no_wrap=True)
-        for generation in range(max(len(keys) for keys in board.chains.values())):
+        for generation in range(max(len(keys) for keys in sweep.chains.values())):
             table.add_column(f"Gen #{generation}", justify="right", no_wrap=True)
         room = max(4, self.console.height - HEADER_LINES)
-        shown = sorted(board.chains, key=self._activity)[:room] if len(board.chains) > room else list(board.chains)
+        shown = sorted(sweep.chains, key=self._activity)[:room] if len(sweep.chains) > room else list(sweep.chains)
         for chain in shown:
             table.add_row(chain, *self._cells(chain))
-        hidden = len(board.chains) - len(shown)
-        table.caption = "error (ensemble's)" + (f"; {hidden} more chains" if hidden else "") + f"; {board.runs}"
+        hidden = len(sweep.chains) - len(shown)
+        table.caption = "error (ensemble's)" + (f"; {hidden} more chains" if hidden else "") + f"; {sweep.runs}"
         return table
 
     def _activity(self, chain: str) -> int:
-        """Order chains: at work, waiting, finished."""
-        states = {self._board.trainings[key].state for key in self._board.chains[chain]}
+        """Return a chain's place in the order running, waiting, finished."""
+        states = {self._sweep.trainings[key].state for key in self._sweep.chains[chain]}
         return 0 if states & {"running", "starting"} else 1 if "waiting" in states else 2
 
     def _cells(self, chain: str) -> Iterable[Text]:
-        board = self._board
-        for generation, key in enumerate(board.chains[chain]):
-            training = board.trainings[key]
+        sweep = self._sweep
+        for generation, key in enumerate(sweep.chains[chain]):
+            training = sweep.trainings[key]
             state = training.state
-            if generation > board.ended.get(chain, generation):
+            if generation > sweep.ended.get(chain, generation):
                 state, text = "waiting", "saturated"
             elif state == "done":
-                ensemble = board.ensembles.get((chain, generation))
+                ensemble = sweep.ensembles.get((chain, generation))
                 text = percent(training.error) + (f" ({percent(ensemble)})" if ensemble is not None else "")
             elif state == "running":
-                text = f"{training.epoch}/{board.epochs}"
+                text = f"{training.epoch}/{sweep.epochs}"
             elif state == "starting":
                 text = "starting"
             else:
-                text = "queued" if board.queued.get(chain) == generation else "·"
+                text = "queued" if sweep.queued.get(chain) == generation else "·"
             yield Text(text, style=STATES[state])

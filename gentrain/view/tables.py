@@ -1,4 +1,4 @@
-"""What a person reads at the end, or asks for: tables of results, data, plans and states."""
+"""Show results, prepared data, networks, plans, states and evaluations as tables."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MOST_ROWS = 10
 
 
 def results_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Return a chain's results like the paper's tables: generations across, with and without the running ensemble."""
+    """Return a chain's results as in the paper's tables: a column for each generation, single network and ensemble."""
     table = Table(title=rows[0]["chain"], title_justify="left", title_style="bold")
     table.add_column("")
     for row in rows:
@@ -37,12 +37,12 @@ def results_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         table.add_row(name, *(show(row[column]) for row in rows))
         table.add_row("  + ensemble", *(show(row[f"ensemble_{column}"]) for row in rows), style="bold")
         for kind in ("weighted", "selected"):  # on the held-out split, where there is one
-            found = [row.get(f"{kind}_{column}") for row in rows]
-            if any(value is not None for value in found):
-                table.add_row(f"  + {kind}", *map(show, found))
+            values = [row.get(f"{kind}_{column}") for row in rows]
+            if any(value is not None for value in values):
+                table.add_row(f"  + {kind}", *map(show, values))
     table.add_section()
     if any(row.get("ensemble_weights") for row in rows):
-        table.add_row("weights of the weighted", *(_weights(row["ensemble_weights"]) for row in rows))
+        table.add_row("weights of the ensemble", *(_weights(row["ensemble_weights"]) for row in rows))
         table.add_row("generations selected", *(_generations(row["selected_generations"]) for row in rows))
         table.add_section()
     table.add_row("primary score, training", *(three(row["primary_measured"]) for row in rows))
@@ -52,7 +52,7 @@ def results_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def manifest_table(manifest: Manifest, *, folder: str) -> Table:
-    """Return what a prepared dataset holds."""
+    """Return the contents of a prepared dataset."""
     table = Table(title=f"{manifest.source}: {folder}", title_justify="left", title_style="bold", show_header=False)
     table.add_column("")
     table.add_column("", overflow="fold")
@@ -69,19 +69,19 @@ def manifest_table(manifest: Manifest, *, folder: str) -> Table:
     table.add_row(
         "mean, std", "  ".join(f"{m:.4f} ± {s:.4f}" for m, s in zip(manifest.mean, manifest.std, strict=True))
     )
-    found = [f"{n} within {name}" for name, n in manifest.duplicates.within.items()]
-    found += [f"{n} across {name}" for name, n in manifest.duplicates.across.items()]
-    table.add_row("exact duplicates", ", ".join(found))
-    table.add_row("skipped", f"{len(manifest.skipped)} broken pictures")
+    duplicates = [f"{n} within {name}" for name, n in manifest.duplicates.within.items()]
+    duplicates += [f"{n} across {name}" for name, n in manifest.duplicates.across.items()]
+    table.add_row("exact duplicates", ", ".join(duplicates))
+    table.add_row("skipped", f"{len(manifest.skipped)} broken images")
     table.add_row("fingerprint", f"{manifest.fingerprint[:16]}…")
     return table
 
 
 def networks_table(rows: Sequence[Mapping[str, Any]], *, classes: int) -> Table:
-    """Return networks with what they cost."""
+    """Return networks with their parameters and multiply-adds."""
     table = Table(title=f"for {classes:,} classes", title_justify="left", title_style="bold")
     table.add_column("network", no_wrap=True)
-    for name in ("parameters", "multiply-adds an image, millions", "pixels"):
+    for name in ("parameters", "multiply-adds per image, millions", "pixels"):
         table.add_column(name, justify="right")
     for row in rows:
         adds, side = row["multiply_adds"] / 1e6, row["size"]
@@ -90,16 +90,16 @@ def networks_table(rows: Sequence[Mapping[str, Any]], *, classes: int) -> Table:
 
 
 def plan_table(plan: Plan, *, name: str) -> Table:
-    """Return what a study will cost, with units; what isn't known says so."""
+    """Return a study's cost with units; `unknown` where seconds are missing."""
     forest = plan.forest
-    table = Table(title=f"{name}: what it will cost", title_justify="left", title_style="bold", show_header=False)
+    table = Table(title=f"{name}: cost", title_justify="left", title_style="bold", show_header=False)
     table.add_column("")
     table.add_column("", justify="right")
     table.add_row("chains", f"{len(forest.chains):,}")
-    table.add_row("generations, counted once a chain", f"{forest.wanted:,}")
+    table.add_row("generations of all chains", f"{forest.wanted:,}")
     table.add_row("distinct trainings", f"{len(forest.trainings):,}")
     table.add_row("  saved by sharing", f"{forest.wanted - len(forest.trainings):,}")
-    table.add_row("  finished already", f"{len(plan.finished):,}")
+    table.add_row("  already finished", f"{len(plan.finished):,}")
     table.add_row("  to train", f"{len(plan.to_train):,}", style="bold")
     table.add_section()
     for (network, kind), seconds in _by_network(plan).items():
@@ -107,23 +107,26 @@ def plan_table(plan: Plan, *, name: str) -> Table:
     table.add_section()
     hours = None if plan.device_seconds is None else plan.device_seconds / 3600
     table.add_row("device-hours", _unknown(hours, "{:,.2f} h"))
-    table.add_row(f"makespan on {plan.devices:g} devices, {plan.at_once} trainings at once", duration(plan.makespan))
-    table.add_row("  no schedule is shorter than", duration(plan.lower_bound))
+    table.add_row(
+        f"makespan on {_count(plan.devices, 'device')}, {_count(plan.at_once, 'training')} at once",
+        duration(plan.makespan),
+    )
+    table.add_row("  lower bound of any schedule", duration(plan.lower_bound))
     if plan.price is not None:
-        table.add_row(f"cost at {plan.price:g} a device-hour", _unknown(plan.cost, "{:,.2f}"), style="bold")
+        table.add_row(f"cost at {plan.price:g} per device-hour", _unknown(plan.cost, "{:,.2f}"), style="bold")
     return table
 
 
 def plan_assumptions(plan: Plan) -> str:
-    """Return in a sentence what the plan's figures stand on."""
-    text = "Seconds are medians of like generations in the run folder (same data, network, batch, precision, workers), "
+    """Return what the plan's seconds are based on, and how to fill in unknown ones."""
+    text = "Seconds: medians of similar generations in the run folder (same data, network, batch, precision, workers)"
     if plan.measured_here:
-        text += "of other networks from a few steps on this machine's device (--measure), "
-    text += "training steps alone: starting workers and evaluating come on top."
+        text += "; for other networks a few steps timed on this machine (--measure)"
+    text += ". Training steps only, without starting workers and evaluating."
     if plan.unknown and plan.measured_here:
-        text += f" Unknown for {plan.unknown:,} trainings: students of several teachers are not timed."
+        text += f" Unknown for {plan.unknown:,} trainings: students with several teachers are not timed."
     elif plan.unknown:
-        text += f" Unknown for {plan.unknown:,} trainings: --measure times a few steps of each kind here."
+        text += f" Unknown for {plan.unknown:,} trainings: --measure times a few steps of each network here."
     return text
 
 
@@ -135,10 +138,10 @@ def _by_network(plan: Plan) -> dict[tuple[str, str], float | None]:
 
 
 def forest_tree(plan: Plan, *, name: str) -> Tree:
-    """Return the lineage: patriarchs, and the students that learn from them, unbranched lines folded into one."""
+    """Return the lineage as a tree of patriarchs and students; an unbranched line is one entry, M(1)..M(5)."""
     forest = plan.forest
     students: dict[str | None, list[GenerationSpec]] = {}
-    for spec in forest.specs.values():  # a given generation's own teacher is none of this study's
+    for spec in forest.specs.values():  # a pretrained generation's own teacher is not part of this study
         students.setdefault(spec.teacher if spec.teacher in forest.specs else None, []).append(spec)
     tree = Tree(Text(name, style="bold"))
 
@@ -180,66 +183,66 @@ def _branch(plan: Plan, line: Sequence[GenerationSpec]) -> Text:
 
 
 def status_table(status: StudyStatus) -> Table:
-    """Return a study's grid: a row a chain, a column a generation."""
+    """Return a study's state: a row for each chain, a column for each generation."""
     cells = [cell for chain in status.chains.values() for cell in chain]
     counts = {state: sum(cell.state == state for cell in cells) for state in STATES}
-    told = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-    table = Table(title=f"{status.name}: {told}", title_justify="left", title_style="bold", caption_justify="left")
+    summary = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    table = Table(title=f"{status.name}: {summary}", title_justify="left", title_style="bold", caption_justify="left")
     table.add_column("chain", no_wrap=True)
     for generation in range(max((len(chain) for chain in status.chains.values()), default=0)):
         table.add_column(f"Gen #{generation}", justify="right")
     for name, chain in status.chains.items():
         table.add_row(name, *(_cell(cell, epochs=status.epochs) for cell in chain))
     failures = "".join(f"\n{name}: {reason}" for name, reason in status.failures.items())
-    table.caption = Text(f"a figure is the finished generation's top-1 error{failures}")
+    table.caption = Text(f"numbers: top-1 error of finished generations{failures}")
     return table
 
 
-def evaluation_tables(found: Evaluation) -> list[Table]:
-    """Return what a network gets wrong: scores and groups, worst classes, commonest mistakes, agreement."""
-    names, confusion = found.manifest.classes, found.confusion
-    members = f"generation {found.generation}"
-    if found.ensemble:
-        used = [f"{g} × {weight:.2f}" for g, weight in enumerate(found.weights or ()) if weight]
-        members = f"ensemble of generations {', '.join(used) if used else f'0 to {found.generation}'}"
+def evaluation_tables(evaluation: Evaluation) -> list[Table]:
+    """Return scores, errors within and across groups, worst classes, commonest mistakes, agreement of generations."""
+    names, confusion = evaluation.manifest.classes, evaluation.confusion
+    members = f"generation {evaluation.generation}"
+    if evaluation.ensemble:
+        used = [f"{g} × {weight:.2f}" for g, weight in enumerate(evaluation.weights or ()) if weight]
+        members = f"ensemble of generations {', '.join(used) if used else f'0 to {evaluation.generation}'}"
     scores = Table(
-        title=f"{found.chain}: {members}, {found.split} split, {confusion.sum():,} images",
+        title=f"{evaluation.chain}: {members}, {evaluation.split} split, {confusion.sum():,} images",
         title_justify="left", title_style="bold", show_header=False,
     )  # fmt: skip
     scores.add_column("")
     scores.add_column("", justify="right")
-    for name, value in (("top-1 error", found.scores.top1_error), ("top-5 error", found.scores.top5_error)):
+    for name, value in (("top-1 error", evaluation.scores.top1_error), ("top-5 error", evaluation.scores.top5_error)):
         scores.add_row(name, percent(value))
-    if groups := found.groups:
-        scores.add_row("  mistaken within its group", percent(groups.within))
-        scores.add_row("  mistaken for another group", percent(groups.outside))
+    if groups := evaluation.groups:
+        scores.add_row("  predicted another class of its group", percent(groups.within))
+        scores.add_row("  predicted another group", percent(groups.outside))
         scores.add_row(
             "mistakes within the group", f"{percent(groups.share_within)} (by chance {percent(groups.chance)})"
         )
-    scores.add_row("NLL", three(found.scores.nll))
-    scores.add_row("calibration error", percent(found.scores.ece))
-    scores.add_row("mean primary score", three(found.scores.primary))
+    scores.add_row("NLL", three(evaluation.scores.nll))
+    scores.add_row("calibration error", percent(evaluation.scores.ece))
+    scores.add_row("mean primary score", three(evaluation.scores.primary))
 
     worst = Table(title="worst classes", title_justify="left", title_style="bold")
     worst.add_column("class")
     worst.add_column("error", justify="right")
-    errors = found.class_errors
+    errors = evaluation.class_errors
     ranked = sorted((-float(error), name) for error, name in zip(errors, names, strict=True) if error == error)  # noqa: PLR0124
     for error, name in ranked[:MOST_ROWS]:
         worst.add_row(Text(name), percent(-error))
 
     mistakes = Table(title="commonest mistakes", title_justify="left", title_style="bold")
-    for column in ("true class", "taken for"):
+    for column in ("true class", "predicted"):
         mistakes.add_column(column)
     mistakes.add_column("images", justify="right")
-    for true, taken, count in top_confusions(confusion, count=MOST_ROWS):
-        mistakes.add_row(Text(names[true]), Text(names[taken]), str(count))
+    for true, predicted, count in top_confusions(confusion, count=MOST_ROWS):
+        mistakes.add_row(Text(names[true]), Text(names[predicted]), str(count))
 
     agree = Table(title="same prediction, % of images", title_justify="left", title_style="bold")
     agree.add_column("")
-    for generation in range(len(found.agreement)):
+    for generation in range(len(evaluation.agreement)):
         agree.add_column(f"Gen #{generation}", justify="right")
-    for generation, row in enumerate(found.agreement):
+    for generation, row in enumerate(evaluation.agreement):
         agree.add_row(f"Gen #{generation}", *(_bare_percent(float(value)) for value in row))
     return [scores, worst, mistakes, agree]
 
@@ -265,7 +268,7 @@ def _cell(cell: GenerationStatus, *, epochs: int) -> Text:
 
 
 def percent(value: float | None) -> str:
-    """Return a fraction as a percentage, a dash for None."""
+    """Return a fraction as a percentage; a dash for None."""
     return "–" if value is None else f"{100 * value:.2f}%"
 
 
@@ -274,7 +277,7 @@ def _bare_percent(value: float | None) -> str:
 
 
 def three(value: float | None) -> str:
-    """Return a score with three decimals, a dash for None."""
+    """Return a score with three decimals; a dash for None."""
     return "–" if value is None else f"{value:.3f}"
 
 
@@ -287,7 +290,7 @@ def _generations(values: Sequence[int] | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Return seconds in the units a person would use; None is unknown."""
+    """Return seconds as hours, minutes or seconds; `unknown` for None."""
     if seconds is None:
         return "unknown"
     minutes, rest = divmod(round(seconds), 60)
@@ -295,6 +298,10 @@ def duration(seconds: float | None) -> str:
     if hours:
         return f"{hours}h {minutes:02d}m"
     return f"{minutes}m {rest:02d}s" if minutes else f"{seconds:.1f}s" if seconds < 10 else f"{rest}s"
+
+
+def _count(number: float, noun: str) -> str:
+    return f"{number:g} {noun}" if number == 1 else f"{number:,g} {noun}s"
 
 
 def _unknown(value: float | None, text: str) -> str:

@@ -1,4 +1,4 @@
-"""A headless Chromium, spoken to through its debugging pipe: pages as they are, at any size, in the dark, on paper."""
+"""Drive a headless Chromium through its debugging pipe: load pages at any size, in dark mode, and print them."""
 
 import base64
 import itertools
@@ -19,7 +19,7 @@ COMMAND = (
 
 
 class Browser:
-    """One tab. `requests` are the URLs that were asked for, `errors` what the console complained of."""
+    """Control one tab; `requests` lists the URLs it requested, `errors` the console's errors and warnings."""
 
     def __init__(self, profile: Path) -> None:
         program = shutil.which("chromium")
@@ -53,18 +53,18 @@ class Browser:
     def call(self, method, **parameters):
         """Send one command and return its result."""
         number = next(self._numbers)
-        message = {"id": number, "method": method, "params": parameters}
+        command = {"id": number, "method": method, "params": parameters}
         if self._session:
-            message["sessionId"] = self._session
-        os.write(self._out, json.dumps(message).encode() + b"\0")
+            command["sessionId"] = self._session
+        os.write(self._out, json.dumps(command).encode() + b"\0")
         while True:
-            found = self._next()
-            if found.get("id") == number:
-                assert "error" not in found, found
-                return found["result"]
+            message = self._next()
+            if message.get("id") == number:
+                assert "error" not in message, message
+                return message["result"]
 
     def open(self, path: Path, *, width=1280, height=900, dark=False):
-        """Load a page and wait until it is there."""
+        """Load a page and wait until it is loaded."""
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 500
         )
@@ -77,9 +77,9 @@ class Browser:
 
     def run(self, script):
         """Return the value of a JavaScript expression in the page."""
-        found = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in found, found
-        return found["result"].get("value")
+        reply = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in reply, reply
+        return reply["result"].get("value")
 
     def screenshot(self, path: Path):
         """Write the whole page as PNG."""
@@ -94,10 +94,10 @@ class Browser:
             content = os.read(self._in, 1 << 16)
             assert content, "chromium has ended"
             self._rest += content
-        message, self._rest = self._rest.split(b"\0", 1)
-        found = json.loads(message)
-        parameters = found.get("params", {})
-        match found.get("method"):
+        line, self._rest = self._rest.split(b"\0", 1)
+        message = json.loads(line)
+        parameters = message.get("params", {})
+        match message.get("method"):
             case "Network.requestWillBeSent":
                 self.requests.append(parameters["request"]["url"])
             case "Runtime.exceptionThrown":
@@ -106,4 +106,4 @@ class Browser:
                 self.errors.append(parameters["entry"])
             case "Runtime.consoleAPICalled" if parameters["type"] in ("error", "warning", "assert"):
                 self.errors.append(parameters["args"])
-        return found
+        return message

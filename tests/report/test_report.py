@@ -1,4 +1,4 @@
-"""Tables and records of a report: the paper's figures beside ours, spread over seeds, text in every format."""
+"""Test records and tables of a report: the paper's figures beside ours, spread over seeds, text in every format."""
 
 import csv
 import io
@@ -76,7 +76,7 @@ def test_every_published_number_is_there_once():
 
 
 def begin(store, **settings):
-    """Record a study as its run would, before anything is trained."""
+    """Record a study as a run does before it trains anything."""
     study = parse_study({"name": "paper", "generations": 5, **settings}, where="test")
     StudyRecord(study, store=store).begin(build_forest(study, data="none", num_classes=100).chains)
     return study
@@ -97,7 +97,7 @@ ILSVRC2012 = {
 
 @pytest.mark.parametrize("settings", [DENSENETS, ILSVRC2012])
 def test_published_numbers_stand_beside_a_place_for_ours_before_anything_is_trained(tmp_path, settings):
-    """The second study has only the baseline: the paper's other rows are there all the same, and say so."""
+    """The second study has only the baseline; the paper's other rows are shown too, marked as not in this study."""
     store = RunStore(str(tmp_path))
     study = begin(store, **settings)
     tables = build_tables(gather_study(store, "paper"))
@@ -109,10 +109,10 @@ def test_published_numbers_stand_beside_a_place_for_ours_before_anything_is_trai
         name = {"top1_error": "top-1", "top5_error": "top-5"}[measure]
         section = next(part for part in text.split("## ") if part.startswith(f"{network}: {name} error"))
         paper = re.findall(r"^\| &nbsp;&nbsp;paper \|(.*)\|$", section, re.MULTILINE)
-        found = [[cell.strip() for cell in line.split("|")] for line in paper]
+        cells = [[cell.strip() for cell in line.split("|")] for line in paper]
         dashed = [[f"{f:.2f}" if f is not None else "–" for f in [*row, *[None] * (6 - len(row))]]
                   for row in figures(wanted)]  # fmt: skip
-        assert sorted(found) == sorted(dashed)
+        assert sorted(cells) == sorted(dashed)
         checked += 1
     assert checked == 2
     assert ("not in this study" in text) == (settings is ILSVRC2012)
@@ -130,14 +130,14 @@ def test_differences_are_ours_minus_the_papers_in_points():
     assert difference.texts == ("+0.50", "–", "–")
 
 
-def test_missing_seeds_are_told():
+def test_missing_seeds_are_marked():
     whole, part = Cell(1, 0.5, 3), Cell(2, 0.5, 2, partial=True)
     assert next(Row("x", (part, Cell(), part)).lines()).label == "x, n=2"
     assert next(Row("x", (whole, part)).lines()).texts == ("1.00 ± 0.50", "2.00 ± 0.50 (n=2)")
     assert next(Row("x", (whole, Cell())).lines()).label == "x"
 
 
-def test_settings_that_are_not_the_papers_are_told():
+def test_settings_that_differ_from_the_papers_are_listed():
     point = parse_study(DENSENETS | {"grid": {}, "network": {"name": "densenet100"}}, where="test")
     assert deviations(point, num_classes=100) == ()
     assert deviations(parse_study({}, where="test"), num_classes=100) == ()  # the defaults are the paper's
@@ -150,10 +150,10 @@ def test_settings_that_are_not_the_papers_are_told():
         overrides=["recipe.epochs=6", "recipe.milestones=[3]", "dataset.limit=10", "dataset.groups=[fish]",
                    "process.k=3", "dataset.validation=0.1", "network.students=resnet8"]
     )  # fmt: skip
-    told = " ".join(deviations(changed, num_classes=5))
+    text = " ".join(deviations(changed, num_classes=5))
     for part in ("recipe.epochs is 6 (the paper: 164)", "[3] (the paper: [82, 123])", "subset of the classes",
                  "10 images a class", "process.k is 3", "validation is 0.1", "students is resnet8"):  # fmt: skip
-        assert part in told
+        assert part in text
     assert paper_recipe("digits", "resnet20") is None
     assert paper_recipe("cifar100", "resnet8") is None
 
@@ -179,9 +179,9 @@ def report_of(*groups):
 
 def test_spread_is_the_sample_standard_deviation_over_seeds():
     group = made("a", {"f_a1": 0.6, "lambda": 0.6}, (0, 1, 4), [0.3, 0.2, None])
-    found = group.spread("top1_error", 1)
-    assert (found.n, found.mean) == (3, pytest.approx(statistics.fmean([0.2, 0.21, 0.24])))
-    assert found.std == pytest.approx(statistics.stdev([0.2, 0.21, 0.24]))
+    spread = group.spread("top1_error", 1)
+    assert (spread.n, spread.mean) == (3, pytest.approx(statistics.fmean([0.2, 0.21, 0.24])))
+    assert spread.std == pytest.approx(statistics.stdev([0.2, 0.21, 0.24]))
     assert group.spread("top1_error", 2) is None
     assert group.last == 1
     assert Spread({0: 1.0}).std is None
@@ -200,7 +200,7 @@ def test_the_baseline_is_the_patriarch_of_any_strict_chain():
     assert overview["D(0.6,0.5)"][-1] == "-20.00"  # of seed 0 alone, which both have
 
 
-def test_what_is_missing_is_told_by_chain():
+def test_missing_generations_are_listed_by_chain():
     report = report_of(made("a", {"f_a1": 0.6, "lambda": 0.6}, (0,), [0.3, None, None]))
     assert report.missing == ("D(0.6,0.6)-resnet8-s0: Gen #1 to #2 not trained yet",)
     assert report.finished == 1
@@ -237,11 +237,11 @@ SCORES = np.array([[0.7, 0.2, 0.1], [0.1, 0.5, 0.4], [0.3, 0.3, 0.4]], dtype=np.
 def test_figure_1_by_hand():
     assert score_by_rank(SCORES) == pytest.approx([(0.7 + 0.5 + 0.4) / 3, (0.2 + 0.4 + 0.3) / 3, (0.1 + 0.1 + 0.3) / 3])
     second = second_class_matrix(SCORES, np.array([0, 2, 2]))
-    assert second.tolist() == [[0, 1, 0], [0, 0, 0], [1, 0, 1]]  # of the equal 0.3 the lower class is second
+    assert second.tolist() == [[0, 1, 0], [0, 0, 0], [1, 0, 1]]  # of equal scores the lower class comes first
 
 
 @given(arrays.arrays(np.float64, (9, 4), elements=st.floats(0, 1)), st.lists(st.integers(0, 3), min_size=9, max_size=9))
-def test_reliability_and_ranks_tell_what_the_metrics_tell(scores, labels):
+def test_reliability_and_ranks_agree_with_the_metrics(scores, labels):
     labels = np.array(labels)
     count, confidence, hits = reliability(scores, labels)
     assert count.sum() == 9
@@ -280,7 +280,7 @@ def test_matrices_of_many_classes_stay_readable():
     assert matrix_plot([], thousand) is None
 
 
-def test_the_lineage_has_every_generation_once_and_in_a_place_of_its_own(tmp_path):
+def test_the_lineage_shows_every_generation_once_and_without_overlap(tmp_path):
     store = RunStore(str(tmp_path))
     process = [*PAPER_GRID, {"f_a1": 1.0, "lambda": 0.5}]
     begin(

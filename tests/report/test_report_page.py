@@ -1,4 +1,4 @@
-"""The whole report of a real small sweep whose names are hostile: files, page, browser, damage, other stores."""
+"""Test the whole report of a small real sweep with hostile names: files, page, browser, damaged files, S3."""
 
 import csv
 import io
@@ -82,8 +82,7 @@ def trained(tmp_path_factory, pictures):
 
 @pytest.fixture(scope="module")
 def written(trained):
-    found = write_report(trained, STUDY)
-    return found, Path(trained.study(STUDY).path) / "report"
+    return write_report(trained, STUDY), Path(trained.study(STUDY).path) / "report"
 
 
 @pytest.fixture
@@ -93,7 +92,7 @@ def copy(trained, tmp_path):
     return RunStore(str(tmp_path / "runs"))
 
 
-def test_the_tables_tell_what_the_sweep_found(trained, written):
+def test_the_tables_agree_with_results_parquet(trained, written):
     rows = pq.read_table(Path(trained.study(STUDY).path) / "results.parquet").to_pylist()
     report = written[0].report
     assert report.missing == report.notes == ()
@@ -111,13 +110,13 @@ def test_the_tables_tell_what_the_sweep_found(trained, written):
     folder = written[1]
     records = list(csv.DictReader(io.StringIO((folder / "tables.csv").read_text())))
     wanted = [r for r in rows if r["f_a1"] == 0.6 and r["generation"] == 1]
-    found = next(
+    cell = next(
         r for r in records
         if (r["table"], r["process"], r["row"], r["column"]) == ("top1-0", "D(0.6,0.6,K3)", "+ ensemble", "Gen #1")
     )  # fmt: skip
     errors = [100 * r["ensemble_top1_error"] for r in wanted]
-    assert float(found["mean"]) == pytest.approx(np.mean(errors))
-    assert float(found["std"]) == pytest.approx(np.std(errors, ddof=1))
+    assert float(cell["mean"]) == pytest.approx(np.mean(errors))
+    assert float(cell["std"]) == pytest.approx(np.std(errors, ddof=1))
 
 
 def test_every_figure_is_there_as_png_and_svg(written):
@@ -135,31 +134,31 @@ def test_every_figure_is_there_as_png_and_svg(written):
     assert mpl.rcParams["svg.fonttype"] == mpl.rcParamsDefault["svg.fonttype"]
 
 
-def training(store, told):
+def training(store, notes):
     return training_scores(
-        gather_study(store, STUDY), store, store.study(STUDY) / "report" / "training", observe=told.append
+        gather_study(store, STUDY), store, store.study(STUDY) / "report" / "training", observe=notes.append
     )
 
 
 def test_training_scores_are_computed_once_and_again_when_damaged(copy, written, monkeypatch):
     kept = sorted(Path(copy.study(STUDY).path).glob("report/training/*.safetensors"))
     assert len(kept) == 2  # of one seed, strict and tolerant
-    whole, told = kept[0].read_bytes(), []
+    whole, notes = kept[0].read_bytes(), []
     kept[0].write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    found = training(copy, told)
-    assert len(told) == 1
-    assert "predicting the 48 training images for figure 1" in told[0].text
+    computed = training(copy, notes)
+    assert len(notes) == 1
+    assert "predicting the 48 training images for figure 1" in notes[0].text
     assert kept[0].read_bytes() == whole
     monkeypatch.setattr("gentrain.train.inference.predict_batches", None)
-    assert [scores.by_rank.tolist() for scores in training(copy, told)] == [s.by_rank.tolist() for s in found]
-    assert len(told) == 1
+    assert [scores.by_rank.tolist() for scores in training(copy, notes)] == [s.by_rank.tolist() for s in computed]
+    assert len(notes) == 1
     places = [("D(1.0,·)", 48, 48), ("D(0.6,·,K3)", 48, 48)]
-    assert [(scores.origin, scores.samples, scores.second.sum()) for scores in found] == places
-    assert all(scores.by_rank.sum() == pytest.approx(1) for scores in found)
+    assert [(scores.origin, scores.samples, scores.second.sum()) for scores in computed] == places
+    assert all(scores.by_rank.sum() == pytest.approx(1) for scores in computed)
 
 
 class Page(HTMLParser):
-    """What of a page a browser would take for tags, ids and places to go."""
+    """Collect the tags, ids, links and handlers of a page as a browser would read them."""
 
     def __init__(self, text):
         super().__init__()
@@ -224,9 +223,9 @@ def test_the_page_in_a_browser(written, tmp_path):
         assert browser.run(faded) == 0
 
         key = browser.run("(n => { n.focus(); return n.dataset.key })(document.querySelectorAll('.node')[2])")
-        told = browser.run("document.getElementById('chosen').innerText")
-        assert key in told
-        assert "top-1 error" in told
+        details = browser.run("document.getElementById('chosen').innerText")
+        assert key in details
+        assert "top-1 error" in details
         browser.run("document.querySelector('#figure2 ~ figure .point').focus()")
         assert re.search(r"Gen #\d: \d+\.\d\d", browser.run("document.getElementById('tip').textContent"))
         browser.print(tmp_path / "report.pdf")
@@ -235,7 +234,7 @@ def test_the_page_in_a_browser(written, tmp_path):
     assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
 
 
-def test_what_is_damaged_or_not_trained_is_told_and_never_a_number(copy, written, capsys):
+def test_damaged_and_untrained_generations_are_named_and_have_no_number(copy, written, capsys):
     chain = next(
         c for c in gather_study(copy, STUDY).chains if c.name.startswith("D(0.6,0.6,K3)") and c.study.seed == 1
     )
@@ -289,18 +288,18 @@ def test_a_chain_of_an_earlier_process_is_shown_and_one_of_another_recipe_is_not
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [(["smal.study"], f"did you mean {STUDY}? there: {STUDY}"), ([STUDY, "--format", "pdf"], "'pdf' is not one of")],
 )
-def test_refusals(trained, capsys, options, told):
+def test_refusals(trained, capsys, options, message):
     assert cli.run(["report", *options, "--runs", trained.root.path]) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert told in err
+    assert message in err
     assert len(err.splitlines()) == 1
 
 
-def test_a_damaged_record_is_told_in_one_line(copy, capsys):
+def test_a_damaged_chain_record_is_reported_in_one_line(copy, capsys):
     chain = next(Path(copy.study(STUDY).path, "chains").iterdir())
     chain.write_text(chain.read_text()[:40])
     assert cli.run(["report", STUDY, "--runs", copy.root.path]) == 1
@@ -316,9 +315,9 @@ def test_a_report_on_s3(trained, written, tmp_path, monkeypatch):
             source_filesystem=pafs.LocalFileSystem(), destination_filesystem=store.root.filesystem,
         )  # fmt: skip
         (store.study(STUDY) / "report" / "training").delete_all()
-        found = write_report(store, STUDY)
-        assert found.page == "reports/runs/studies/small.study/report/report.html"
-        assert found.tables == written[0].tables
+        made = write_report(store, STUDY)
+        assert made.page == "reports/runs/studies/small.study/report/report.html"
+        assert made.tables == written[0].tables
         assert (store.study(STUDY) / "report").read("report.html").startswith(b"<!doctype html>")
         assert (store.study(STUDY) / "report" / "figures").names() == sorted(
             path.name for path in (written[1] / "figures").iterdir()

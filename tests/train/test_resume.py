@@ -121,8 +121,8 @@ def test_the_debug_runner_killed_twice(tmp_path, reference):
             driver.wait()
     assert len(list(runs.glob("generations/*/DONE.json"))) == 1
     rows, told = finish(runs, "--local")
-    assert "going on after epoch" in told
-    assert "generation 0 found finished" in told
+    assert "resuming after epoch" in told
+    assert "generation 0 reused" in told
     check_same(runs, rows, reference(1))
 
 
@@ -136,7 +136,7 @@ def test_a_damaged_newest_checkpoint_is_told_and_the_one_before_it_used(tmp_path
     newest.write_bytes(newest.read_bytes()[:-1] + b"?")
     rows, told = finish(runs, "--local")
     assert f"{newest.name}: damaged (checksum differs)" in told
-    assert f"going on after epoch {int(newest.name[6:11]) - 1}" in told
+    assert f"resuming after epoch {int(newest.name[6:11]) - 1}" in told
     check_same(runs, rows, reference(1))
 
 
@@ -158,7 +158,7 @@ def test_ctrl_c_and_then_the_driver_killed_on_ray_with_one_worker(tmp_path, refe
         _, alive = psutil.wait_procs(workers, timeout=60)
         assert not alive  # nothing is left behind that would train on
     rows, told = finish(runs, "--workers", "1")
-    assert "going on after epoch" in told
+    assert "resuming after epoch" in told
     check_same(runs, rows, reference(1))
 
 
@@ -175,9 +175,9 @@ def test_a_worker_killed_and_then_everything_with_two_workers(tmp_path, referenc
         wait_for(lambda: checkpoints(runs, after=2, finished=1), driver, "the next generation's checkpoint")
         kill_everything(driver)
     log = (tmp_path / "log.txt").read_text()
-    assert "going on after epoch" in log  # the group came back by itself
+    assert "resuming after epoch" in log  # the group came back by itself
     assert "raylet" not in log  # what Ray has to say about it is in its own log
     rows, told = finish(runs, "--workers", "2")
-    assert "going on after epoch" in told
-    assert "generation 0 found finished" in told
+    assert "resuming after epoch" in told
+    assert "generation 0 reused" in told
     check_same(runs, rows, reference(2))
