@@ -28,7 +28,7 @@ class ResourceError(GentrainError):
 
 
 class DependencyError(GentrainError):
-    """A library that is missing, or a version of it that gentrain can't use; names the remedy."""
+    """A library is missing or has a version that gentrain can't use; the message names the remedy."""
 
     exit_status = 2
 
