@@ -17,11 +17,11 @@ slow: $(STAMP)
 # What a step costs against its arithmetic, a plain script and torchdistill: make bench DATA=DIR (CIFAR-100 as Parquet).
 bench: $(STAMP)
 	$(BIN)/pip install -q --disable-pip-version-check -e '.[bench]'
-	$(BIN)/python experiments/bench/bench.py $(if $(DATA),--data $(DATA)) $(if $(ONLY),--only $(ONLY))
+	$(BIN)/python -m experiments.bench.bench $(if $(DATA),--data $(DATA)) $(if $(ONLY),--only $(ONLY))
 
 # Time and memory against depth, batch, workers, samples, generations and chains: make growth DATA=DIR.
 growth: $(STAMP)
-	$(BIN)/python experiments/bench/growth.py $(if $(DATA),--data $(DATA))
+	$(BIN)/python -m experiments.bench.growth $(if $(DATA),--data $(DATA))
 
 # ray up, gentrain sweep, ray down over ssh on two machines made of namespaces: minutes, and root.
 cluster-test: $(STAMP)
@@ -42,8 +42,8 @@ browser:
 		echo "chromium can't be installed here; the test that needs it is skipped" >&2
 
 lint: $(STAMP)
-	$(BIN)/ruff format --check gentrain tests
-	$(BIN)/ruff check gentrain tests
+	$(BIN)/ruff format --check gentrain tests experiments deploy
+	$(BIN)/ruff check gentrain tests experiments deploy
 
 types: $(STAMP)
 	$(BIN)/mypy
@@ -58,8 +58,8 @@ docs: $(STAMP)
 	$(BIN)/python -c "from gentrain.reference import schema_reference as r; open('docs/study.md', 'w').write(r())"
 
 fmt: $(STAMP)
-	$(BIN)/ruff format gentrain tests
-	$(BIN)/ruff check --fix gentrain tests
+	$(BIN)/ruff format gentrain tests experiments deploy
+	$(BIN)/ruff check --fix gentrain tests experiments deploy
 
 clean:
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

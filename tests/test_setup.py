@@ -12,16 +12,16 @@ def test_without_apt_the_setup_says_in_one_line_what_to_install(tmp_path):
     tools.mkdir()
     for name in ("sh", "id", "python3"):
         (tools / name).symlink_to(shutil.which(name))
-    found = subprocess.run(
+    process = subprocess.run(
         ["sh", str(ROOT / "setup.sh"), str(tmp_path / "venv")],
         env={"PATH": str(tools)},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert found.returncode == 1
-    assert found.stdout == ""
-    (line,) = found.stderr.splitlines()
+    assert process.returncode == 1
+    assert process.stdout == ""
+    (line,) = process.stderr.splitlines()
     for needed in ("OpenCV 4", "libjpeg-turbo", "pkg-config", "C++ compiler"):
         assert needed in line
     assert not (tmp_path / "venv").exists()

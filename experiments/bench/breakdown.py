@@ -1,4 +1,4 @@
-"""Where a training step's time goes: the engine's own loop with a clock around each of its parts (on a CPU)."""
+"""Measure where a training step's time goes: the engine's own loop with a clock around each part (on a CPU)."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ PARTS = ("loading", "augmentation", "student forward", "teacher", "loss", "backw
 
 
 class Clock:
-    """Seconds by part of a step since the last time they were taken."""
+    """Sum the seconds of each part of a step since the last `take`."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = defaultdict(float)
         self._began: dict[str, float] = {}
 
     def begin(self, part: str) -> None:
-        """A part begins."""
+        """Start timing a part."""
         self._began[part] = time.perf_counter()
 
     def end(self, part: str) -> None:
-        """The part is over."""
+        """Stop timing a part, and add its seconds."""
         self._seconds[part] += time.perf_counter() - self._began.pop(part)
 
     @contextlib.contextmanager
@@ -34,14 +34,14 @@ class Clock:
         self.end(part)
 
     def take(self) -> dict[str, float]:
-        """Return the seconds of every part, and begin anew; the teacher's are not the loss's too."""
-        found, self._seconds = self._seconds, defaultdict(float)
-        found["loss"] -= found["teacher"]
-        return {part: found[part] for part in PARTS}
+        """Return the seconds of every part, and start again at zero; "loss" excludes the teacher's."""
+        seconds, self._seconds = self._seconds, defaultdict(float)
+        seconds["loss"] -= seconds["teacher"]
+        return {part: seconds[part] for part in PARTS}
 
 
 class TimedLoader:
-    """A loader whose batches are waited for by the clock."""
+    """Wrap a loader, and count the wait for each batch as "loading"."""
 
     def __init__(self, loader: Any, clock: Clock) -> None:
         self._loader, self._clock = loader, clock
@@ -61,11 +61,13 @@ class TimedLoader:
             yield batch
 
 
-def timed_generation(base: type, clock: Clock) -> type:
+def timed_generation(base: Any, clock: Clock) -> Any:
     """Return the engine's generation with a clock around the parts of its step."""
     import torch
 
-    from gentrain.train import generation as engine
+    from gentrain.train import generation
+
+    engine: Any = generation  # its names are replaced
 
     def watch(module: Any, part: str) -> None:
         module.register_forward_pre_hook(lambda *_: clock.begin(part))
@@ -84,9 +86,9 @@ def timed_generation(base: type, clock: Clock) -> type:
             with clock("metrics"):
                 super().add(*rest)
 
-    engine.Meter = TimedMeter  # type: ignore[misc]
+    engine.Meter = TimedMeter
 
-    class Timed(base):  # type: ignore[misc]
+    class Timed(base):
         def _build_task(self) -> Any:
             task = super()._build_task()
             watch(self.model, "student forward")
@@ -109,6 +111,7 @@ def timed_generation(base: type, clock: Clock) -> type:
                 optimizer.register_step_pre_hook(lambda *_: clock.begin("optimiser"))
                 optimizer.register_step_post_hook(lambda *_: clock.end("optimiser"))
             clock.take()
-            return super()._epoch(epoch, optimizer=optimizer, loader=TimedLoader(loader, clock), **rest)
+            row: dict[str, Any] = super()._epoch(epoch, optimizer=optimizer, loader=TimedLoader(loader, clock), **rest)
+            return row
 
     return Timed

@@ -1,8 +1,8 @@
-"""Those who train the same network on the same data: gentrain, its ideal, and what one would otherwise run.
+"""Train the same network on the same data: gentrain, its ideal, a plain script, torchdistill.
 
-    python contenders.py JOB.json
+    python -m experiments.bench.contenders ENTRY.json
 
-Started by bench.py, one process each. A block is one pass over the same few batches; every contender times its own.
+race.py starts one process for each. A block is one pass over the same few batches; every contender times its own.
 """
 
 from __future__ import annotations
@@ -12,67 +12,21 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gate import Gate, Stopped
+from experiments.bench.entry import ETA, LAM, MEAN, STD, Entry, K, prepared
+from experiments.bench.gate import Gate, Stopped
 
-MEAN, STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
-"""Of CIFAR-100's training pixels."""
-LAM, ETA, K = 0.6, 4 / 7, 5
 LOADER_WORKERS = 2
 
 
-@dataclass(frozen=True)
-class Entry:
-    """What a contender is told."""
-
-    kind: str
-    """gentrain (on Ray), loop (its debug runner), ideal, plain or torchdistill."""
-    network: str
-    task: str
-    """patriarch or student."""
-    batch: int
-    images: int
-    """Of a block."""
-    workers: int
-    threads: int
-    """Of each worker."""
-    data: str
-    """Folder of the Parquet files."""
-    runs: str
-    gate: str
-    teacher: str
-    """Key of a finished generation in `runs`."""
-    precision: str = "bf16"
-    keep: bool = True
-    """Whether freed memory stays with the process (`gentrain.train.allocator`)."""
-    seed: int = 0
-    """Another for every contender, so that two of gentrain's don't want one generation."""
-    address: str = ""
-    """Of the Ray cluster that gentrain's contenders share."""
-    device: str = "cpu"
-    settings: dict[str, Any] = field(default_factory=dict)
-    """More of gentrain's study, such as {"compile": True}."""
-
-    @property
-    def sizes(self) -> list[int]:
-        """Batches of a block: the last may be smaller."""
-        full, rest = divmod(self.images, self.batch)
-        return [self.batch] * full + [rest] * bool(rest)
-
-    def write(self, path: Path) -> None:
-        """Write it for the process that is to be this contender."""
-        path.write_text(json.dumps(asdict(self)))
-
-
 def main(path: Path) -> None:
-    """Be the contender that the file describes until it's told to stop."""
+    """Run the contender that the file describes until its gate is stopped."""
     entry = Entry(**json.loads(path.read_text()))
     gate = Gate(Path(entry.gate))
     if entry.kind in ("gentrain", "loop"):
-        from ray_contender import run_generation
+        from experiments.bench.ray_contender import run_generation
 
         run_generation(entry)
         return
@@ -89,7 +43,7 @@ def main(path: Path) -> None:
 
 
 def _finish_work(entry: Entry) -> None:
-    """Wait until a GPU has done what it was told: only then is a block over."""
+    """Wait until a GPU has finished its queued work: only then is a block over."""
     if entry.device != "cpu":
         import torch
 
@@ -97,7 +51,7 @@ def _finish_work(entry: Entry) -> None:
 
 
 def _ideal(entry: Entry) -> Callable[[], None]:
-    """The arithmetic and nothing else: batches that are in memory as the network wants them, nothing counted."""
+    """Do the arithmetic and nothing else: batches lie in memory in the network's layout, nothing is counted."""
     from gentrain.train.allocator import keep_freed_memory
 
     if entry.keep:
@@ -145,7 +99,7 @@ def _ideal(entry: Entry) -> Callable[[], None]:
 
 
 def _plain(entry: Entry) -> Callable[[], None]:
-    """What a script of the field does: torchvision's transforms, DataLoader, fp32, the teacher called as it is."""
+    """Train as a plain script does: torchvision's transforms, DataLoader, fp32, the teacher as it is."""
     import torch
     import torch.nn.functional as F
 
@@ -225,9 +179,9 @@ def _torchdistill(entry: Entry) -> Callable[[], None]:
     def block() -> None:
         for batch in batches:
             images, labels = (tensor.to(entry.device) for tensor in batch)
-            found = box.forward_process(images, labels, None)
-            box.post_forward_process(found)
-            found.item()
+            loss = box.forward_process(images, labels, None)
+            box.post_forward_process(loss)
+            loss.item()
 
     return block
 
@@ -237,7 +191,6 @@ def torchvision_loader(entry: Entry) -> Any:
     from torch.utils.data import DataLoader
     from torchvision import transforms
 
-    images = load_images(entry)
     change = transforms.Compose(
         [
             transforms.RandomCrop(32, padding=4),
@@ -246,8 +199,9 @@ def torchvision_loader(entry: Entry) -> Any:
             transforms.Normalize(MEAN, STD),
         ]
     )
+    dataset: Any = _Images(load_images(entry), change)  # torch asks for its own base class, and uses nothing of it
     return DataLoader(
-        _Images(images, change),
+        dataset,
         batch_size=entry.batch,
         shuffle=True,
         num_workers=max(LOADER_WORKERS, entry.threads),
@@ -266,21 +220,12 @@ def load_images(entry: Entry) -> list[tuple[Any, int]]:
     path = prepared(entry).split_path("train")
     reader = BetonReader(path, batch_size=entry.images, threads=1)
     ((pixels, labels, _),) = reader.read(np.arange(entry.images))
-    found = pixels.permute(0, 2, 3, 1).numpy()
-    return [(Image.fromarray(image), label) for image, label in zip(found, labels.tolist(), strict=True)]
-
-
-def prepared(entry: Entry) -> Any:
-    """Return the block's images as gentrain prepares them, once in a run of the suite."""
-    from gentrain.data.prepare.dataset import prepare
-    from gentrain.study.sections import DatasetConfig
-
-    config = DatasetConfig(source="cifar100", path=entry.data, limit=entry.images // 100)
-    return prepare(config, Path(entry.runs) / "data")
+    arrays = pixels.permute(0, 2, 3, 1).numpy()
+    return [(Image.fromarray(image), label) for image, label in zip(arrays, labels.tolist(), strict=True)]
 
 
 class _Images:
-    """A dataset as torchvision's are."""
+    """A dataset of torchvision's shape: (transformed image, label) by index."""
 
     def __init__(self, images: list[tuple[Any, int]], change: Callable[[Any], Any]) -> None:
         self._images, self._change = images, change
@@ -294,7 +239,7 @@ class _Images:
 
 
 def sgd(network: Any, *, fused: bool) -> Any:
-    """Return the optimiser of all contenders, by torch."""
+    """Return the optimiser that all contenders share: torch's SGD."""
     import torch
 
     return torch.optim.SGD(

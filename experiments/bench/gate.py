@@ -1,7 +1,7 @@
-"""How contenders take turns: each is a process of its own that works a block when it's told to, and waits meanwhile.
+"""Let contenders take turns: each is a process that works one block when its gate opens, and waits otherwise.
 
 A gate is a folder. `go-3` in it lets block 3 begin, `done-3` holds what it took; `stop` ends the contender. Files work
-across whatever starts the processes, Ray's workers included.
+whoever starts the processes, Ray's workers included.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ POLL_SECONDS = 0.005
 LONGEST_SECONDS = 900.0
 
 
-class Stopped(Exception):  # noqa: N818  (an order, not an error)
-    """The contender is no longer needed."""
+class Stopped(Exception):  # noqa: N818  (a signal, not an error)
+    """No more blocks will come."""
 
 
 class Gate:
-    """One contender's folder, from both sides."""
+    """Pass orders and measurements between a race and one contender, through a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -42,7 +42,7 @@ class Gate:
         self._began = _used()
 
     def done(self, block: int, **facts: Any) -> None:
-        """Say that a block is over, and what it took."""
+        """Report that a block is over, and what it took."""
         facts |= {name: now - before for (name, now), before in zip(_used().items(), self._began.values(), strict=True)}
         facts["peak_bytes"] = peak_bytes()
         part = self.folder / f"part-{block}"
@@ -52,18 +52,18 @@ class Gate:
     # The other side
 
     def run(self, block: int, *, alive: Any) -> dict[str, Any]:
-        """Let the contender do a block and return what it took; `alive()` tells whether its process still runs."""
+        """Let the contender do a block and return what it took; `alive()` returns whether its process still runs."""
         (self.folder / f"go-{block}").touch()
         answer, started = self.folder / f"done-{block}", time.monotonic()
         while not answer.exists():
             if not alive():
-                told = (self.folder / "log.txt").read_text().splitlines()[-5:]
-                raise SystemExit(f"{self.folder}: the contender has ended: {' | '.join(told)}")
+                tail = (self.folder / "log.txt").read_text().splitlines()[-5:]
+                raise SystemExit(f"{self.folder}: the contender has ended: {' | '.join(tail)}")
             if time.monotonic() - started > LONGEST_SECONDS:
                 raise SystemExit(f"{self.folder}: no answer to block {block} in {LONGEST_SECONDS:g} s")
             time.sleep(POLL_SECONDS)
-        found: dict[str, Any] = json.loads(answer.read_text())
-        return found
+        facts: dict[str, Any] = json.loads(answer.read_text())
+        return facts
 
     def stop(self) -> None:
         """Let the contender end."""
@@ -71,7 +71,7 @@ class Gate:
 
 
 def _used() -> dict[str, float]:
-    """Return CPU seconds and pages that this process has asked the kernel for."""
+    """Return the CPU seconds, page faults and kernel seconds of this process so far."""
     return {
         "cpu_seconds": time.process_time(),
         "faults": resource.getrusage(resource.RUSAGE_SELF).ru_minflt,
@@ -80,6 +80,6 @@ def _used() -> dict[str, float]:
 
 
 def peak_bytes() -> int:
-    """Return the most memory that this process ever held."""
+    """Return the peak memory of this process, in bytes."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) * 1024

@@ -1,9 +1,9 @@
-"""The same comparisons on a GPU, and several chains on one card.
+"""Make the same comparisons on a GPU, and run several chains on one card.
 
-    .venv/bin/python experiments/bench/gpu.py --data DIR               # everything; DIR has CIFAR-100 as Parquet
-    .venv/bin/python experiments/bench/gpu.py --data DIR --only chains # once more with NVIDIA's MPS: rows of their own
+    .venv/bin/python -m experiments.bench.gpu --data DIR               # everything; DIR has CIFAR-100 as Parquet
+    .venv/bin/python -m experiments.bench.gpu --data DIR --only chains # once more with NVIDIA's MPS: rows of their own
 
-First `pytest -m gpu`: figures of a wrong computation are worth nothing. Rows go to results-gpu.json, and as a table to
+`pytest -m gpu` runs first: figures of a wrong computation mean nothing. Rows go to results-gpu.json, and as a table to
 standard output. Ends with exit status 2 where there is no GPU. It was NEVER run on one.
 """
 
@@ -24,24 +24,20 @@ from typing import Annotated, Any
 import torch
 import typer
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
-sys.path.insert(0, str(HERE))
-
-from bench import STAGES, machine, table, write  # noqa: E402  (found through the line above)
-from contenders import Entry, prepared  # noqa: E402
-from parts import finished_teacher  # noqa: E402
-from race import NAMES, WARM_UP, _start, ratio_row, run_field  # noqa: E402
+from experiments.bench.entry import Entry, prepared
+from experiments.bench.parts import finished_teacher
+from experiments.bench.race import NAMES, ROOT, STAGES, WARM_UP, run_field, start
+from experiments.bench.rows import HERE, machine, ratio_row, table, write
 
 OUTPUT = HERE / "results-gpu.json"
-COMMAND = "python experiments/bench/gpu.py"
+COMMAND = "python -m experiments.bench.gpu"
 BLOCKS = {"resnet20": (128, 50_000), "densenet100": (64, 10_000)}
 """Batch and images of a block by network: a block should take seconds."""
 CHAINS, CHAINS_MPS = "chains", "chains-mps"
 AT_ONCE = (1, 2, 4)
 """Chains on one card."""
 TURNS = {"gpus_per_worker": 0.1}
-"""All of gentrain's contenders have the card, in turns: a part of it is all of it while the others wait."""
+"""Let Ray place all of gentrain's contenders on one card; they take turns, so each has all of it in its block."""
 
 Blocks = list[dict[str, Any]]
 
@@ -52,7 +48,7 @@ def threads(workers: int = 1) -> int:
 
 
 def race(network: str, task: str, *, rounds: int, data: str, runs: str, teacher: str) -> list[dict[str, Any]]:
-    """Let everything train `network` on the card in turns and return the rows."""
+    """Let every contender train `network` on the card in turns, and return the rows."""
     batch, images = BLOCKS[network]
     ideal = Entry("ideal", network, task, batch, images, 1, threads(), data, runs, "", teacher, device="cuda")
     ours = replace(ideal, kind="gentrain", settings=TURNS)
@@ -73,13 +69,13 @@ def race(network: str, task: str, *, rounds: int, data: str, runs: str, teacher:
     return race_rows(run_field(field, rounds=rounds), name=f"{NAMES[network]} {task}", images=images)
 
 
-def race_rows(found: Mapping[str, Blocks], *, name: str, images: int) -> list[dict[str, Any]]:
-    """Return the speed of each of gentrain's ways, and how many times another's it is."""
-    seconds = {who: [block["seconds"] for block in blocks] for who, blocks in found.items()}
+def race_rows(races: Mapping[str, Blocks], *, name: str, images: int) -> list[dict[str, Any]]:
+    """Return the speed of gentrain with each setting, and its ratios to the other contenders."""
+    seconds = {who: [block["seconds"] for block in blocks] for who, blocks in races.items()}
 
     def times(who: str, other: str) -> dict[str, Any]:
-        told = f"{name}: gentrain {who} / {other}"
-        return ratio_row(told, seconds[other], seconds[who], unit="× speed", command=COMMAND)
+        row = f"{name}: gentrain {who} / {other}"
+        return ratio_row(row, seconds[other], seconds[who], unit="× speed", command=COMMAND)
 
     ways = [who for who in ("bf16", "fp32", "tf32", "compiled", "folded", "compiled, folded") if who in seconds]
     rows = [
@@ -105,22 +101,22 @@ def chains(*, rounds: int, data: str, runs: str, mps: bool) -> list[dict[str, An
         entry = Entry("gentrain", network, "patriarch", batch, images, 1, threads(count), data, runs, "", "")
         entry = replace(entry, device="cuda", settings={"gpus_per_worker": 1 / count})
         prepared(entry)
-        found = run_together({f"chain {number}": entry for number in range(count)}, rounds=rounds)
-        speeds[count] = [count * images / max(block["seconds"] for block in blocks) for blocks in found]
-    told = "with MPS" if mps else "without MPS"
+        blocks_of_rounds = run_together({f"chain {number}": entry for number in range(count)}, rounds=rounds)
+        speeds[count] = [count * images / max(block["seconds"] for block in blocks) for blocks in blocks_of_rounds]
+    how = "with MPS" if mps else "without MPS"
     rows = [
         ratio_row(
-            f"{NAMES[network]} patriarch, {count} on one card, {told}: all together",
-            found,
-            [1.0] * len(found),
+            f"{NAMES[network]} patriarch, {count} on one card, {how}: all together",
+            speed,
+            [1.0] * len(speed),
             unit="images/s",
             command=COMMAND,
         )
-        for count, found in speeds.items()
+        for count, speed in speeds.items()
     ]
     return rows + [
         ratio_row(
-            f"{NAMES[network]} patriarch, {told}: {count} on one card / 1",
+            f"{NAMES[network]} patriarch, {how}: {count} on one card / 1",
             speeds[count],
             speeds[1],
             unit="× speed",
@@ -133,13 +129,13 @@ def chains(*, rounds: int, data: str, runs: str, mps: bool) -> list[dict[str, An
 def run_together(field: Mapping[str, Entry], *, rounds: int) -> list[Blocks]:
     """Run every contender's block at the same time, round by round; return each round's blocks, without the warm-up."""
     with tempfile.TemporaryDirectory(prefix="gentrain-bench-") as folder, ThreadPoolExecutor(len(field)) as pool:
-        started = [_start(entry, Path(folder) / str(number)) for number, entry in enumerate(field.values())]
+        started = [start(entry, Path(folder) / str(number)) for number, entry in enumerate(field.values())]
         try:
-            found = [
+            together = [
                 list(pool.map(lambda who, block=block: who[0].run(block, alive=lambda: who[1].poll() is None), started))
                 for block in range(WARM_UP + rounds)
             ]
-            return found[WARM_UP:]
+            return together[WARM_UP:]
         finally:
             for gate, _ in started:
                 gate.stop()
@@ -153,23 +149,23 @@ def run_together(field: Mapping[str, Entry], *, rounds: int) -> list[Blocks]:
 def mps_answers() -> bool:
     """Return whether NVIDIA's MPS daemon runs here: what is started then shares the card through it."""
     try:
-        told = subprocess.run(
+        answer = subprocess.run(
             ["nvidia-cuda-mps-control"], input=b"get_server_list\n", capture_output=True, timeout=30, check=False
         )
     except (FileNotFoundError, subprocess.TimeoutExpired):
         return False
-    return told.returncode == 0
+    return answer.returncode == 0
 
 
 def card() -> str:
     """Return the GPU, its driver and the CUDA that torch was built for."""
-    told = subprocess.run(
+    answer = subprocess.run(
         ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
         capture_output=True,
         text=True,
         check=True,
     )
-    driver = told.stdout.splitlines()[0].strip()
+    driver = answer.stdout.splitlines()[0].strip()
     return f"{torch.cuda.get_device_name(0)}, driver {driver}, CUDA {torch.version.cuda}"
 
 

@@ -1,8 +1,8 @@
-"""What grows with depth, batch, workers, samples, generations and chains: nothing but the arithmetic may.
+"""Measure what grows with depth, batch, workers, samples, generations and chains: only the arithmetic should.
 
     make growth DATA=DIR        # DIR has CIFAR-100 as Parquet; figures to growth.json and docs/growth.png
 
-Every point is a process of its own that trains for real; a generation's seconds are those of its `epochs.parquet`. The
+Every point is a separate process that trains for real; a generation's seconds are those of its `epochs.parquet`. The
 chains are those of scale.json (`scale.py`).
 """
 
@@ -22,8 +22,10 @@ from typing import Annotated, Any
 
 import typer
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
+from experiments.bench.gate import peak_bytes
+from experiments.bench.race import ROOT
+from experiments.bench.rows import HERE, machine
+
 OUTPUT, PICTURE = HERE / "growth.json", HERE.parents[1] / "docs" / "growth.png"
 SCALE = HERE / "scale.json"
 EPOCHS = 3
@@ -34,7 +36,7 @@ GENERATIONS = 40
 
 @dataclass(frozen=True)
 class Point:
-    """A training to be measured."""
+    """Describe a training to be measured."""
 
     network: str = "resnet20"
     batch: int = 128
@@ -47,18 +49,17 @@ class Point:
 
 def measure(point: Point, *, data: str) -> dict[str, float]:
     """Return the seconds an image of the epochs that count, and without Ray the peak memory, from a fresh process."""
-    command = [sys.executable, __file__, "--point", json.dumps(asdict(point)), "--data", data]
-    told = subprocess.run(command, capture_output=True, text=True, check=False)
-    if told.returncode:
-        raise SystemExit(told.stderr[-2000:])
-    found: dict[str, float] = json.loads(told.stdout.splitlines()[-1])
-    return found
+    command = [sys.executable, "-m", "experiments.bench.growth", "--point", json.dumps(asdict(point)), "--data", data]
+    process = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    if process.returncode:
+        raise SystemExit(process.stderr[-2000:])
+    costs: dict[str, float] = json.loads(process.stdout.splitlines()[-1])
+    return costs
 
 
 def train(point: Point, *, data: str) -> dict[str, float]:
-    """Train the point's patriarch here and now."""
+    """Train the point's patriarch in this process; return its seconds an image and peak memory."""
     import pyarrow.parquet as pq
-    from gate import peak_bytes
 
     from gentrain.api import launch_chain, prepare_data
     from gentrain.store.run import RunStore
@@ -78,7 +79,7 @@ def train(point: Point, *, data: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="gentrain-growth-") as runs:
         study = parse_study(settings, where="growth.py")
         prepare_data(study, store=RunStore(runs), observe=lambda _: None)
-        Path("/proc/self/clear_refs").write_text("5")  # what preparing took at its peak is forgotten
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak, so that preparing doesn't count
         (row,) = launch_chain(study, runs=runs, observe=lambda _: None, local=not point.ray)
         epochs = pq.read_table(f"{runs}/generations/{row['key']}/epochs.parquet").to_pylist()[1:]
     seconds = statistics.median(epoch["seconds"] / epoch["images"] for epoch in epochs)
@@ -102,19 +103,19 @@ def generations(count: int) -> list[dict[str, float]]:
         "device": "cpu",
         "cpus_per_worker": 2,
     }
-    found: list[dict[str, float]] = []
+    costs: list[dict[str, float]] = []
     last = time.perf_counter()
 
     def observe(event: Any) -> None:
         nonlocal last
         if isinstance(event, GenerationDone):
             now = time.perf_counter()
-            found.append({"seconds": now - last, "bytes": psutil.Process().memory_info().rss})
+            costs.append({"seconds": now - last, "bytes": psutil.Process().memory_info().rss})
             last = now
 
     with tempfile.TemporaryDirectory(prefix="gentrain-growth-") as runs:
         launch_chain(parse_study(settings, where="growth.py"), runs=runs, observe=observe, local=True)
-    return found[1:]  # the first waits for the data and the compiler
+    return costs[1:]  # the first waits for the data and the compiler
 
 
 def series(data: str, say: Callable[[str], None]) -> dict[str, list[dict[str, float]]]:
@@ -124,8 +125,8 @@ def series(data: str, say: Callable[[str], None]) -> dict[str, list[dict[str, fl
     def points(name: str, of: Mapping[int, Point], unit: Callable[[int], float]) -> list[dict[str, float]]:
         rows = []
         for x, point in of.items():
-            found = measure(point, data=data)
-            rows.append({"x": x, **found, "seconds": found["seconds"] * unit(x)})
+            costs = measure(point, data=data)
+            rows.append({"x": x, **costs, "seconds": costs["seconds"] * unit(x)})
             say(f"{name} {json.dumps(rows[-1])}")
         return rows
 
@@ -160,14 +161,14 @@ PANELS = {
 }
 
 
-def picture(found: Mapping[str, Sequence[Mapping[str, float]]]) -> bytes:
+def picture(by_series: Mapping[str, Sequence[Mapping[str, float]]]) -> bytes:
     """Return the plot: time and memory against what grows, relative to the least of it."""
     from gentrain.report.drawing import SERIES, Panel, Pen, Plot, Style, draw_file
 
     time_, memory = Style("time", "time", SERIES[0], "o"), Style("memory", "memory", SERIES[1], "s")
 
     def panel(name: str) -> Panel:
-        rows = found[name]
+        rows = by_series[name]
 
         def draw(pen: Pen) -> None:
             xs = [row["x"] for row in rows]
@@ -201,8 +202,6 @@ def main(
         print(json.dumps(train(Point(**json.loads(point)), data=data)))  # noqa: T201  (to the process that asked)
         return
     if not draw:
-        from bench import machine
-
         if not data or not Path(data).is_dir():
             raise typer.BadParameter(f"{data!r}: no such folder; give CIFAR-100's Parquet files", param_hint="--data")
         if not SCALE.exists():

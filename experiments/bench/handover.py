@@ -1,4 +1,4 @@
-"""Between two generations on Ray: what each second from one's last step to the next one's first is spent on."""
+"""Measure what the seconds between two generations on Ray are spent on."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from contenders import Entry
-from ray_contender import study
+from experiments.bench.entry import Entry
+from experiments.bench.ray_contender import study
 
 MARKS = (
     ("evaluation", "trained", "evaluated"),
@@ -25,13 +25,13 @@ MARKS = (
 
 
 class Marks:
-    """A file to which several processes write when something happened."""
+    """Collect times of events from several processes in one file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def __call__(self, name: str, generation: int) -> None:
-        """Note that it's now."""
+        """Write the current time for an event of a generation."""
         with self._path.open("a") as file:
             file.write(json.dumps([name, generation, time.time()]) + "\n")
 
@@ -41,7 +41,7 @@ class Marks:
 
 
 def measure_handover(entry: Entry) -> dict[str, float]:
-    """Train a patriarch and a student of one epoch each on Ray; return the seconds between them by what they're for."""
+    """Train a patriarch and a student of one epoch each on Ray; return the seconds between them by part."""
     from gentrain.cluster.session import ray_session
     from gentrain.data.prepare.dataset import prepare
     from gentrain.store.run import RunStore
@@ -64,29 +64,29 @@ def measure_handover(entry: Entry) -> dict[str, float]:
                     super().run_generation(spec, weights_done=weights_done)
                     mark("over", spec.generation)
 
-            def worker(config: dict[str, Any], marks: str = str(path)) -> None:
-                from handover import marked_worker
+            def worker(config: dict[str, Any]) -> None:
+                marked_worker(config, str(path))
 
-                marked_worker(config, marks)
-
-            trainer.train_worker = worker
+            engine: Any = trainer  # its worker is replaced
+            engine.train_worker = worker
             runner = Runner(wanted, store=store, data=data.folder.name, chain="handover", observe=lambda _: None)
             run_chain(chain, study=wanted, store=store, runner=runner, observe=lambda _: None)
         times = mark.read()
     before = {"trained", "evaluated", "saved", "finished", "over"}
     at = {name: times[name, 0 if name in before else 1] for _, *pair in MARKS for name in pair}
-    found = {what: at[end] - at[begin] for what, begin, end in MARKS}
-    return {"all of it": at["ready"] - at["trained"], **found}
+    seconds = {what: at[end] - at[begin] for what, begin, end in MARKS}
+    return {"all of it": at["ready"] - at["trained"], **seconds}
 
 
 def marked_worker(config: dict[str, Any], path: str) -> None:
-    """Do what gentrain's worker does, and mark its steps."""
+    """Run gentrain's worker, and write the time of each of its steps."""
     mark, generation = Marks(Path(path)), config["job"].spec.generation
     mark("entered", generation)
     from gentrain.cluster.worker import train_worker
-    from gentrain.train import generation as engine
+    from gentrain.train import generation as module
 
     mark("imported", generation)
+    engine: Any = module  # its class is replaced
 
     class Marked(engine._Generation):  # noqa: SLF001  (what is measured is the engine itself)
         def __init__(self, *rest: Any) -> None:
@@ -95,7 +95,7 @@ def marked_worker(config: dict[str, Any], path: str) -> None:
 
         def _epoch(self, epoch: int, **rest: Any) -> dict[str, Any]:
             mark("ready", generation)
-            row = super()._epoch(epoch, **rest)
+            row: dict[str, Any] = super()._epoch(epoch, **rest)
             mark("trained", generation)
             return row
 

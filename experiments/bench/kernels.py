@@ -1,11 +1,13 @@
-"""Which kernels a patriarch's step is made of: in fp32 as a plain script has them, and as gentrain does."""
+"""Measure which kernels a patriarch's step spends its time in: in fp32 as in a plain script, and as in gentrain."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from race import NAMES, SHAPES, ratio_row
+from experiments.bench.contenders import sgd
+from experiments.bench.race import NAMES, SHAPES
+from experiments.bench.rows import ratio_row
 
 GROUPS = {"convolutions": ("convolution",), "BatchNorms": ("batch_norm",)}
 """By what is in the kernels' names; all others are "the rest": ReLUs, sums, concatenations, pooling, the optimiser."""
@@ -14,7 +16,7 @@ STEPS = 3
 
 
 def kernels(*, data: str, runs: str, rounds: int) -> list[dict[str, Any]]:
-    """Return by group of kernels: how much faster it is than a script's, and its part of gentrain's arithmetic."""
+    """Return rows by group of kernels: its speed against the script's, and its part of gentrain's arithmetic."""
     import torch
 
     from gentrain.train.allocator import keep_freed_memory
@@ -25,21 +27,20 @@ def kernels(*, data: str, runs: str, rounds: int) -> list[dict[str, Any]]:
     rows = []
     for network, name in NAMES.items():
         steps = {precision: _step(network, precision) for precision in ("fp32", "bf16")}
-        found = [{precision: _seconds(step) for precision, step in steps.items()} for _ in range(1 + rounds)][1:]
+        measured = [{precision: _seconds(step) for precision, step in steps.items()} for _ in range(1 + rounds)][1:]
         for group in (*GROUPS, REST):
-            own = [seconds["bf16"][group] for seconds in found]
-            told = f"{name} patriarch, {group}"
-            script = [seconds["fp32"][group] for seconds in found]
-            whole = [sum(seconds["bf16"].values()) for seconds in found]
-            rows.append(ratio_row(f"{told}: fp32, images first / bf16, channels last", script, own, unit="× speed"))
-            rows.append(ratio_row(f"{told}: part of a bf16 step", own, whole, unit="× time"))
+            own = [seconds["bf16"][group] for seconds in measured]
+            row = f"{name} patriarch, {group}"
+            script = [seconds["fp32"][group] for seconds in measured]
+            whole = [sum(seconds["bf16"].values()) for seconds in measured]
+            rows.append(ratio_row(f"{row}: fp32, images first / bf16, channels last", script, own, unit="× speed"))
+            rows.append(ratio_row(f"{row}: part of a bf16 step", own, whole, unit="× time"))
     return rows
 
 
 def _step(network: str, precision: str) -> Callable[[], None]:
     import torch
     import torch.nn.functional as F
-    from contenders import sgd
 
     from gentrain.models.registry import build_model
     from gentrain.train.device import autocast, to_device
@@ -65,11 +66,11 @@ def _step(network: str, precision: str) -> Callable[[], None]:
 def _seconds(step: Callable[[], None]) -> dict[str, float]:
     from torch.profiler import ProfilerActivity, profile
 
-    with profile(activities=[ProfilerActivity.CPU]) as told:
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
         for _ in range(STEPS):
             step()
-    found = dict.fromkeys((*GROUPS, REST), 0.0)
-    for event in told.key_averages():
+    by_group = dict.fromkeys((*GROUPS, REST), 0.0)
+    for event in profiler.key_averages():
         group = next((group for group, parts in GROUPS.items() if any(part in event.key for part in parts)), REST)
-        found[group] += event.self_cpu_time_total / 1e6
-    return found
+        by_group[group] += event.self_cpu_time_total / 1e6
+    return by_group

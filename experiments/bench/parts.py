@@ -1,4 +1,4 @@
-"""What is measured apart from the races: loading, preparing, the teacher's two passes, between two generations."""
+"""Measure what the races don't: loading, preparing, the teacher's two passes, the time between two generations."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from contenders import MEAN, STD, Entry, prepared, torchvision_loader
-from kernels import kernels
-from race import HERE, NAMES, SHAPES, ratio_row, run_field
-from ray_contender import study
+from experiments.bench.contenders import torchvision_loader
+from experiments.bench.entry import MEAN, STD, Entry, prepared
+from experiments.bench.handover import measure_handover
+from experiments.bench.kernels import kernels
+from experiments.bench.race import NAMES, SHAPES, run_field
+from experiments.bench.ray_contender import study
+from experiments.bench.rows import HERE, ratio_row
 
 SIBLINGS = 3
 """As many of figure 2's processes begin with the same patriarch."""
@@ -22,7 +25,7 @@ SIBLINGS = 3
 
 def _entry(network: str, *, data: str, runs: str, **rest: Any) -> Entry:
     batch, images = SHAPES.get(network, (128, 1600))
-    fields = {"workers": 1, "threads": 2, "gate": "", "teacher": ""} | rest
+    fields: dict[str, Any] = {"workers": 1, "threads": 2, "gate": "", "teacher": ""} | rest
     return Entry("gentrain", network, "patriarch", batch, images, data=data, runs=runs, **fields)
 
 
@@ -37,7 +40,7 @@ def finished_teacher(network: str, *, data: str, runs: str) -> str:
 
 
 def loader(*, data: str, runs: str, rounds: int) -> list[dict[str, Any]]:
-    """FFCV with augmentation of whole batches against DataLoader with torchvision's transforms."""
+    """Compare FFCV with augmentation of whole batches to DataLoader with torchvision's transforms."""
     import torch
 
     from gentrain.data.loading.augment import augment, normalise
@@ -87,38 +90,37 @@ print(json.dumps({"speed": count / seconds, "bytes": int(peak.split()[1]) * 1024
 
 
 def preparation(*, data: str, runs: str, rounds: int) -> list[dict[str, Any]]:
-    """Compile the whole of CIFAR-100, imports not counted."""
-    found = []
+    """Time the preparation of the whole of CIFAR-100, without imports."""
+    costs = []
     for _ in range(min(3, rounds)):
         with tempfile.TemporaryDirectory(dir=runs) as folder:
-            told = subprocess.run([sys.executable, "-c", _PREPARE, data, folder], capture_output=True, check=True)
-        found.append(json.loads(told.stdout.splitlines()[-1]))
-    once = [1.0] * len(found)
+            process = subprocess.run([sys.executable, "-c", _PREPARE, data, folder], capture_output=True, check=True)
+        costs.append(json.loads(process.stdout.splitlines()[-1]))
+    once = [1.0] * len(costs)
     return [
-        ratio_row("preparation of CIFAR-100", [f["speed"] for f in found], once, unit="images/s"),
-        ratio_row("preparation of CIFAR-100: peak memory", [f["bytes"] / 1e9 for f in found], once, unit="GB"),
+        ratio_row("preparation of CIFAR-100", [f["speed"] for f in costs], once, unit="images/s"),
+        ratio_row("preparation of CIFAR-100: peak memory", [f["bytes"] / 1e9 for f in costs], once, unit="GB"),
     ]
 
 
 def handover(*, data: str, runs: str, rounds: int) -> list[dict[str, Any]]:
-    """Seconds between a generation's last step and the next one's first, by what they are spent on."""
-    from handover import measure_handover
-
+    """Measure the seconds between a generation's last step and the next one's first, by what they are spent on."""
     entry = _entry("resnet20", data=data, runs=runs)
-    found = [measure_handover(entry) for _ in range(min(3, rounds))]
+    seconds = [measure_handover(entry) for _ in range(min(3, rounds))]
     return [
-        ratio_row(f"between generations: {name}", [f[name] for f in found], [1.0] * len(found), unit="s")
-        for name in found[0]
+        ratio_row(f"between generations: {name}", [f[name] for f in seconds], [1.0] * len(seconds), unit="s")
+        for name in seconds[0]
     ]
 
 
 def teacher(*, data: str, runs: str, rounds: int) -> list[dict[str, Any]]:
-    """The teacher's pass alone: exact, and folded as the engine does it; what that does to its logits."""
+    """Compare the teacher's exact pass to the one with folded BatchNorms: its speed, and the distance of its logits."""
     import torch
 
     from gentrain.store.run import RunStore
     from gentrain.train.allocator import keep_freed_memory
-    from gentrain.train.inference import autocast, load_teacher, to_device
+    from gentrain.train.device import autocast, to_device
+    from gentrain.train.inference import load_teacher
 
     keep_freed_memory()
     torch.set_num_threads(2)
@@ -144,8 +146,8 @@ def teacher(*, data: str, runs: str, rounds: int) -> list[dict[str, Any]]:
             true = exact(images)
         named = f"{NAMES[network]} teacher"
         rows.append(ratio_row(f"{named}: folded / exact", times["exact"], times["folded"], unit="× speed"))
-        for name, found in logits.items():
-            away = float((found - true).abs().mean() / true.std())
+        for name, values in logits.items():
+            away = float((values - true).abs().mean() / true.std())
             rows.append(
                 ratio_row(
                     f"{named}: {name} in bf16, mean distance from fp32's logits", [away], [1.0], unit="of their std"
@@ -155,7 +157,7 @@ def teacher(*, data: str, runs: str, rounds: int) -> list[dict[str, Any]]:
 
 
 def siblings(*, data: str, runs: str, rounds: int) -> list[dict[str, Any]]:
-    """Three students that share one teacher's pass against three apart, and how often figure 2's grid could do so."""
+    """Compare three students that share a teacher's pass to three apart; count how often figure 2 could do so."""
     import torch
     import torch.nn.functional as F
 
@@ -163,7 +165,7 @@ def siblings(*, data: str, runs: str, rounds: int) -> list[dict[str, Any]]:
     from gentrain.study.lineage import StudentSpec, build_forest
     from gentrain.study.schema import load_study
     from gentrain.train.allocator import keep_freed_memory
-    from gentrain.train.inference import autocast, to_device
+    from gentrain.train.device import autocast, to_device
 
     del data, runs
     keep_freed_memory()
@@ -199,18 +201,18 @@ def siblings(*, data: str, runs: str, rounds: int) -> list[dict[str, Any]]:
 
 
 def allocator(*, data: str, runs: str, rounds: int) -> list[dict[str, Any]]:
-    """A student's step with freed memory kept and handed back, on one thread: by the clock and by the CPU's time."""
+    """Compare a student's step with freed memory kept and handed back, on one thread: wall time, CPU time, memory."""
     rows = []
     for network, name in NAMES.items():
         key = finished_teacher(network, data=data, runs=runs)
         entry = replace(_entry(network, data=data, runs=runs), kind="ideal", task="student", threads=1, teacher=key)
-        found = run_field({"kept": entry, "handed back": replace(entry, keep=False)}, rounds=rounds)
-        for what, told in (("seconds", ""), ("cpu_seconds", ", CPU time"), ("peak_bytes", ", peak memory")):
-            back, kept = ([block[what] for block in found[who]] for who in ("handed back", "kept"))
+        blocks = run_field({"kept": entry, "handed back": replace(entry, keep=False)}, rounds=rounds)
+        for what, suffix in (("seconds", ""), ("cpu_seconds", ", CPU time"), ("peak_bytes", ", peak memory")):
+            back, kept = ([block[what] for block in blocks[who]] for who in ("handed back", "kept"))
             unit = "× memory" if what == "peak_bytes" else "× speed"
             rows.append(
                 ratio_row(
-                    f"{name} student, 1 thread: freed memory kept / handed back{told}",
+                    f"{name} student, 1 thread: freed memory kept / handed back{suffix}",
                     *((kept, back) if what == "peak_bytes" else (back, kept)),
                     unit=unit,
                 )

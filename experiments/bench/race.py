@@ -1,6 +1,6 @@
-"""Contenders against each other.
+"""Race contenders against each other.
 
-All are resident and take turns at short blocks, so that what the machine does besides falls on all of them. A ratio is
+All are resident and take turns at short blocks, so that other load on the machine slows all of them alike. A ratio is
 taken within each round; its median, lowest and highest are reported.
 """
 
@@ -9,38 +9,39 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from breakdown import PARTS
-from contenders import Entry, prepared
-from gate import Gate
+from experiments.bench.breakdown import PARTS
+from experiments.bench.entry import Entry, prepared
+from experiments.bench.gate import Gate
+from experiments.bench.rows import ratio_row
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parents[2]
 WARM_UP = 1
 """Rounds that don't count."""
 ONE, TWO = "gentrain, 1 worker × 2 threads", "gentrain, 2 workers × 1 thread"
 LOOP = "gentrain's loop without Ray"
 BARE, FOLDED = "without teacher", "folded teacher"
 SEEDS = itertools.count(1)
-"""One for every contender that this process starts: one that found a generation begun would go on with it."""
+"""A new one for every contender that this process starts: with an old one, it would resume the old generation."""
 SHAPES = {"resnet20": (128, 1600), "densenet100": (64, 200)}
 """Batch and images of a block by network: a block takes a second or a few on two cores."""
 ROUNDS = {"densenet100": 3}
-"""The most that a large one has time for."""
+"""The most rounds of a large network."""
 MOST_OF_LARGE = 5
 """Contenders with a large network, 2.5 GB each, that 24 GB hold beside their loaders."""
 NAMES = {"resnet20": "ResNet-20", "densenet100": "DenseNet-100"}
+STAGES = tuple(f"{network}-{task}" for network in NAMES for task in ("patriarch", "student"))
 
 
 def race(network: str, task: str, *, rounds: int, data: str, runs: str, teacher: str) -> list[dict[str, Any]]:
-    """Let everything train `network` and return the rows; a large network races fewer rounds."""
+    """Let every contender train `network` and return the rows; a large network races fewer rounds."""
     batch, images = SHAPES.get(network, (128, 1600))
     entry = Entry("ideal", network, task, batch, images, 1, 2, data, runs, "", teacher)
     field = {
@@ -58,8 +59,8 @@ def race(network: str, task: str, *, rounds: int, data: str, runs: str, teacher:
     rounds = min(rounds, ROUNDS.get(network, rounds))
     rows: dict[str, dict[str, Any]] = {}
     for heat in _heats(field, network):
-        found = run_field(heat, rounds=rounds)
-        for row in _rows(found, name=f"{NAMES.get(network, network)} {task}", images=images):
+        blocks = run_field(heat, rounds=rounds)
+        for row in _rows(blocks, name=f"{NAMES.get(network, network)} {task}", images=images):
             rows.setdefault(row["name"], row)
     return list(rows.values())
 
@@ -79,12 +80,12 @@ def run_field(field: Mapping[str, Entry], *, rounds: int) -> dict[str, list[dict
         started: dict[str, tuple[Gate, subprocess.Popen[bytes]]] = {}
         try:
             for number, (name, entry) in enumerate(field.items()):
-                started[name] = _start(replace(entry, address=address), Path(folder) / str(number))
-            found: dict[str, list[dict[str, Any]]] = {name: [] for name in field}
+                started[name] = start(replace(entry, address=address), Path(folder) / str(number))
+            taken: dict[str, list[dict[str, Any]]] = {name: [] for name in field}
             for block in range(WARM_UP + rounds):
                 for name, (gate, process) in started.items():
-                    found[name].append(gate.run(block, alive=lambda process=process: process.poll() is None))
-            return {name: blocks[WARM_UP:] for name, blocks in found.items()}
+                    taken[name].append(gate.run(block, alive=lambda process=process: process.poll() is None))
+            return {name: blocks[WARM_UP:] for name, blocks in taken.items()}
         finally:
             for gate, _ in started.values():
                 gate.stop()
@@ -112,69 +113,56 @@ def _shared_ray(field: Mapping[str, Entry], folder: Path) -> Iterator[str]:
 
 
 def _with_own_modules() -> dict[str, str]:
-    return {"PYTHONPATH": os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH"))))}
+    return {"PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))}
 
 
-def ratio_row(
-    name: str, above: Sequence[float], below: Sequence[float], *, unit: str, command: str = "make bench"
-) -> dict[str, Any]:
-    """Return the row of a ratio, round by round."""
-    ratios = sorted(a / b for a, b in zip(above, below, strict=True))
-    return {
-        "name": name,
-        "ratio": statistics.median(ratios),
-        "low": ratios[0],
-        "high": ratios[-1],
-        "unit": unit,
-        "command": command,
-    }
-
-
-def _start(entry: Entry, folder: Path) -> tuple[Gate, subprocess.Popen[bytes]]:
+def start(entry: Entry, folder: Path) -> tuple[Gate, subprocess.Popen[bytes]]:
+    """Start a contender's process with its own gate below `folder` and another seed than all others have."""
     folder.mkdir()
     entry = replace(entry, gate=str(folder), seed=next(SEEDS))
     entry.write(folder / "entry.json")
     with (folder / "log.txt").open("wb") as log:
-        command = [sys.executable, str(HERE / "contenders.py"), str(folder / "entry.json")]
+        command = [sys.executable, "-m", "experiments.bench.contenders", str(folder / "entry.json")]
         process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | _with_own_modules())
     return Gate(folder), process
 
 
-def _rows(found: Mapping[str, list[dict[str, Any]]], *, name: str, images: int) -> list[dict[str, Any]]:
+def _rows(taken: Mapping[str, list[dict[str, Any]]], *, name: str, images: int) -> list[dict[str, Any]]:
     def seconds(who: str, what: str = "seconds") -> list[float]:
-        return [block[what] for block in found[who]]
+        return [block[what] for block in taken[who]]
 
     def peak(who: str) -> list[float]:
-        return [found[who][-1]["peak_bytes"]]
+        return [taken[who][-1]["peak_bytes"]]
 
     rows = []
 
-    def speed(told: str, slow: str, fast: str) -> None:
-        if slow in found and fast in found:
-            rows.append(ratio_row(f"{name}: {told}", seconds(slow), seconds(fast), unit="× speed"))
+    def speed(ratio: str, slow: str, fast: str) -> None:
+        if slow in taken and fast in taken:
+            rows.append(ratio_row(f"{name}: {ratio}", seconds(slow), seconds(fast), unit="× speed"))
 
     speed(f"{ONE} / ideal", "ideal", ONE)
     speed(f"{LOOP} / ideal", "ideal", LOOP)
     speed("2 workers × 1 thread / 1 × 2", ONE, TWO)
     speed("gentrain / plain script", "plain script", ONE)
     speed("gentrain / torchdistill", "torchdistill", ONE)
-    if BARE in found:
-        for told, who in (("teacher", ONE), (FOLDED, FOLDED)):
-            rows.append(ratio_row(f"{name}: a step with {told} / without", seconds(who), seconds(BARE), unit="× time"))
-    if "ideal" in found:
+    if BARE in taken:
+        for variant, who in (("teacher", ONE), (FOLDED, FOLDED)):
+            row = f"{name}: a step with {variant} / without"
+            rows.append(ratio_row(row, seconds(who), seconds(BARE), unit="× time"))
+    if "ideal" in taken:
         rows.append(ratio_row(f"{name}: peak memory, gentrain / ideal", peak(ONE), peak("ideal"), unit="× memory"))
     rows += [
         ratio_row(
             f"{name}: evaluating an image / training on it",
-            [block["evaluated"] / block["evaluated_images"] for block in found[ONE]],
-            [block["seconds"] / images for block in found[ONE]],
+            [block["evaluated"] / block["evaluated_images"] for block in taken[ONE]],
+            [block["seconds"] / images for block in taken[ONE]],
             unit="× time",
         ),
-        ratio_row(f"{name}: speed", [images] * len(found[ONE]), seconds(ONE), unit="images/s"),
-        ratio_row(f"{name}: saving a checkpoint", seconds(ONE, "saved"), [1.0] * len(found[ONE]), unit="s an epoch"),
+        ratio_row(f"{name}: speed", [images] * len(taken[ONE]), seconds(ONE), unit="images/s"),
+        ratio_row(f"{name}: saving a checkpoint", seconds(ONE, "saved"), [1.0] * len(taken[ONE]), unit="s an epoch"),
     ]
     for part in PARTS:
-        times = [block["parts"][part] for block in found.get(LOOP, [])]
+        times = [block["parts"][part] for block in taken.get(LOOP, [])]
         if any(times):
             rows.append(ratio_row(f"{name}: of a step, {part}", times, seconds(LOOP), unit="× time"))
     return rows

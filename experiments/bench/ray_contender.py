@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from breakdown import Clock, timed_generation
-from contenders import ETA, LAM, Entry, K, prepared
-from gate import Gate, Stopped
+from experiments.bench.breakdown import Clock, timed_generation
+from experiments.bench.entry import ETA, LAM, Entry, K, prepared
+from experiments.bench.gate import Gate, Stopped
 
 ENDLESS = 100_000
 
@@ -36,9 +36,10 @@ def study(entry: Entry, *, epochs: int = ENDLESS) -> Any:
 
 def spec(entry: Entry, wanted: Any, fingerprint: str) -> Any:
     """Return the generation that an entry trains; its teacher is a finished one."""
-    from gentrain.study.lineage import StudentSpec, build_chain
+    from gentrain.study.lineage import PatriarchSpec, StudentSpec, build_chain
 
     patriarch, student = build_chain(wanted, data=fingerprint, num_classes=100).specs
+    assert isinstance(patriarch.task, PatriarchSpec)
     assert patriarch.task.eta == ETA
     assert patriarch.task.k == K
     if entry.task == "patriarch":
@@ -53,7 +54,7 @@ def run_generation(entry: Entry) -> None:
     from gentrain.store.run import RunStore
 
     wanted, store, data = study(entry), RunStore(entry.runs), prepared(entry)
-    common = {"store": store, "data": data.folder.name, "observe": lambda _: None}
+    common: dict[str, Any] = {"store": store, "data": data.folder.name, "observe": lambda _: None}
     generation = spec(entry, wanted, data.manifest.fingerprint)
     try:
         if entry.kind == "loop":
@@ -74,12 +75,11 @@ def _on_ray(entry: Entry, make: Callable[[Any], Any], generation: Any) -> None:
     with ray_session(address=entry.address, log=Path(entry.gate) / "ray.log"):
         from gentrain.cluster import trainer
 
-        def worker(config: dict[str, Any], gate: str = entry.gate) -> None:
-            from ray_contender import gated_worker
+        def worker(config: dict[str, Any]) -> None:
+            gated_worker(config, entry.gate)
 
-            gated_worker(config, gate)
-
-        trainer.train_worker = worker
+        engine: Any = trainer  # its worker is replaced
+        engine.train_worker = worker
         make(trainer.RayRunner).run_generation(generation)
 
 
@@ -94,26 +94,30 @@ def gated_worker(config: dict[str, Any], folder: str) -> None:
 def patch_engine(gate: Gate, *, by_part: bool = False) -> None:
     """Let the engine's generation pass the gate before every epoch, on every rank, and time what it does."""
     from gentrain.errors import TrainingError
-    from gentrain.train import generation as engine
+    from gentrain.train import generation
 
-    base, clock = engine._Generation, Clock()  # noqa: SLF001  (what is measured is the engine itself)
+    engine: Any = generation  # its class is replaced
+    clock = Clock()
+    base: Any = engine._Generation  # noqa: SLF001  (what is measured is the engine itself)
+    if by_part:
+        base = timed_generation(base, clock)
 
-    class Gated(timed_generation(base, clock) if by_part else base):  # type: ignore[misc]
+    class Gated(base):
         def _epoch(self, epoch: int, **rest: Any) -> dict[str, Any]:
             try:
                 gate.wait(epoch)
             except Stopped:
                 raise TrainingError("the race is over") from None
-            row = super()._epoch(epoch, **rest)
+            row: dict[str, Any] = super()._epoch(epoch, **rest)
             self._facts = {"seconds": row["seconds"], "evaluated": 0.0, "parts": clock.take()}
             return row
 
         def _error(self, loader: Any) -> float:
             started = time.perf_counter()
-            found = super()._error(loader)
+            error: float = super()._error(loader)
             self._facts["evaluated"] += time.perf_counter() - started
             self._facts["evaluated_images"] = loader.num_samples
-            return found
+            return error
 
         def _save(self, epoch: int, optimizer: Any) -> None:
             started = time.perf_counter()

@@ -1,6 +1,6 @@
-"""How the cost of scheduling grows with the grid: sweeps whose generations train for no time at all.
+"""Measure how the cost of scheduling grows with the grid: sweeps whose generations train for no time at all.
 
-    .venv/bin/python experiments/bench/scale.py [--chains 10,100,1000] [--output experiments/bench/scale.json]
+    .venv/bin/python -m experiments.bench.scale [--chains 10,100,1000] [--output experiments/bench/scale.json]
 
 Everything is real (Ray Tune's trials, leases, store, verification, results) but the training, which is a file that
 is written. Then the schedule of 10,000 chains on 1,000 devices is simulated and held against its lower bound.
