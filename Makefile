@@ -42,8 +42,8 @@ browser:
 		echo "chromium can't be installed here; the test that needs it is skipped" >&2
 
 lint: $(STAMP)
-	$(BIN)/ruff format --check gentrain tests experiments deploy
-	$(BIN)/ruff check gentrain tests experiments deploy
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
 
 types: $(STAMP)
 	$(BIN)/mypy
@@ -58,8 +58,8 @@ docs: $(STAMP)
 	$(BIN)/python -c "from gentrain.reference import schema_reference as r; open('docs/study.md', 'w').write(r())"
 
 fmt: $(STAMP)
-	$(BIN)/ruff format gentrain tests experiments deploy
-	$(BIN)/ruff check --fix gentrain tests experiments deploy
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
 
 clean:
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
