@@ -1,4 +1,4 @@
-"""A frozen network made cheaper: BatchNorms that follow a convolution become part of its weights.
+"""Fold a frozen network: BatchNorms that follow a convolution become part of its weights.
 
 The function stays the same, its rounding doesn't: the logits differ in their last bits (docs/performance.md).
 """

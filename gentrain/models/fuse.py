@@ -1,6 +1,6 @@
-"""A folded network made cheaper on a CPU: a convolution, the sum after it and its ReLU are one call of oneDNN.
+"""Fuse a folded network for a CPU: a convolution, the sum after it and its ReLU become one call of oneDNN.
 
-What oneDNN keeps in float32 until the end, separate calls round to bfloat16 in between: the last bits differ again.
+oneDNN keeps the values in between in float32, where separate calls round them to bfloat16: the last bits differ.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
+from gentrain.models import _compat
+
 _RELUS: tuple[Any, ...] = (F.relu, F.relu_, torch.relu, torch.relu_, "relu", "relu_")
 _SUMS: tuple[Any, ...] = (operator.add, operator.iadd, torch.add)
 
@@ -21,16 +23,14 @@ _SUMS: tuple[Any, ...] = (operator.add, operator.iadd, torch.add)
 def fuse(network: fx.GraphModule, *, image: Tensor, dtype: torch.dtype) -> fx.GraphModule:
     """Return the traced network for evaluation on this machine's CPU, its convolutions fused with what follows them.
 
-    Weights are kept in `dtype`, in oneDNN's own layout. Where oneDNN can't compute in it, the network stays as it is.
+    Weights are stored in `dtype`, in oneDNN's layout. Where oneDNN can't compute in it, the network stays as it is.
 
     Args:
         network: as `fold` returns it, on the CPU.
-        image: any of the shape that it will see, (1, 3, H, W), float32.
+        image: any image of the size to come, (1, 3, H, W), float32.
         dtype: float32 or bfloat16.
     """
-    if not torch.backends.mkldnn.is_available():
-        return network
-    if dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():  # noqa: SLF001
+    if not _compat.onednn_available or (dtype == torch.bfloat16 and not _compat.bf16_supported()):
         return network
     with torch.no_grad():
         ShapeProp(network).propagate(image)
@@ -63,7 +63,7 @@ def fuse(network: fx.GraphModule, *, image: Tensor, dtype: torch.dtype) -> fx.Gr
 
 
 class FusedConvolution(nn.Module):
-    """A frozen convolution (+ another tensor of its output's shape) (then ReLU), all in one call of oneDNN."""
+    """Computes a frozen convolution, plus another tensor of its output's shape, then ReLU, in one call of oneDNN."""
 
     def __init__(self, convolution: nn.Conv2d, *, relu: bool, dtype: torch.dtype) -> None:
         super().__init__()
@@ -72,12 +72,12 @@ class FusedConvolution(nn.Module):
         self._dtype = dtype
         self._activation: Any = ("relu" if relu else "none", [], "")
         packed: Any = convolution.weight.detach().to(dtype).to_mkldnn()
-        self._weight = torch._C._nn.mkldnn_reorder_conv2d_weight(packed, *self._where)  # noqa: SLF001
+        self._weight = _compat.reorder_conv2d_weight(packed, *self._where)
         self._bias = None if convolution.bias is None else convolution.bias.detach().to(dtype)
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
-        """(N, C, H, W), and what is added to the output -> the output, in the weights' dtype."""
-        call = torch.ops.mkldnn._convolution_pointwise  # noqa: SLF001  (as torch.compile does on a CPU)
+        """Return the output in the weights' dtype of x (N, C, H, W), with `other` added to it."""
+        call = _compat.convolution_pointwise
         x = self._laid_out(x)
         if other is None:
             out: Tensor = call(x, self._weight, self._bias, *self._where, *self._activation)
@@ -91,7 +91,7 @@ class FusedConvolution(nn.Module):
 
 
 def _only_user(node: fx.Node, wanted: Callable[[fx.Node], bool]) -> fx.Node | None:
-    """Return the one node that uses this one's output, if it is such a one."""
+    """Return the only node that uses this one's output, None where there are several or it isn't `wanted`."""
     users = list(node.users)
     return users[0] if len(users) == 1 and wanted(users[0]) else None
 
@@ -115,5 +115,5 @@ def _is_relu(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
 
 
 def _shape(node: Any) -> Any:
-    found = node.meta.get("tensor_meta")
-    return found.shape if found is not None else None
+    metadata = node.meta.get("tensor_meta")
+    return metadata.shape if metadata is not None else None

@@ -100,7 +100,7 @@ def test_a_decoder_that_fails_says_so_and_never_hangs(beton, monkeypatch):
         raise RuntimeError("bad page")
 
     loader = Loader(beton, batch_size=4, shuffle=True)
-    monkeypatch.setattr(door._Epoch, "run_pipeline", broken)
+    monkeypatch.setattr(door.Epoch, "run_pipeline", broken)
     with pytest.raises(DataError, match="can't be decoded: bad page"):
         list(loader.epoch(0))
 
@@ -128,13 +128,13 @@ def test_reading_leaves_torch_s_threads_alone(tmp_path, monkeypatch):
     write_beton(tmp_path / "train.beton", images, np.zeros(512))
     grown = []
 
-    def watched(self, *args, run=door._Epoch.run_pipeline):
+    def watched(self, *args, run=door.Epoch.run_pipeline):
         before = len(os.listdir("/proc/self/task"))
         result = run(self, *args)
         grown.append(len(os.listdir("/proc/self/task")) - before)
         return result
 
-    monkeypatch.setattr(door._Epoch, "run_pipeline", watched)
+    monkeypatch.setattr(door.Epoch, "run_pipeline", watched)
     had = torch.get_num_threads()
     torch.set_num_threads(2)
     try:

@@ -1,7 +1,7 @@
-"""FFCV decoders that cut pictures of any size to one: at random, by draws of our own, and from the middle.
+"""FFCV decoders that cut images of any size to one: at random, or from the middle.
 
-A random crop is a function of (seed, epoch, sample) alone. FFCV's own draws from Numba's generator, which no seed
-fixes; here each sample has a stream of its own (SplitMix64, as in `augment`). FFCV compiles a decoder once for all
+A random crop is a function of (seed, epoch, sample) alone: each sample has its own stream of draws (SplitMix64, as in
+`augment`), where FFCV's decoder draws from Numba's generator, which no seed fixes. FFCV compiles a decoder once for all
 epochs, so the epoch's part of the stream is read from memory at run time.
 """
 
@@ -13,16 +13,17 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-import gentrain.data.loading.compiling  # noqa: F401  # isort: skip  (before FFCV's own modules)
-
 import numba
 import numpy as np
-from ffcv.fields.rgb_image import IMAGE_MODES, ResizedCropRGBImageDecoder
-from ffcv.libffcv import ctypes_imdecode, ctypes_resize
-from ffcv.pipeline.compiler import Compiler
-from numba.core import cgutils
-from numba.extending import intrinsic
 
+from gentrain.data.loading._compat import (
+    IMAGE_MODES,
+    ResizedCropRGBImageDecoder,
+    ctypes_imdecode,
+    ctypes_resize,
+    get_iterator,
+    pointer,
+)
 from gentrain.data.loading.augment import stream_of
 
 TRIES = 10
@@ -30,11 +31,11 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _UNIT = 2.0**-53
 _idle: defaultdict[Callable[..., Any], list[np.ndarray]] = defaultdict(list)
-"""By box, streams' places in memory that no decoder has any more: with a place comes the code compiled for it."""
+"""By box, the streams that no decoder uses any more: the code compiled for one's place in memory is used again."""
 
 
 class CropDecoder(ResizedCropRGBImageDecoder):
-    """Decodes a picture, cuts a box out of it and resizes it to (size, size)."""
+    """Decodes an image, cuts a box out of it and resizes it to (size, size)."""
 
     def __init__(self, size: int, box: Callable[..., tuple[int, int, int, int]]) -> None:
         super().__init__((size, size))
@@ -49,18 +50,14 @@ class CropDecoder(ResizedCropRGBImageDecoder):
         return self._box
 
     def generate_code(self) -> Callable[..., Any]:
-        """Return what FFCV compiles: (sample indices, memory, metadata, storage) -> images (n, size, size, 3).
-
-        FFCV's C functions are called straight: its own wrappers, which take literals, make numba 0.68 lose the second
-        loader's compiled code (KeyError).
-        """
-        mem_read, my_range, jpg = self.memory_read, Compiler.get_iterator(), IMAGE_MODES["jpg"]
+        """Return what FFCV compiles: (sample indices, memory, metadata, storage) -> images (n, size, size, 3)."""
+        mem_read, my_range, jpg = self.memory_read, get_iterator(), IMAGE_MODES["jpg"]
         box_c = self._box
         address = self._stream.ctypes.data
 
         def decode(batch_indices, my_storage, metadata, storage_state):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
             destination, temp_storage = my_storage
-            stream = numba.carray(_pointer(address), (1,), dtype=np.uint64)[0]
+            stream = numba.carray(pointer(address), (1,), dtype=np.uint64)[0]
             for dst_ix in my_range(len(batch_indices)):
                 source_ix = batch_indices[dst_ix]
                 field = metadata[source_ix]
@@ -108,17 +105,17 @@ def _random_box(scale: tuple[float, float], ratio: tuple[float, float]) -> Calla
 
     @numba.njit
     def box(height: int, width: int, index: np.uint64, stream: np.uint64) -> tuple[int, int, int, int]:
-        found: tuple[int, int, int, int] = crop_box(height, width, areas, ratios, index, stream)
-        return found
+        part: tuple[int, int, int, int] = crop_box(height, width, areas, ratios, index, stream)
+        return part
 
     compiled: Callable[..., tuple[int, int, int, int]] = box
     return compiled
 
 
 class SeededResizedCrop(CropDecoder):
-    """Random part of the picture, by area and aspect ratio; Szegedy et al. 2015.
+    """Cuts a random part of the image, by area and aspect ratio (Szegedy et al. 2015).
 
-    As torchvision's RandomResizedCrop: ten tries, else the central part that fits the aspect ratios.
+    Like torchvision's RandomResizedCrop: ten tries, else the central part that fits the aspect ratios.
     """
 
     def __init__(self, size: int, *, scale: tuple[float, float], ratio: tuple[float, float], seed: int) -> None:
@@ -127,7 +124,7 @@ class SeededResizedCrop(CropDecoder):
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw as in `epoch` from now on; no reading may be under way."""
+        """Draw as in `epoch` from now on; call it between two readings only."""
         self._stream[0] = stream_of(seed=self._seed, epoch=epoch)
 
 
@@ -165,11 +162,3 @@ def crop_box(
     elif width / height > ratio[1]:
         w = round(height * ratio[1])
     return (height - h) // 2, (width - w) // 2, h, w
-
-
-@intrinsic
-def _pointer(_context: Any, _address: Any) -> Any:
-    def code(_target: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
-
-    return numba.types.voidptr(numba.types.uintp), code
