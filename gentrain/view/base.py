@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections.abc import Iterable
 from typing import Self, TextIO
 
 from rich.console import Console, RenderableType
 from rich.live import Live
+from rich.measure import Measurement
+from rich.table import Table
 from rich.text import Text
 
 from gentrain.events import Event, Note
@@ -85,6 +88,15 @@ class TableView(View):
 
     def _render(self) -> RenderableType:
         raise NotImplementedError
+
+
+def widest_fitting(console: Console, tables: Iterable[Table]) -> Table:
+    """Return the first table that fits the console's width, or the last; `tables` go from wide to narrow."""
+    unbounded = console.options.update(width=10_000)  # a measurement is never wider than its options
+    for table in tables:
+        if Measurement.get(console, unbounded, table).maximum <= console.width:
+            break
+    return table
 
 
 def open_view(lines: type[LinesView], table: type[TableView], *, as_json: bool, stream: TextIO | None = None) -> View:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from typing import TextIO
+from typing import Literal, TextIO
 
 from rich.table import Table
 from rich.text import Text
@@ -22,7 +22,7 @@ from gentrain.events import (
     Progress,
     TargetsKnown,
 )
-from gentrain.view.base import LinesView, TableView
+from gentrain.view.base import LinesView, TableView, widest_fitting
 from gentrain.view.tables import duration, percent, three
 
 
@@ -150,8 +150,32 @@ def saturated_line(event: ChainSaturated) -> str:
     return f"{event.chain} stops after generation {event.generation}: its held-out error no longer improves (patience)"
 
 
+COLUMNS = {
+    "gen": 3,
+    "state": 8,
+    "epoch": 7,
+    "": 20,
+    "images/s": 8,
+    "loss = hard, soft": 20,
+    "primary→target": 13,
+    "train err": 7,
+    "test err": 7,
+    "ensemble": 7,
+}
+"""The live table's columns and least widths, those of full cells, so that the table doesn't change its layout."""
+NUMBERS = ("train err", "test err", "ensemble")
+OMITTED = (
+    (),
+    ("",),
+    ("", "loss = hard, soft"),
+    ("", "loss = hard, soft", "images/s"),
+    ("", "loss = hard, soft", "images/s", "train err"),
+)
+"""Columns to leave out, from wide to narrow terminals."""
+
+
 class ChainTable(TableView):
-    """Show a table with a row for each generation."""
+    """Show a table with a row for each generation; a narrow terminal gets fewer columns."""
 
     def __init__(self, stream: TextIO, *, after: TextIO | None = None) -> None:
         self._state = ChainState()
@@ -163,13 +187,15 @@ class ChainTable(TableView):
         super()._take(event)
 
     def _render(self) -> Table | Text:
-        chain = self._state
-        if not chain.lines:
+        if not self._state.lines:
             return Text("preparing …", style="dim")
-        left = chain.seconds_left()
-        clock = f"{duration(time.monotonic() - self._started)} elapsed"
+        return widest_fitting(self.console, (self._table(omitted) for omitted in OMITTED))
+
+    def _table(self, omitted: Collection[str]) -> Table:
+        chain = self._state
+        elapsed, left = time.monotonic() - self._started, chain.seconds_left()
         table = Table(
-            title=f"{chain.name}  ·  {clock}, {duration(left)} of training left",
+            title=f"{chain.name}\n{duration(elapsed)} elapsed, training time left: {duration(left)}",
             title_justify="left",
             title_style="bold",
             caption=chain.runs,
@@ -178,12 +204,13 @@ class ChainTable(TableView):
             pad_edge=False,
             padding=(0, 2, 0, 0),
         )
-        for name in ("gen", "state", "epoch", "", "images/s", "loss = hard, soft", "primary → target"):
-            table.add_column(name, no_wrap=True)
-        for name in ("train err", "test err", "ensemble"):
-            table.add_column(name, justify="right", no_wrap=True)
+        shown = [column for column in COLUMNS if column not in omitted]
+        for column in shown:
+            justify: Literal["left", "right"] = "right" if column in NUMBERS else "left"
+            table.add_column(column, justify=justify, no_wrap=True, min_width=COLUMNS[column])
         for generation, line in enumerate(chain.lines):
-            table.add_row(*self._cells(generation, line), style="dim" if line.state == "waiting" else "")
+            cells = dict(zip(COLUMNS, self._cells(generation, line), strict=True))
+            table.add_row(*(cells[column] for column in shown), style="dim" if line.state == "waiting" else "")
         return table
 
     def _cells(self, generation: int, line: _GenerationState) -> Iterable[str | Text]:

@@ -22,7 +22,7 @@ from gentrain.events import (
     InChain,
     SweepStarted,
 )
-from gentrain.view.base import LinesView, TableView
+from gentrain.view.base import LinesView, TableView, widest_fitting
 from gentrain.view.chain import done_line, saturated_line
 from gentrain.view.tables import STATES, duration, percent
 
@@ -120,7 +120,7 @@ class SweepState:
         devices = f" of {self.slots} that fit" if self.slots else ""
         return (
             f"{self.count('done')} of {len(self.trainings)} trainings done, {running} running{devices}, "
-            f"{duration(self.clock() - self.started)} elapsed, {duration(self.seconds_left())} left"
+            f"{duration(self.clock() - self.started)} elapsed, time left: {duration(self.seconds_left())}"
         )
 
 
@@ -149,7 +149,7 @@ class SweepLines(LinesView):
 
 
 class SweepTable(TableView):
-    """Show a table with a row for each chain; on a low terminal, the running chains first and the rest counted."""
+    """Show a table with a row for each chain; a small one shows running chains first, and no ensembles."""
 
     def __init__(self, stream: TextIO, *, after: TextIO | None = None) -> None:
         self._sweep = SweepState()
@@ -160,11 +160,14 @@ class SweepTable(TableView):
         super()._take(event)
 
     def _render(self) -> Table | Text:
-        sweep = self._sweep
-        if not sweep.chains:
+        if not self._sweep.chains:
             return Text("preparing …", style="dim")
+        return widest_fitting(self.console, (self._table(ensembles=both) for both in (True, False)))
+
+    def _table(self, *, ensembles: bool) -> Table:
+        sweep = self._sweep
         table = Table(
-            title=f"{sweep.name}  ·  {sweep.headline()}",
+            title=f"{sweep.name}\n{sweep.headline()}",
             title_justify="left",
             title_style="bold",
             caption_justify="left",
@@ -174,13 +177,16 @@ class SweepTable(TableView):
         )
         table.add_column("chain", no_wrap=True)
         for generation in range(max(len(keys) for keys in sweep.chains.values())):
-            table.add_column(f"Gen #{generation}", justify="right", no_wrap=True)
+            width = 15 if ensembles and generation else 6  # of 12.34% (12.34%), so that the layout doesn't change
+            table.add_column(f"Gen #{generation}", justify="right", no_wrap=True, min_width=width)
         room = max(4, self.console.height - HEADER_LINES)
         shown = sorted(sweep.chains, key=self._activity)[:room] if len(sweep.chains) > room else list(sweep.chains)
         for chain in shown:
-            table.add_row(chain, *self._cells(chain))
+            table.add_row(chain, *self._cells(chain, ensembles=ensembles))
         hidden = len(sweep.chains) - len(shown)
-        table.caption = "error (ensemble's)" + (f"; {hidden} more chains" if hidden else "") + f"; {sweep.runs}"
+        table.caption = (
+            f"test error{' (of the ensemble)' * ensembles}{f'; {hidden} more chains' if hidden else ''}; {sweep.runs}"
+        )
         return table
 
     def _activity(self, chain: str) -> int:
@@ -188,7 +194,7 @@ class SweepTable(TableView):
         states = {self._sweep.trainings[key].state for key in self._sweep.chains[chain]}
         return 0 if states & {"running", "starting"} else 1 if "waiting" in states else 2
 
-    def _cells(self, chain: str) -> Iterable[Text]:
+    def _cells(self, chain: str, *, ensembles: bool) -> Iterable[Text]:
         sweep = self._sweep
         for generation, key in enumerate(sweep.chains[chain]):
             training = sweep.trainings[key]
@@ -196,7 +202,7 @@ class SweepTable(TableView):
             if generation > sweep.ended.get(chain, generation):
                 state, text = "waiting", "saturated"
             elif state == "done":
-                ensemble = sweep.ensembles.get((chain, generation))
+                ensemble = sweep.ensembles.get((chain, generation)) if ensembles else None
                 text = percent(training.error) + (f" ({percent(ensemble)})" if ensemble is not None else "")
             elif state == "running":
                 text = f"{training.epoch}/{sweep.epochs}"

@@ -1,0 +1,68 @@
+"""Test that the live tables fit the terminal: narrow ones get fewer columns, never cut texts."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from gentrain.events import (
+    CapacityChanged,
+    ChainStarted,
+    EpochDone,
+    GenerationDone,
+    GenerationQueued,
+    InChain,
+    SweepStarted,
+)
+from gentrain.view import ChainTable, SweepTable
+
+KEYS = ("a" * 16, "b" * 16)
+EPOCH = {
+    "epoch": 100, "images_per_second": 123_456.0, "loss": 2.271, "hard": 2.155, "soft": 0.947,
+    "primary_score": 0.158, "train_error": 1.0, "test_error": 1.0, "seconds": 60.0,
+}  # fmt: skip
+DONE = {"top1_error": 1.0, "ensemble_top1_error": 1.0, "primary_measured": 0.158, "train_seconds": 9.0}
+
+
+def shown(kind, events, *, width):
+    """Return the lines of the table after the events, without title and caption."""
+    view = kind(io.StringIO())
+    view.console = Console(file=io.StringIO(), width=width, height=30)
+    for event in events:
+        view(event)
+    view.console.print(view._render())
+    text = view.console.file.getvalue()
+    assert max(map(len, text.splitlines())) <= width
+    return text
+
+
+@pytest.mark.parametrize(
+    ("width", "there", "left_out"),
+    [
+        (140, ["━", "loss = hard, soft", "images/s"], []),
+        (110, ["loss = hard, soft", "images/s"], ["━"]),
+        (80, ["images/s", "train err", "primary→target", "test err", "ensemble"], ["━", "loss"]),
+        (60, ["epoch", "primary→target", "test err", "ensemble"], ["images/s", "train err"]),
+    ],
+)
+def test_a_chains_table_fits_the_terminal(width, there, left_out):
+    start = ChainStarted("D(0.6,0.6)-resnet8-s0", 164, (0.6, 0.76), KEYS, "runs")
+    events = [start, EpochDone(0, EPOCH), GenerationDone(1, DONE, reused=True)]
+    text = shown(ChainTable, events, width=width)
+    assert "…" not in text
+    assert "100/164" in text
+    assert [name for name in there if name not in text] == []
+    assert [name for name in left_out if name in text] == []
+
+
+@pytest.mark.parametrize(("width", "ensembles"), [(140, True), (80, False)])
+def test_a_sweeps_table_fits_the_terminal(width, ensembles):
+    chain = "D(0.6,0.6)-resnet8-s0"
+    keys = tuple(character * 16 for character in "abcdef")
+    events = [SweepStarted("figure2-digits", 164, {chain: keys}, "runs"), CapacityChanged(2)]
+    events += [InChain(chain, GenerationDone(g, DONE, reused=False)) for g in range(5)]
+    text = shown(SweepTable, [*events, InChain(chain, GenerationQueued(5))], width=width)
+    assert "…" not in text
+    assert ("100.00% (100.00%)" in text) == ensembles
+    assert text.count("100.00%") == (10 if ensembles else 5)
+    assert "starting" in text
