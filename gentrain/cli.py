@@ -1,4 +1,4 @@
-"""The command line: parse, load the study, call, print."""
+"""Define the command line: each command parses options, loads the study, calls one function and prints the result."""
 
 from __future__ import annotations
 
@@ -11,24 +11,38 @@ import typer
 from gentrain import __version__
 from gentrain.errors import GentrainError
 
-app = typer.Typer(help="Knowledge distillation in generations.", add_completion=False, rich_markup_mode=None)
+app = typer.Typer(
+    help="Train image classifiers by knowledge distillation in generations.",
+    add_completion=False,
+    rich_markup_mode=None,
+)
 
 StudyArgument = Annotated[
-    Path | None, typer.Argument(metavar="[STUDY.yaml]", help="Study file; without one, the embedded digits quickstart.")
+    Path | None, typer.Argument(metavar="STUDY.yaml", help="Study file; default: the built-in digits quickstart.")
 ]
-DataOption = Annotated[str | None, typer.Option("--data", metavar="DIR", help="Folder of the source (dataset.path).")]
-RunsOption = Annotated[str, typer.Option("--runs", metavar="DIR", help="Run folder: data, generations, results.")]
+DataOption = Annotated[
+    str | None, typer.Option("--data", metavar="DIR", help="Folder with the source's images (dataset.path).")
+]
+RunsOption = Annotated[
+    str, typer.Option("--runs", metavar="DIR", help="Run folder: prepared data, generations, results.")
+]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as recipe.epochs=10.")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, for example recipe.epochs=10; may be repeated."),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="JSON rows on standard output, all else on standard error.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print JSON rows on standard output, everything else on standard error.")
+]
 AddressOption = Annotated[
-    str | None, typer.Option("--address", help="A running Ray cluster, such as auto; default: a private one.")
+    str | None,
+    typer.Option("--address", help="Address of a running Ray cluster, or auto; default: start a private one."),
 ]
-SmokeOption = Annotated[bool, typer.Option("--smoke", help="Shrunk to minutes, as the study's section smoke says.")]
-LocalOption = Annotated[bool, typer.Option("--local", help="Debug: in this process, without Ray.")]
+SmokeOption = Annotated[
+    bool, typer.Option("--smoke", help="Run minutes instead of hours: apply the study's section smoke.")
+]
+LocalOption = Annotated[bool, typer.Option("--local", help="Run in this process, without Ray, for debugging.")]
 INTERRUPTED = 130
-"""What Typer returns after Ctrl-C, as shells do."""
+"""Exit status after Ctrl-C, the same as a shell's."""
 QUICKSTART = Path(__file__).parent / "study" / "quickstart.yaml"
 
 
@@ -47,16 +61,21 @@ def _root(
 @app.command()
 def chain(
     study: StudyArgument = None,
-    f_a1: Annotated[float | None, typer.Option("--f-a1", help="Primary score that the patriarch aims at.")] = None,
-    lam: Annotated[float | None, typer.Option("--lambda", help="Weight of the teacher.")] = None,
-    generations: Annotated[int | None, typer.Option("--generations", help="Students after the patriarch.")] = None,
-    workers: Annotated[int | None, typer.Option("--workers", help="Data-parallel processes.")] = None,
+    f_a1: Annotated[
+        float | None, typer.Option("--f-a1", help="Target of the patriarch's primary score, in (1/K, 1].")
+    ] = None,
+    lam: Annotated[float | None, typer.Option("--lambda", help="Weight of the teacher in the student's loss.")] = None,
+    generations: Annotated[
+        int | None, typer.Option("--generations", help="Number of students after the patriarch.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option("--workers", help="Number of data-parallel processes.")] = None,
     teacher: Annotated[
         str | None,
-        typer.Option("--teacher", metavar="PATH", help="Weights, or a generation's key, in place of the patriarch."),
+        typer.Option("--teacher", metavar="PATH", help="Weights file or generation key to use instead of a patriarch."),
     ] = None,
     teacher_network: Annotated[
-        str | None, typer.Option("--teacher-network", metavar="NAME", help="Its network; default: network.name.")
+        str | None,
+        typer.Option("--teacher-network", metavar="NAME", help="Network of --teacher; default: network.name."),
     ] = None,
     data: DataOption = None,
     runs: RunsOption = "runs",
@@ -66,7 +85,10 @@ def chain(
     local: LocalOption = False,
     smoke: SmokeOption = False,
 ) -> None:
-    """Train one chain D(f_a1, λ): a patriarch and its students, with the running ensembles."""
+    """Train one chain D(f_a1, λ): a patriarch and its students.
+
+    Prints errors of every generation and of the running ensembles. Run the same command again to resume.
+    """
     from gentrain.api import launch_chain
     from gentrain.errors import ConfigError
     from gentrain.study.schema import load_study
@@ -101,12 +123,15 @@ def sweep(
     runs: RunsOption = "runs",
     settings: SetOption = None,
     as_json: JsonOption = False,
-    extend: Annotated[bool, typer.Option("--extend", help="Add chains to a sweep of the same name.")] = False,
+    extend: Annotated[bool, typer.Option("--extend", help="Add chains to an earlier sweep of the same name.")] = False,
     address: AddressOption = None,
     local: LocalOption = False,
     smoke: SmokeOption = False,
 ) -> None:
-    """Train the whole grid of a study, every shared generation once."""
+    """Train all chains of a study's grid, each shared generation once.
+
+    Run the same command again to resume; finished generations are reused.
+    """
     from gentrain.api import launch_sweep
     from gentrain.results.status import study_status
     from gentrain.store.run import RunStore
@@ -127,21 +152,27 @@ def sweep(
 def prepare(
     study: Annotated[
         Path | None,
-        typer.Argument(metavar="[STUDY.yaml|SOURCE]", help="Study file, or a source such as imagefolder or cifar100."),
+        typer.Argument(metavar="STUDY.yaml|SOURCE", help="Study file, or a source, for example imagefolder."),
     ] = None,
     data: DataOption = None,
     runs: RunsOption = "runs",
-    size: Annotated[int | None, typer.Option("--size", help="Side in pixels that the network sees.")] = None,
-    max_side: Annotated[int | None, typer.Option("--max-side", help="Longer side of a stored picture.")] = None,
-    quality: Annotated[int | None, typer.Option("--quality", help="JPEG quality of pictures encoded anew.")] = None,
+    size: Annotated[
+        int | None, typer.Option("--size", help="Side of the network's input images, in pixels (dataset.image_size).")
+    ] = None,
+    max_side: Annotated[
+        int | None, typer.Option("--max-side", help="Longest side of a stored image, in pixels (dataset.max_side).")
+    ] = None,
+    quality: Annotated[
+        int | None, typer.Option("--quality", help="JPEG quality of re-encoded images (dataset.quality).")
+    ] = None,
     skip_broken: Annotated[
-        bool, typer.Option("--skip-broken", help="Leave out and list pictures that can't be decoded.")
+        bool, typer.Option("--skip-broken", help="Leave out and list images that can't be decoded.")
     ] = False,
     settings: SetOption = None,
     as_json: JsonOption = False,
     smoke: SmokeOption = False,
 ) -> None:
-    """Compile the study's images into FFCV files and a manifest, once."""
+    """Compile a study's images into FFCV files, once."""
     from gentrain.api import prepare_data
     from gentrain.store.run import RunStore
     from gentrain.study.schema import load_study, source_settings
@@ -170,16 +201,18 @@ def prepare(
 @app.command()
 def plan(
     study: StudyArgument = None,
-    gpus: Annotated[float, typer.Option("--gpus", help="Devices that train at the same time.")] = 1,
-    price: Annotated[float | None, typer.Option("--price", help="Price of a device-hour.")] = None,
-    measure: Annotated[bool, typer.Option("--measure", help="Time a few steps of every network here.")] = False,
+    gpus: Annotated[float, typer.Option("--gpus", help="Number of devices that train at the same time.")] = 1,
+    price: Annotated[float | None, typer.Option("--price", help="Price of one device-hour.")] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Time a few training steps of each network on this machine.")
+    ] = False,
     data: DataOption = None,
     runs: RunsOption = "runs",
     settings: SetOption = None,
     as_json: JsonOption = False,
     smoke: SmokeOption = False,
 ) -> None:
-    """Tell what a study will cost, before anything is started."""
+    """Print a study's lineage, time and cost, without starting it."""
     from gentrain.api import plan_study
     from gentrain.study.schema import load_study
     from gentrain.view import forest_tree, plan_assumptions, plan_table, print_json, show
@@ -194,11 +227,11 @@ def plan(
 
 @app.command()
 def status(
-    study: Annotated[str | None, typer.Argument(metavar="[STUDY]", help="Name of a study; default: all.")] = None,
+    study: Annotated[str | None, typer.Argument(metavar="STUDY", help="Name of a study; default: all studies.")] = None,
     runs: RunsOption = "runs",
     as_json: JsonOption = False,
 ) -> None:
-    """Show how far studies are, from the run folder alone."""
+    """Print the state of studies, read from the run folder."""
     from dataclasses import asdict
 
     from gentrain.results.status import study_names, study_status
@@ -211,24 +244,36 @@ def status(
         rows = [(s.name, name, cell) for s in found for name, chain in s.chains.items() for cell in chain]
         print_json([{"study": s, "chain": chain, **asdict(cell)} for s, chain, cell in rows], sys.stdout)
         return
-    show(*(status_table(s) for s in found), *([] if found else [f"no study in {runs} yet"]))
+    show(*(status_table(s) for s in found), *([] if found else [f"no study in {runs}"]))
 
 
 @app.command()
 def evaluate(
     study: Annotated[str, typer.Argument(metavar="STUDY", help="Name of a study in the run folder.")],
-    chain: Annotated[str | None, typer.Option("--chain", help="Name of the chain, where there are several.")] = None,
-    generation: Annotated[int | None, typer.Option("--generation", help="Default: the last finished one.")] = None,
-    ensemble: Annotated[bool, typer.Option("--ensemble", help="The ensemble of generations 0 to this one.")] = False,
+    chain: Annotated[
+        str | None, typer.Option("--chain", help="Name of the chain; needed if the study has several.")
+    ] = None,
+    generation: Annotated[
+        int | None, typer.Option("--generation", help="Number of the generation; default: the last finished one.")
+    ] = None,
+    ensemble: Annotated[
+        bool, typer.Option("--ensemble", help="Evaluate the ensemble of generations 0 to this one.")
+    ] = False,
     kind: Annotated[
         Literal["mean", "weighted", "selected"] | None,
-        typer.Option("--ensemble-kind", help="mean (default); weighted, selected: on the held-out split."),
+        typer.Option(
+            "--ensemble-kind",
+            help="How the ensemble is formed; weighted and selected are fitted on the held-out split.",
+        ),
     ] = None,
-    split: Annotated[str, typer.Option("--split", help="test, validation or train.")] = "test",
+    split: Annotated[str, typer.Option("--split", help="Images to use: test, validation or train.")] = "test",
     runs: RunsOption = "runs",
     as_json: JsonOption = False,
 ) -> None:
-    """Tell what a generation or an ensemble gets wrong, and how the generations differ."""
+    """Print the errors of one generation or ensemble in detail.
+
+    Scores, errors by class and group, commonest mistakes, and how often the generations agree.
+    """
     from gentrain.results.evaluate import evaluate_chain
     from gentrain.store.run import RunStore
     from gentrain.view import evaluation_tables, print_json, show
@@ -244,11 +289,12 @@ def evaluate(
 @app.command()
 def networks(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="Also torchvision/NAME or package.module:function.")
+        list[str] | None,
+        typer.Argument(metavar="NAME", help="More networks to list: torchvision/NAME or package.module:function."),
     ] = None,
-    classes: Annotated[int, typer.Option("--classes", min=2, help="Classes that they tell apart.")] = 100,
+    classes: Annotated[int, typer.Option("--classes", min=2, help="Number of classes.")] = 100,
     size: Annotated[
-        int | None, typer.Option("--size", min=4, help="Side of the images in pixels; default: 32, ResNet-18 224.")
+        int | None, typer.Option("--size", min=4, help="Side of the images, in pixels; default: 32, for ResNet-18 224.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -267,15 +313,18 @@ def networks(
 def report(
     study: Annotated[str, typer.Argument(metavar="STUDY", help="Name of a study in the run folder.")],
     form: Annotated[
-        Literal["table", "markdown", "csv", "latex"], typer.Option("--format", help="Of the tables that are printed.")
+        Literal["table", "markdown", "csv", "latex"], typer.Option("--format", help="Format of the printed tables.")
     ] = "table",
     no_training_scores: Annotated[
-        bool, typer.Option("--no-training-scores", help="Leave figure 1 out: the training set isn't predicted.")
+        bool, typer.Option("--no-training-scores", help="Leave out figure 1, for which the training set is predicted.")
     ] = False,
     runs: RunsOption = "runs",
     as_json: JsonOption = False,
 ) -> None:
-    """Write tables, figures and one HTML page of a study, finished or not, beside the paper's figures."""
+    """Write a study's report: HTML page, tables and figures.
+
+    The study may be unfinished. The paper's results stand beside ours.
+    """
     from gentrain.events import Note
     from gentrain.report.formats import FORMATS
     from gentrain.report.write import write_report
@@ -285,7 +334,7 @@ def report(
     with open_view(ChainLines, ChainTable, as_json=True) as view:
         made = write_report(RunStore(runs), study, training=not no_training_scores, observe=view)
         if made.report.missing:
-            view(Note(f"without a result so far: {'; '.join(made.report.missing)}"))
+            view(Note(f"no result yet: {'; '.join(made.report.missing)}"))
         view(Note(f"report: {made.page}"))
     if as_json:
         print_json([record for table in made.tables for record in table.records()], sys.stdout)
@@ -303,7 +352,10 @@ def doctor(
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell whether this machine is fit for a study, and which precision is faster here; exit status 1 if not fit."""
+    """Check this machine for a study and time each precision.
+
+    Exit status 1 if a check fails; its remedy is printed.
+    """
     from gentrain.doctor import examine
     from gentrain.study.schema import load_study
     from gentrain.view import doctor_tables, print_json, show
@@ -318,7 +370,7 @@ def doctor(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; users' mistakes are one line on standard error and exit status 2."""
+    """Run the command line and exit; an error of the user is one line on standard error and exit status 2."""
     sys.exit(run(arguments))
 
 
@@ -334,5 +386,5 @@ def run(arguments: list[str] | None = None) -> int:
         return 2
     status = result if isinstance(result, int) else 0
     if status == INTERRUPTED:
-        sys.stderr.write("gentrain: interrupted; the same command goes on from the last epoch\n")
+        sys.stderr.write("gentrain: interrupted; run the same command again to resume from the last epoch\n")
     return status

@@ -214,7 +214,7 @@ def test_ctrl_c_says_how_to_go_on(capsys, monkeypatch, tmp_path):
 
     monkeypatch.setattr("gentrain.api.launch_chain", interrupt)
     assert run(chain("--runs", tmp_path)) == 130
-    assert "the same command goes on from the last epoch" in capsys.readouterr().err
+    assert "run the same command again to resume from the last epoch" in capsys.readouterr().err
 
 
 ROW = {

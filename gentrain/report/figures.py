@@ -35,7 +35,7 @@ def build_plots(report: StudyReport, training: Sequence[TrainingScores]) -> tupl
             "Figure 2: top-1 error by generation",
             "top-1 error %",
             _spread_of("top1_error"),
-            "Single networks on the test set, one panel a network; dashed: the baseline.",
+            "Single networks on the test set, one panel for each network; dashed: the baseline.",
         ),
         curves(
             "figure2-ensembles",
@@ -47,7 +47,7 @@ def build_plots(report: StudyReport, training: Sequence[TrainingScores]) -> tupl
         _energy(report, styles),
         curves(
             "ensemble-gain",
-            "Ensemble gain: by generation",
+            "Ensemble gain: single network minus ensemble",
             "gain, percentage points",
             lambda group, generation: group.gain(generation),
             "Top-1 error of the generation's single network minus that of the running ensemble.",

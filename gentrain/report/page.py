@@ -120,7 +120,8 @@ def _facts(report: StudyReport) -> list[tuple[str, str]]:
         ("generations finished", f"{report.finished:,} of {total:,}"),
         ("networks" if len(report.networks) != 1 else "network", ", ".join(report.networks) or "–"),
         ("seeds" if report.seeds != 1 else "seed", f"{report.seeds:,}"),
-        ("classes", f"{report.study.dataset.source}, {'unknown' if classes is None else f'{classes:,}'}"),
+        ("dataset", report.study.dataset.source),
+        ("classes", "unknown" if classes is None else f"{classes:,}"),
     ]
 
 

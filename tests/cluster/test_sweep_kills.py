@@ -84,7 +84,7 @@ def test_a_killed_driver_and_then_ctrl_c_and_the_same_command_finishes_the_rest(
         wait_for(lambda: len(list(Path(runs).glob("generations/*/DONE.json"))) >= 2, driver, "two generations")
         driver.send_signal(signal.SIGINT)
         assert driver.wait(timeout=120) == 130, (tmp_path / "log.txt").read_text()
-    assert "the same command goes on from the last epoch" in (tmp_path / "log.txt").read_text()
+    assert "run the same command again to resume from the last epoch" in (tmp_path / "log.txt").read_text()
     before = networks(runs)
     finish(runs)
     assert networks(runs) == reference

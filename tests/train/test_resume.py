@@ -149,7 +149,7 @@ def test_ctrl_c_and_then_the_driver_killed_on_ray_with_one_worker(tmp_path, refe
         wait_for(lambda: checkpoints(runs), driver, "a checkpoint")
         driver.send_signal(signal.SIGINT)
         assert driver.wait(timeout=60) == 130
-    assert "the same command goes on from the last epoch" in (tmp_path / "log.txt").read_text()
+    assert "run the same command again to resume from the last epoch" in (tmp_path / "log.txt").read_text()
     with started(runs, "--workers", "1") as driver:
         wait_for(lambda: checkpoints(runs, after=2), driver, "a checkpoint")
         workers = train_workers(driver)
