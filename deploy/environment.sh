@@ -1,7 +1,7 @@
 # Sourced by the shells of a cluster's nodes, and so inherited by Ray and all that it starts there.
 export PATH="$HOME/gentrain/.venv/bin:$PATH"
 export RAY_AUTH_MODE=token
-# As gentrain sets them for itself (gentrain/cluster/__init__.py), for the processes that Ray starts.
+# As gentrain sets them for itself (gentrain/cluster/_compat.py), for the processes that Ray starts.
 export RAY_USAGE_STATS_ENABLED=0
 export RAY_TRAIN_ENABLE_STATE_TRACKING=1
 export RAY_TRAIN_HEALTH_CHECK_INTERVAL_S=0.5

@@ -28,7 +28,7 @@ class Library:
         try:
             return getattr(owner, name)
         except AttributeError:
-            raise self._gone(f"{getattr(owner, '__qualname__', owner.__name__)}.{name}") from None
+            raise self.gone(f"{getattr(owner, '__qualname__', owner.__name__)}.{name}") from None
 
     def check_used(self, function: Callable[..., Any], *names: str) -> None:
         """Check that a Python function of the library still uses these attributes: those that only instances have.
@@ -38,7 +38,7 @@ class Library:
         """
         for name in names:
             if name not in function.__code__.co_names:
-                raise self._gone(f"{function.__qualname__}'s {name}")
+                raise self.gone(f"{function.__qualname__}'s {name}")
 
     @contextlib.contextmanager
     def modules(self) -> Iterator[None]:
@@ -52,9 +52,10 @@ class Library:
         except ModuleNotFoundError as error:
             if error.name is None or not error.name.startswith(f"{self.name}."):
                 raise
-            raise self._gone(error.name) from error
+            raise self.gone(error.name) from error
 
-    def _gone(self, name: str) -> DependencyError:
+    def gone(self, name: str) -> DependencyError:
+        """Return the error that says that the library has no such name."""
         try:
             installed = metadata.version(self.name)
         except metadata.PackageNotFoundError:

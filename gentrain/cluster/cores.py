@@ -1,4 +1,4 @@
-"""Keeping a GPU worker on its part of a node's cores."""
+"""Pin a GPU worker to its share of a node's cores."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gentrain.errors import ResourceError
 
 
 def core_slice(cores: Iterable[int], *, gpu: int, gpus: int) -> list[int]:
-    """Return the cores that belong to GPU `gpu` of `gpus`: neighbours, disjoint from every other GPU's.
+    """Return the share of `cores` for GPU `gpu` of `gpus`: neighbouring cores, disjoint from other GPUs' shares.
 
     Raises:
         ResourceError: when there is no such GPU, or there are fewer cores than GPUs.
@@ -18,15 +18,15 @@ def core_slice(cores: Iterable[int], *, gpu: int, gpus: int) -> list[int]:
     if not 0 <= gpu < gpus or len(ordered) < gpus:
         raise ResourceError(
             f"pin_workers: true: can't share {len(ordered)} cores among {gpus} GPUs for GPU {gpu}; start Ray without "
-            "CUDA_VISIBLE_DEVICES and with a core a GPU, or set pin_workers: false"
+            "CUDA_VISIBLE_DEVICES and with at least one core per GPU, or set pin_workers: false"
         )
     return ordered[gpu * len(ordered) // gpus : (gpu + 1) * len(ordered) // gpus]
 
 
 def pin_to_gpu() -> None:
-    """Keep the calling thread, and those that it starts from now on, on the cores of the GPU that Ray gave it.
+    """Pin the calling thread, and threads that it starts later, to the cores of the GPU that Ray gave this worker.
 
-    Ray gives a GPU to one worker alone, or in parts to several, which then share its cores.
+    Workers that share a GPU share its cores.
     """
     import ray
 

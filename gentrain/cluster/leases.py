@@ -10,6 +10,7 @@ from typing import Any
 
 import ray
 
+from gentrain.cluster._compat import head_resource
 from gentrain.cluster.queue import Periodic
 from gentrain.errors import GentrainError, TakenOverError
 from gentrain.run.leases import LEASE_SECONDS, Answer, LeaseTable, acquire_lease
@@ -20,11 +21,11 @@ RENEW_SECONDS = LEASE_SECONDS / 10
 
 
 class LeaseActor:
-    """`LeaseTable` as an actor. It is restarted when it dies, and learns from the holders what it knew."""
+    """A `LeaseTable` as an actor, with its own clock; Ray restarts it, and renewals fill the new table again."""
 
     def __init__(self, priorities: Mapping[str, float], slots: int) -> None:
-        again = ray.get_runtime_context().was_current_actor_reconstructed
-        self._table = LeaseTable(priorities, slots=slots, recovering=again)
+        restarted = ray.get_runtime_context().was_current_actor_reconstructed
+        self._table = LeaseTable(priorities, slots=slots, recovering=restarted)
 
     def request(self, key: str, holder: str) -> Answer:
         """See `LeaseTable.request`."""
@@ -34,62 +35,62 @@ class LeaseActor:
         """See `LeaseTable.renew`."""
         return self._table.renew(key, holder, time.monotonic())
 
-    def release(self, key: str, holder: str, finished: bool, reason: str) -> None:
+    def release(self, key: str, holder: str, finished: bool, error: GentrainError | None) -> None:
         """See `LeaseTable.release`."""
-        self._table.release(key, holder, finished=finished, reason=reason)
+        self._table.release(key, holder, finished=finished, error=error)
 
     def reopen(self, key: str) -> None:
         """See `LeaseTable.reopen`."""
         self._table.reopen(key)
 
-    def reason(self, key: str) -> str:
-        """See `LeaseTable.reason`."""
-        return self._table.reason(key)
+    def error(self, key: str) -> GentrainError:
+        """See `LeaseTable.error`."""
+        return self._table.error(key)
 
     def held(self) -> dict[str, str]:
         """See `LeaseTable.held`."""
         return self._table.held
 
     def set_slots(self, slots: int) -> None:
-        """Follow a cluster that grew or shrank."""
+        """Set how many trainings the devices hold, as the cluster grows or shrinks."""
         self._table.slots = slots
 
 
 def start_lease_actor(priorities: Mapping[str, float], slots: int, *, name: str) -> Any:
-    """Start the lease actor on the head node; `name` is what the dashboard calls it."""
-    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "resources": {"node:__internal_head__": 1e-3}}
+    """Start the lease actor on the head node, and return its handle; `name` is shown on Ray's dashboard."""
+    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "resources": {head_resource(): 1e-3}}
     return ray.remote(name=name, **options)(LeaseActor).remote(dict(priorities), slots)
 
 
 class ChainLeases:
-    """Asks the lease actor for one chain; a `gentrain.run.chain.Lease`."""
+    """Leases of one chain of a sweep, from the sweep's lease actor; implements `gentrain.run.chain.Lease`."""
 
-    def __init__(self, leases: Any, store: RunStore, *, chain: str) -> None:
-        self._leases, self._store = leases, store
+    def __init__(self, actor: Any, store: RunStore, *, chain: str) -> None:
+        self._actor, self._store = actor, store
         self._holder = f"{chain} {uuid.uuid4().hex[:8]}"
 
     @contextlib.contextmanager
     def __call__(self, spec: GenerationSpec, *, waiting: Callable[[], None]) -> Iterator[None]:
-        """Wait until `spec` is this chain's to train, or finished by another, and hold it for the block."""
+        """Wait until this chain may train `spec`, and hold the lease for the block; or until another finished it."""
         folder = self._store.generation(spec.key)
         if not acquire_lease(self._ask, spec.key, valid=lambda: folder.inspect().valid, waiting=waiting):
             yield
             return
-        reason = ""
+        failure: GentrainError | None = None
         try:
             with self._renewing(spec.key), folder.locked(waiting=waiting):
                 yield
         except TakenOverError:
-            raise
+            raise  # the generation itself has not failed: another chain trains it
         except GentrainError as error:
-            reason = str(error)
+            failure = error
             raise
         finally:
-            self._ask("release", spec.key, folder.inspect().valid, reason)
+            self._ask("release", spec.key, folder.inspect().valid, failure)
 
     def _ask(self, question: str, key: str, *arguments: Any) -> Any:
-        holder = () if question in ("reopen", "reason") else (self._holder,)
-        return ray.get(getattr(self._leases, question).remote(key, *holder, *arguments))
+        holder = () if question in ("reopen", "error") else (self._holder,)
+        return ray.get(getattr(self._actor, question).remote(key, *holder, *arguments))
 
     @contextlib.contextmanager
     def _renewing(self, key: str) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""Errors, scores and speed as Ray metrics: on the dashboard's metrics page and at every node's Prometheus port."""
+"""Publish errors, scores and speed as Ray metrics: on the dashboard and at every node's Prometheus port."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _DONE = {
 
 
 class Gauges:
-    """One chain's gauges, `ray_gentrain_*`, tagged with chain and generation."""
+    """Sets one chain's gauges, `ray_gentrain_*`, tagged with chain and generation, from its events."""
 
     def __init__(self, chain: str) -> None:
         tags = ("chain", "generation")
@@ -32,7 +32,7 @@ class Gauges:
         self._chain = chain
 
     def __call__(self, event: Event) -> None:
-        """Set what the event tells."""
+        """Set the gauges that the event has values for."""
         if not isinstance(event, EpochDone | GenerationDone):
             return
         tags = {"chain": self._chain, "generation": str(event.generation)}

@@ -1,4 +1,4 @@
-"""From workers to the driver: a small actor that holds events until the driver fetches them."""
+"""Events from workers and trials to the process that shows them: an actor holds them until they are fetched."""
 
 from __future__ import annotations
 
@@ -17,34 +17,40 @@ POLL_SECONDS = 0.25
 
 
 class EventQueue:
-    """Events in order: those who work post, the driver drains."""
+    """Events in order of arrival, and how chains ended; workers and trials write, one `Listener` reads."""
 
     def __init__(self) -> None:
         self._events: list[tuple[str, Event | GentrainError]] = []
         self._ended: dict[str, GentrainError | None] = {}
 
     def post(self, event: Event | GentrainError, attempt: str = "") -> None:
-        """Add an event, or the error that ended the training: of this attempt, where a queue serves several."""
+        """Add an event, or the error that ended a training.
+
+        Args:
+            event: what happened.
+            attempt: the claim under which the worker trains, where one queue serves several trainings.
+        """
         self._events.append((attempt, event))
+
+    def drain(self, attempt: str = "") -> list[Event | GentrainError]:
+        """Return all events since the last call; those of other attempts, whose workers came too late, are dropped."""
+        events, self._events = self._events, []
+        return [event for origin, event in events if origin == attempt]
 
     def end(self, chain: str, error: GentrainError | None) -> None:
         """Note that a chain has ended: with this error, or finished."""
         self._ended[chain] = error
 
     def ended(self) -> dict[str, GentrainError | None]:
-        """Return how chains ended, by their names; those that are still running aren't in it."""
+        """Return how chains ended, by their names; those that still run are not in it."""
         return self._ended
-
-    def drain(self, attempt: str = "") -> list[Event | GentrainError]:
-        """Return what came since the last call; what a worker of another attempt had left to say is dropped."""
-        events, self._events = self._events, []
-        return [event for of, event in events if of == attempt]
 
 
 def start_event_queue(name: str) -> Any:
-    """Start an event queue on the node of the caller, who alone reads it, by a name for the dashboard.
+    """Start an event queue on the caller's node, and return its handle; `name` is shown on Ray's dashboard.
 
-    So it's lost with another node never; should its process die, a new one takes its place and some lines are missed.
+    On the node of its reader it isn't lost with another one. If its process dies, Ray starts an empty queue in its
+    place, and events that weren't fetched are lost.
     """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
@@ -52,12 +58,12 @@ def start_event_queue(name: str) -> Any:
 
 
 class Periodic:
-    """Calls `action` every so many seconds while the block runs, in a thread; a Ray that is gone is no error."""
+    """Calls `action` every so many seconds in a thread while the block runs; errors of Ray's are ignored."""
 
     def __init__(self, seconds: float, action: Callable[[], None]) -> None:
         self._seconds, self._action = seconds, action
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="gentrain-progress", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="gentrain-periodic", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -69,12 +75,12 @@ class Periodic:
 
     def _run(self) -> None:
         while not self._stop.wait(self._seconds):
-            with contextlib.suppress(ray.exceptions.RayError):
+            with contextlib.suppress(ray.exceptions.RayError):  # an actor that restarts answers the next call
                 self._action()
 
 
 class Listener(Periodic):
-    """Passes a queue's events on to an observer while the block runs; keeps a posted error for afterwards."""
+    """Passes the events of a queue to an observer while the block runs; `error` is the last error posted, if any."""
 
     def __init__(self, queue: Any, observe: Observer, *, attempt: str = "") -> None:
         super().__init__(POLL_SECONDS, self._fetch)
@@ -83,7 +89,7 @@ class Listener(Periodic):
 
     def __exit__(self, *error: object) -> None:
         super().__exit__(*error)
-        with contextlib.suppress(ray.exceptions.RayError):  # the view misses some lines; the store is the truth
+        with contextlib.suppress(ray.exceptions.RayError):  # only lines of the view are lost; results are in the store
             self._fetch()
 
     def _fetch(self) -> None:

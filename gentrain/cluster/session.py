@@ -1,4 +1,4 @@
-"""Connecting to Ray: a private local instance, or the cluster at an address; quiet, authenticated, checked."""
+"""Connect to Ray: a private local instance, or the cluster at an address, with its output in a log file."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from gentrain.cluster._compat import AUTH_MODE, PREEMPTION_WATCHER, health_check
 from gentrain.errors import ResourceError
 from gentrain.study.schema import Study
-
-_WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 
 
 @dataclass(frozen=True)
@@ -34,11 +33,11 @@ class Resources:
 
 @contextlib.contextmanager
 def ray_session(*, address: str | None, log: Path, cpus: int | None = None, name: str = "gentrain") -> Iterator[str]:
-    """Connect to Ray for the block; what Ray says goes to the file `log`. Yields where the dashboard is, "" if nowhere.
+    """Connect to Ray for the block; yield the address of its dashboard, "" where it has none.
 
     Args:
         address: a running cluster ("auto" finds the one on this machine), or None for a private local instance.
-        log: the file for the chatter of Ray's own loggers.
+        log: the file that gets all output of Ray and of this process.
         cpus: CPUs of the private instance; default: those this process may use.
         name: of the job on the dashboard.
 
@@ -86,40 +85,38 @@ def _connect(address: str | None, *, log: Path, cpus: int | None, name: str) -> 
 
 @contextlib.contextmanager
 def _without_watcher(*, private: bool) -> Iterator[None]:
-    """Spare a private instance Ray Train's watch for machines that are taken away; what the user set stays."""
-    if not private or _WATCHER in os.environ:
+    """Turn Ray Train's preemption watcher off for a private instance, where the user hasn't set it."""
+    if not private or PREEMPTION_WATCHER in os.environ:
         yield
         return
-    os.environ[_WATCHER] = "0"
+    os.environ[PREEMPTION_WATCHER] = "0"
     try:
         yield
     finally:
-        del os.environ[_WATCHER]
+        del os.environ[PREEMPTION_WATCHER]
 
 
 def _agree_on_tokens(address: str | None) -> None:
-    """Ask for a token where the cluster does; Ray must know before it is imported.
+    """Set whether Ray uses a token, as the cluster does; Ray reads that when it is imported.
 
-    A private instance always asks for one. Of a cluster, Ray's own default is a guess; where it is wrong, connecting
-    works and actors die at once for no visible reason.
+    A private instance always uses one. For a cluster Ray's default may be wrong: then connecting works, but every actor
+    dies at once without a reason in any log.
     """
-    if "ray" in sys.modules or "RAY_AUTH_MODE" in os.environ:
+    if "ray" in sys.modules or AUTH_MODE in os.environ:
         return
     mode = "token"
     if address is not None:
-        command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
-        open_to_all = subprocess.run(
-            command, env=os.environ | {"RAY_AUTH_MODE": "disabled"}, capture_output=True, check=False
-        )
+        without_token = os.environ | {AUTH_MODE: "disabled"}
+        open_to_all = subprocess.run(health_check(address), env=without_token, capture_output=True, check=False)
         mode = "disabled" if open_to_all.returncode == 0 else "token"
-    os.environ["RAY_AUTH_MODE"] = mode
+    os.environ[AUTH_MODE] = mode
 
 
 def probe(address: str) -> None:
-    """Knock at host:port, which Ray itself would go on doing for minutes.
+    """Check in at most 10 s that a server listens at host:port, for which Ray would wait minutes.
 
     Raises:
-        ResourceError: when nobody answers.
+        ResourceError: when none does.
     """
     host, colon, port = address.rpartition(":")
     if not colon or "/" in host or not port.isdigit():
@@ -134,17 +131,17 @@ def probe(address: str) -> None:
 
 
 def own_resources() -> dict[str, float]:
-    """Return the CPUs and GPUs of this machine that a private instance will have."""
+    """Return the CPUs and GPUs that a private instance on this machine would have."""
     import torch
 
     return {"CPU": len(os.sched_getaffinity(0)), "GPU": torch.cuda.device_count()}
 
 
 def fit_resources(study: Study, available: Mapping[str, float]) -> Resources:
-    """Return what the study's workers take of a cluster's `available` resources.
+    """Return what the study's workers take of a cluster's `available` resources, with its defaults filled in.
 
     Raises:
-        ResourceError: at once, when the cluster could never hold them.
+        ResourceError: when the cluster can never hold them.
     """
     cpus, gpus = int(available.get("CPU", 0)), float(available.get("GPU", 0))
     if study.device == "cuda" and not gpus:
@@ -179,10 +176,10 @@ def _redirect_loggers(handler: logging.Handler) -> None:
 
 @contextlib.contextmanager
 def _output_to(log: Path) -> Iterator[None]:
-    """Send what is printed on this process's stdout and stderr to `log` for the block.
+    """Redirect this process's stdout and stderr to `log` for the block.
 
-    Ray prints from C++ and from threads too, so the file descriptors themselves are moved; views write to a copy that
-    was taken before.
+    Ray prints from C++ and from threads too, so the file descriptors themselves are redirected; views write to a copy
+    made before.
     """
     sys.stdout.flush()
     sys.stderr.flush()

@@ -14,8 +14,8 @@ from typing import Any
 import ray
 from ray import tune
 from ray.tune import schedulers
-from ray.tune.trainable.function_trainable import wrap_function
 
+from gentrain.cluster._compat import function_trainable
 from gentrain.cluster.capacity import Capacity, capacity, pending, scaled_up
 from gentrain.cluster.leases import ChainLeases, start_lease_actor
 from gentrain.cluster.metrics import Gauges
@@ -39,7 +39,7 @@ WATCH_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class _Context:
-    """What every trial is told."""
+    """What every trial needs besides the name of its chain."""
 
     chains: Mapping[str, Chain]
     points: Mapping[str, Study]
@@ -74,24 +74,24 @@ def run_trials(
     """
     study = next(iter(points.values()))
     later = scaled_up()
-    found = capacity(study, later)
-    at_once = min(len(chains), 2 * found.slots, found.drivers)
-    observe(Note(_told(found, chains=len(chains), at_once=at_once)))
-    observe(CapacityChanged(found.slots))
+    room = capacity(study, later)
+    at_once = min(len(chains), 2 * room.slots, room.drivers)
+    observe(Note(_headline(room, chains=len(chains), at_once=at_once)))
+    observe(CapacityChanged(room.slots))
     queue = start_event_queue(f"events of {study.name}")
-    leases = start_lease_actor(priorities, found.slots, name=f"leases of {study.name}")
+    leases = start_lease_actor(priorities, room.slots, name=f"leases of {study.name}")
     context = _Context(
         chains={chain.name: chain for chain in chains},
         points=dict(points),
         store=store,
         data=data,
-        resources=found.resources,
+        resources=room.resources,
         queue=queue,
         leases=leases,
         runner=runner,
     )
     tuner = tune.Tuner(
-        _trainable(context, found.driver_resources),
+        _trainable(context, room.driver_resources),
         param_space={"chain": tune.grid_search([chain.name for chain in chains])},
         tune_config=tune.TuneConfig(
             max_concurrent_trials=at_once,
@@ -103,7 +103,7 @@ def run_trials(
             name=study.name, verbose=0, failure_config=tune.FailureConfig(max_failures=MAX_TRIAL_FAILURES)
         ),
     )
-    watch = _Watch(study, later, leases, found.slots, observe)
+    watch = _Watch(study, later, leases, room.slots, observe)
     try:
         with Listener(queue, observe), Periodic(WATCH_SECONDS, watch):
             results = tuner.fit()
@@ -144,8 +144,8 @@ def _outcome(results: Iterable[Any], ended: Mapping[str, GentrainError | None], 
 
 
 def _trainable(context: _Context, resources: Mapping[str, float]) -> type[tune.Trainable]:
-    class ChainTrial(wrap_function(tune.with_parameters(_trial, context=context))):  # type: ignore[misc]
-        """An actor that the dashboard lists by its chain; Tune's own would all be called by their function."""
+    class ChainTrial(function_trainable(tune.with_parameters(_trial, context=context))):  # type: ignore[misc]
+        """Runs one chain in an actor that Ray's dashboard lists by the chain's name."""
 
         __qualname__ = "ChainTrial"
 
@@ -206,24 +206,24 @@ def _attempt(chain: Chain, **rest: Any) -> GentrainError | None:
 
 
 class _Watch:
-    """Follows the cluster while a sweep runs: tells the lease actor of its devices, the user of nodes waited for."""
+    """Follows the cluster's size while a sweep runs: updates the lease actor's slots, reports nodes waited for."""
 
     def __init__(self, study: Study, later: Mapping[str, float], leases: Any, slots: int, observe: Observer) -> None:
         self._study, self._later, self._leases, self._slots, self._observe = study, later, leases, slots, observe
-        self._waiting = self._told = ""
+        self._waiting = self._reported = ""
 
     def __call__(self) -> None:
         try:
             slots = capacity(self._study, self._later).slots
         except ResourceError:
-            slots = 0  # what is left holds no training; the cluster may get nodes again
+            slots = 0  # the nodes left hold no training, but more may come
         if slots != self._slots:
             ray.get(self._leases.set_slots.remote(slots))
             self._slots = slots
             self._observe(CapacityChanged(slots))
         waiting = pending()
-        if waiting == self._waiting != self._told:  # twice the same: not just on its way
-            self._told = waiting
+        if waiting == self._waiting != self._reported:  # the same twice: not just for a moment
+            self._reported = waiting
             if waiting:
                 self._observe(Note(waiting))
         self._waiting = waiting
@@ -241,10 +241,10 @@ def _scheduler(study: Study) -> Any:
     return schedulers.MedianStoppingRule(**common, grace_period=settings.grace, min_samples_required=2)
 
 
-def _told(found: Capacity, *, chains: int, at_once: int) -> str:
+def _headline(room: Capacity, *, chains: int, at_once: int) -> str:
     return (
-        f"{chains} chains to run, {at_once} side by side: the devices hold {found.slots} trainings at once, "
-        f"{found.drivers_told}"
+        f"{chains} chains to run, {at_once} side by side: the devices hold {room.slots} trainings at once, "
+        f"{room.drivers_reason}"
     )
 
 

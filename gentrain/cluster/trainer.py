@@ -1,4 +1,4 @@
-"""Ray Train runs every generation: n data-parallel workers, restarted by Ray when one of them dies."""
+"""Train generations with Ray Train: n data-parallel workers, restarted by Ray when one of them dies."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.backend import BackendConfig
 
+from gentrain.cluster._compat import trainer_class
 from gentrain.cluster.queue import Listener, start_event_queue
-from gentrain.cluster.ray_trainer import Trainer, backend
 from gentrain.cluster.session import Resources, fit_resources
 from gentrain.cluster.worker import train_worker
 from gentrain.errors import TrainingError
@@ -21,15 +22,17 @@ from gentrain.study.lineage import GenerationSpec
 from gentrain.study.schema import Study
 from gentrain.train.job import Job
 
+Trainer = trainer_class()
+
 MAX_FAILURES = 3
-"""Restarts of a worker group before a generation is given up; every restart goes on from the newest checkpoint."""
+"""Restarts of a worker group before a generation fails; every restart goes on from the newest checkpoint."""
 
 
 class RayRunner:
     """Trains generations with Ray Train on the connected cluster (see `session.ray_session`).
 
-    Checkpoints are gentrain's own, in the generation's folder, verified by checksum; Ray is given a fresh run name at
-    every attempt and told of no checkpoint, so it can neither resume by name nor trip over one that is gone.
+    Checkpoints are gentrain's own, in the generation's folder, verified by checksum. Ray Train knows of none of them,
+    and every attempt has a new run name: Ray Train would resume a run whose name it has seen before.
     """
 
     def __init__(
@@ -49,11 +52,19 @@ class RayRunner:
 
     @cached_property
     def _queue(self) -> Any:
-        """One for all generations; it ends with this process, and the name is free again some time after that."""
+        """The event queue of all generations.
+
+        It ends with this process, but its name is free only some time later: hence the random part.
+        """
         return start_event_queue(f"events of {self.chain}-{secrets.token_hex(3)}")
 
     def run_generation(self, spec: GenerationSpec, *, weights_done: bool = False) -> None:
-        """Train `spec` to its DONE."""
+        """Train `spec` until its DONE.json is written.
+
+        Raises:
+            GentrainError: what a worker raised, for errors of the user's making.
+            TrainingError: when the workers died too often.
+        """
         folder = self.store.generation(spec.key)
         token = folder.claim()
         job = Job(
@@ -102,3 +113,16 @@ class RayRunner:
                 f"generation {spec.generation} ({spec.key}): its workers failed {MAX_FAILURES + 1} times: "
                 f"{str(failure).strip().splitlines()[-1]}; the newest checkpoint stays, run the same command again"
             ) from failure
+
+
+def backend(resources: Resources) -> BackendConfig:
+    """Return how the workers communicate: through torch's process group, or not at all for one worker on CPUs.
+
+    Ray Train's controller imports torch for a process group, which takes seconds. NCCL refuses two ranks on one GPU, so
+    workers that share a GPU communicate through gloo.
+    """
+    if resources.workers == 1 and not resources.cuda:
+        return BackendConfig()
+    from ray.train.torch import TorchConfig
+
+    return TorchConfig(backend="nccl" if resources.cuda and resources.gpus == 1 else "gloo")

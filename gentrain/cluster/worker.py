@@ -1,6 +1,6 @@
-"""What runs in each Ray Train worker: the engine's loop, told where it is.
+"""Train a generation in a Ray Train worker, with its rank, device and cores.
 
-Torch and FFCV are loaded in the workers only, not in the processes with which Ray Train watches over them.
+Torch and FFCV are imported inside the function: in the workers, not in Ray Train's controller, which imports this file.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from gentrain.train.allocator import keep_freed_memory
 
 
 def train_worker(config: dict[str, Any]) -> None:
-    """Train the job; an error of the user's making is posted and ends the run, any other is Ray's to retry.
+    """Train the job of `config`; post an error of the user's making and return, let Ray retry after any other.
 
-    Such an error is raised on every rank at the same point (see the engine), so no worker waits for another.
+    An error of the user's making is raised on every rank at the same point (see the engine), so no worker waits for
+    another.
     """
     if config["pinned"]:
-        pin_to_gpu()  # first of all: threads stay where the one that starts them is
+        pin_to_gpu()  # first: threads inherit the cores of the thread that starts them
     keep_freed_memory()
 
     import ray.train

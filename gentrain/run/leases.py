@@ -13,32 +13,34 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from gentrain.errors import TrainingError
+from gentrain.errors import GentrainError
 
 Answer = Literal["train", "look", "wait", "failed"]
 LEASE_SECONDS = 20.0
-"""A lease that wasn't renewed for so long lapses; its holder is taken for dead."""
+"""A lease that isn't renewed for so long lapses: its holder counts as dead."""
 POLL_SECONDS = (0.25, 2.0)
-"""Between two questions of one that waits: at first, and when it has waited for long."""
+"""Pause between two requests of a chain that waits: at first, and at most."""
 POLL_GROWTH = 1.2
 FRESH_SECONDS = 2.5 * POLL_SECONDS[1]
-"""One that hasn't asked for so long is not waiting any more."""
+"""A request that isn't repeated for so long counts no more."""
 
 
 @dataclass
-class _Lease:
+class _Grant:
     holder: str
     renewed: float
 
 
 class LeaseTable:
-    """The table of leases: one training a key, as many at once as the devices hold, the most urgent first.
+    """Grants leases: one training a key, as many at once as the devices hold, the most urgent first.
+
+    Times are seconds of the caller's clock, which must not run backwards.
 
     Args:
-        priorities: urgency of every key, by convention the work that waits for it; others count as 0.
+        priorities: urgency of every key, by convention the work that waits for it; keys that are missing count as 0.
         slots: trainings that the devices hold at once.
-        recovering: when what was known before was lost: nothing is granted for as long as a lease lasts, so that those
-            who hold one can say so.
+        recovering: whether an earlier table was lost: nothing is granted for `LEASE_SECONDS`, so that holders renew
+            their leases first.
     """
 
     def __init__(self, priorities: Mapping[str, float], *, slots: int, recovering: bool = False) -> None:
@@ -46,13 +48,18 @@ class LeaseTable:
         self.slots = slots
         self._recovering = recovering
         self._until: float | None = None
-        self._leases: dict[str, _Lease] = {}
+        self._leases: dict[str, _Grant] = {}
         self._asked: dict[str, float] = {}
         self._finished: set[str] = set()
-        self._failed: dict[str, str] = {}
+        self._failed: dict[str, GentrainError] = {}
 
     def request(self, key: str, holder: str, now: float) -> Answer:
-        """Ask for the right to train `key`; "look": it is finished, so the store has it; "failed": see `reason`."""
+        """Ask for the lease of `key`.
+
+        Returns:
+            "train": `holder` has the lease; "wait": ask again; "look": the generation is finished, read the store;
+            "failed": it can't be trained, see `error`.
+        """
         if key in self._finished:
             return "look"
         if key in self._failed:
@@ -68,30 +75,30 @@ class LeaseTable:
         if self._recovers(now) or self._ahead(key, now) >= self.slots - len(self._leases):
             return "wait"
         del self._asked[key]
-        self._leases[key] = _Lease(holder, now)
+        self._leases[key] = _Grant(holder, now)
         return "train"
 
     def renew(self, key: str, holder: str, now: float) -> bool:
-        """Say that `holder` is alive and trains `key`; False when the lease has lapsed and is another's now."""
+        """Prolong the lease of `key`; return False where it has lapsed and another holds it, or `key` is finished."""
         if key in self._finished:
             return False
-        lease = self._leases.setdefault(key, _Lease(holder, now))
+        lease = self._leases.setdefault(key, _Grant(holder, now))
         if lease.holder != holder:
             return False
         lease.renewed = now
         return True
 
-    def release(self, key: str, holder: str, *, finished: bool, reason: str = "") -> None:
+    def release(self, key: str, holder: str, *, finished: bool, error: GentrainError | None = None) -> None:
         """Give the lease back.
 
         Args:
             key: of the generation.
-            holder: of the lease; another's is left as it is.
+            holder: of the lease; another holder's lease stays as it is.
             finished: whether the generation is in the store, whole and verified.
-            reason: why it can't be trained, if it failed for good: nobody else needs to find that out again.
+            error: why it can't be trained, if it failed for good; every later request is answered with it.
         """
-        if reason:
-            self._failed[key] = reason
+        if error is not None:
+            self._failed[key] = error
             self._asked.pop(key, None)
         if finished:
             self._finished.add(key)
@@ -100,16 +107,16 @@ class LeaseTable:
             del self._leases[key]
 
     def reopen(self, key: str) -> None:
-        """Take back that `key` is finished: what the store has of it is damaged."""
+        """Take back that `key` is finished: its files in the store are damaged."""
         self._finished.discard(key)
 
-    def reason(self, key: str) -> str:
-        """Return why `key` failed."""
+    def error(self, key: str) -> GentrainError:
+        """Return why `key` can't be trained."""
         return self._failed[key]
 
     @property
     def held(self) -> dict[str, str]:
-        """Holders by the keys that are being trained."""
+        """Holders by the keys of their leases."""
         return {key: lease.holder for key, lease in self._leases.items()}
 
     def _lapse(self, now: float) -> None:
@@ -122,10 +129,10 @@ class LeaseTable:
         return self._until is not None and now < self._until
 
     def _ahead(self, key: str, now: float) -> int:
-        """Return how many others wait for a device and are more urgent; equals in the order of their keys."""
+        """Return how many others wait that are more urgent, or as urgent with a smaller key."""
         mine = (-self.priorities.get(key, 0.0), key)
-        gone = [other for other, asked in self._asked.items() if now - asked > FRESH_SECONDS]
-        for other in gone:
+        expired = [other for other, asked in self._asked.items() if now - asked > FRESH_SECONDS]
+        for other in expired:
             del self._asked[other]
         return sum((-self.priorities.get(other, 0.0), other) < mine for other in self._asked)
 
@@ -138,24 +145,31 @@ def acquire_lease(
     waiting: Callable[[], None],
     sleep: Callable[[float], None] = time.sleep,
 ) -> bool:
-    """Ask until this chain holds the lease (True), or until the generation is there, whole and verified (False).
+    """Ask for the lease of `key` until this chain holds it (True) or another has finished the generation (False).
+
+    Args:
+        ask: calls a method of the lease table by name, with the key.
+        key: of the generation.
+        valid: whether the store has the generation, whole and verified.
+        waiting: called once when another chain trains it, or no device is free.
+        sleep: waits for some seconds.
 
     Raises:
-        TrainingError: when another chain found that it can't be trained, with the reason.
+        GentrainError: the error of the chain that tried to train it and could not.
     """
-    told, pause = False, POLL_SECONDS[0]
+    waits, pause = False, POLL_SECONDS[0]
     answer: Answer
     while (answer := ask("request", key)) != "train":
         if answer == "failed":
-            raise TrainingError(ask("reason", key))
+            raise ask("error", key)
         if answer == "look":
             if valid():
                 return False
             ask("reopen", key)
             continue
-        if not told:
+        if not waits:
             waiting()
-            told = True
+            waits = True
         sleep(pause)
         pause = min(pause * POLL_GROWTH, POLL_SECONDS[1])
     return True

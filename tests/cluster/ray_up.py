@@ -281,7 +281,7 @@ def ray(*arguments):
 
 
 def run(*command, check=True):
-    found = subprocess.run(
+    finished = subprocess.run(
         [str(part) for part in command],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -289,9 +289,9 @@ def run(*command, check=True):
         text=True,
         check=False,
     )
-    if check and found.returncode:
-        raise subprocess.CalledProcessError(found.returncode, found.args, found.stdout)
-    return found
+    if check and finished.returncode:
+        raise subprocess.CalledProcessError(finished.returncode, finished.args, finished.stdout)
+    return finished
 
 
 def log(path):

@@ -14,6 +14,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from gentrain.cluster._compat import START_TIMEOUT
+
 ROOT = Path(__file__).parents[2]
 FILES = ("cluster.yaml", "deploy/local.yaml")
 
@@ -88,16 +90,16 @@ def test_what_ray_would_buy_and_open_on_aws(aws, tmp_path, monkeypatch):
         config = AWSNodeProvider.fillout_available_node_types_resources(prepare_config(copy.deepcopy(aws)))
         config = AWSNodeProvider.bootstrap_config(config)
         provider = AWSNodeProvider(config["provider"], config["cluster_name"])
-        found = {}
+        machines = {}
         for name, kind in config["available_node_types"].items():
             (made,) = provider.create_node(kind["node_config"], {"ray-node-type": "test", "ray-node-name": name}, 1)
             (reservation,) = ec2.describe_instances(InstanceIds=[made])["Reservations"]
-            (found[name],) = reservation["Instances"]
+            (machines[name],) = reservation["Instances"]
         (group,) = ec2.describe_security_groups(Filters=[{"Name": "group-name", "Values": ["gentrain"]}])[
             "SecurityGroups"
         ]
 
-    assert {name: machine.get("InstanceLifecycle", "on-demand") for name, machine in found.items()} == {
+    assert {name: machine.get("InstanceLifecycle", "on-demand") for name, machine in machines.items()} == {
         "head": "on-demand",
         "l4": "spot",
         "a10g": "spot",
@@ -105,7 +107,7 @@ def test_what_ray_would_buy_and_open_on_aws(aws, tmp_path, monkeypatch):
     for name in workers(aws):
         assert config["available_node_types"][name]["resources"]["GPU"] == 1
     assert config["available_node_types"]["head"]["resources"]["CPU"] == 0
-    for machine in found.values():
+    for machine in machines.values():
         assert [each["GroupId"] for each in machine["SecurityGroups"]] == [group["GroupId"]]
     inner = [rule for rule in group["IpPermissions"] if rule["UserIdGroupPairs"]]
     (world,) = (rule for rule in group["IpPermissions"] if rule not in inner)
@@ -166,12 +168,10 @@ def test_what_gentrain_sets_for_ray_holds_on_the_nodes_too():
         text=True,
         check=True,
     )
-    found = dict(line.split("=", 1) for line in run.stdout.split("\0") if line)
-    assert found["PATH"].split(":")[0] == "/home/someone/gentrain/.venv/bin"
-    code = "from gentrain.cluster import _ENVIRONMENT as e; import json; print(json.dumps(e))"
+    environment = dict(line.split("=", 1) for line in run.stdout.split("\0") if line)
+    assert environment["PATH"].split(":")[0] == "/home/someone/gentrain/.venv/bin"
+    code = "from gentrain.cluster._compat import ENVIRONMENT as e; import json; print(json.dumps(e))"
     ours = json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
-    assert found["RAY_AUTH_MODE"] == "token"
-    assert ours.items() <= found.items()
-    from ray.train.v2._internal.constants import WORKER_GROUP_START_TIMEOUT_S_ENV_VAR
-
-    assert float(found[WORKER_GROUP_START_TIMEOUT_S_ENV_VAR]) >= 900
+    assert environment["RAY_AUTH_MODE"] == "token"
+    assert ours.items() <= environment.items()
+    assert float(environment[START_TIMEOUT]) >= 900

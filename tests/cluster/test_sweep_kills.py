@@ -37,9 +37,9 @@ def started(runs):
 
 
 def finish(runs):
-    found = subprocess.run(command(runs), capture_output=True, text=True, timeout=900, check=False)
-    assert found.returncode == 0, found.stderr
-    return found.stdout
+    run = subprocess.run(command(runs), capture_output=True, text=True, timeout=900, check=False)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
 
 
 def networks(runs):
@@ -53,9 +53,9 @@ def networks(runs):
 def reference(tmp_path_factory):
     runs = tmp_path_factory.mktemp("reference") / "runs"
     finish(runs)
-    found = networks(runs)
-    assert len(found) == 2 * 5
-    return found
+    files = networks(runs)
+    assert len(files) == 2 * 5
+    return files
 
 
 def trials(driver):
@@ -66,9 +66,9 @@ def test_a_killed_trial_is_started_again_and_the_sweep_ends_in_the_same_bits(tmp
     runs = tmp_path / "runs"
     with started(runs) as driver:
         wait_for(lambda: checkpoints(runs, after=2), driver, "a checkpoint")
-        found = trials(driver)
-        assert found
-        for trial in found:
+        running = trials(driver)
+        assert running
+        for trial in running:
             trial.kill()
         assert driver.wait(timeout=900) == 0, (tmp_path / "log.txt").read_text()
     assert networks(runs) == reference

@@ -123,10 +123,10 @@ class _Runner:
         table = self.cluster.table
         if question == "reopen":
             return table.reopen(key)
-        if question == "reason":
-            return table.reason(key)
+        if question == "error":
+            return table.error(key)
         if question == "release":
-            return table.release(key, self.holder, finished=arguments[0], reason=arguments[1])
+            return table.release(key, self.holder, finished=arguments[0], error=arguments[1])
         return getattr(table, question)(key, self.holder, self.world.now)
 
     @contextlib.contextmanager
@@ -136,15 +136,15 @@ class _Runner:
         if not acquire_lease(self.ask, spec.key, valid=valid, waiting=waiting, sleep=self.world.sleep):
             yield
             return
-        reason = ""
+        failure = None
         try:
             yield
         except TrainingError as error:
-            reason = str(error)
+            failure = error
             raise
         finally:
             self.world.at_work.pop(self.holder, None)
-            self.ask("release", spec.key, valid(), reason)
+            self.ask("release", spec.key, valid(), failure)
 
     def run_generation(self, spec, *, weights_done=False):
         world, key = self.world, spec.key
@@ -226,8 +226,8 @@ class Cluster:
         done = key in self.world.done
         inspection = SimpleNamespace(done=done or None, valid=done, damaged=())
         return SimpleNamespace(
-            inspect=lambda: self.generation(key).found, found=inspection, training=False, clear_training=lambda: None,
-            folder=key,
+            inspect=lambda: self.generation(key).inspection, inspection=inspection, training=False,
+            clear_training=lambda: None, folder=key,
         )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Ray Train is started without what gentrain has no use for."""
+"""Ray Train's trainer as gentrain starts it, and the events of its workers."""
 
 import subprocess
 import sys
@@ -8,8 +8,8 @@ from ray.train.backend import BackendConfig
 from ray.train.torch import TorchConfig
 
 from gentrain.cluster.queue import EventQueue
-from gentrain.cluster.ray_trainer import Trainer, backend
 from gentrain.cluster.session import Resources
+from gentrain.cluster.trainer import Trainer, backend
 from gentrain.errors import TakenOverError
 from gentrain.events import Note
 
@@ -21,10 +21,10 @@ def test_only_a_worker_that_is_alone_on_cpus_needs_no_process_group():
 @pytest.mark.parametrize(
     ("workers", "gpus", "wanted"), [(2, 0, "gloo"), (1, 1, "nccl"), (2, 1, "nccl"), (2, 0.5, "gloo")]
 )
-def test_the_others_talk_through_torch(workers, gpus, wanted):
-    found = backend(Resources(workers=workers, cpus=1, gpus=gpus))
-    assert type(found) is TorchConfig
-    assert found.backend == wanted
+def test_other_workers_communicate_through_torch(workers, gpus, wanted):
+    config = backend(Resources(workers=workers, cpus=1, gpus=gpus))
+    assert type(config) is TorchConfig
+    assert config.backend == wanted
 
 
 @pytest.mark.parametrize("actor", [None, "01000000"])
@@ -36,13 +36,13 @@ def test_no_process_is_started_for_ray_data_nor_to_give_a_drivers_devices_back(a
     assert "WorkerMetricsCallback" in names
 
 
-def test_what_watches_over_workers_doesn_t_load_torch():
+def test_drivers_and_trials_do_not_load_torch():
     line = "import sys, gentrain.cluster.trainer, gentrain.cluster.sweep; print('torch' in sys.modules)"
-    told = subprocess.run([sys.executable, "-c", line], capture_output=True, text=True, check=False)
-    assert told.stdout == "False\n", told.stderr
+    run = subprocess.run([sys.executable, "-c", line], capture_output=True, text=True, check=False)
+    assert run.stdout == "False\n", run.stderr
 
 
-def test_a_chains_board_drops_what_another_attempts_worker_says_late():
+def test_a_queue_drops_events_of_other_attempts():
     queue = EventQueue()
     queue.post(TakenOverError("late"), "old")
     queue.post(Note("epoch"), "new")

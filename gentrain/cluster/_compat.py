@@ -1,0 +1,140 @@
+"""All private and half-private names of Ray that gentrain uses, each with the reason.
+
+A name that is gone is an error (`gentrain.upstream`) when what needs it is first used, not when this module is
+imported: Ray reads its environment as it is imported, and an actor that only needs Ray's core shall not load Ray Train
+and Ray Tune. All names were looked up in Ray 2.57, 2.58, 2.59 and 2.60.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from typing import Any
+
+from gentrain.train.allocator import HUGE_PAGES
+from gentrain.upstream import Library
+
+RAY = Library("ray", works=">=2.57,<2.61")
+
+STATE_TRACKING = "RAY_TRAIN_ENABLE_STATE_TRACKING"
+HEALTH_CHECK_INTERVAL = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"
+START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
+PREEMPTION_WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
+"""Ray Train's watch for machines that are taken away (https://github.com/ray-project/ray/pull/63807)."""
+AUTH_MODE = "RAY_AUTH_MODE"
+"""`token` or `disabled`: whether Ray asks for a token and sends one."""
+
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Without it Ray's API lists no Train runs (/api/train/v2/runs).
+    STATE_TRACKING: "1",
+    # Workers' reports are collected this often; with the default of 2 s short epochs wait
+    # (https://github.com/ray-project/ray/pull/56718).
+    HEALTH_CHECK_INTERVAL: "0.5",
+    # A machine may have to be bought and booted first; the default is 60 s
+    # (https://github.com/ray-project/ray/pull/60376).
+    START_TIMEOUT: "1800",
+    # Tune prints no tables: the views show what happens.
+    "RAY_AIR_NEW_OUTPUT": "0",
+    # Processes that ask for no GPU keep CUDA_VISIBLE_DEVICES as it is, which has become Ray's default
+    # (https://github.com/ray-project/ray/pull/62492).
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Ray starts workers with niceness 15 (https://github.com/ray-project/ray/pull/24928): every other process goes
+    # first, and a training step waits for its slowest thread.
+    "RAY_worker_niceness": "0",
+    # torch reads it before a worker runs anything of gentrain's.
+    HUGE_PAGES: "1",
+}
+"""What gentrain asks of Ray, where the user hasn't set it; deploy/environment.sh sets the same on a cluster's nodes."""
+
+AUTOSCALER_OPTION = "--autoscaling-config="
+"""Option of Ray's monitor process on the head: the file from which its autoscaler reads what it may start, which no API
+tells (https://github.com/ray-project/ray/issues/37838). Without it only nodes that are up are counted."""
+
+
+def health_check(address: str) -> list[str]:
+    """Return the command that succeeds where the cluster at `address` lets it in: `ray health-check`, which is hidden.
+
+    It runs by its module, as `ray` may not be on the PATH, and isn't imported here: it would read the environment.
+    """
+    for script in metadata.entry_points(group="console_scripts", name="ray"):
+        return [sys.executable, "-m", script.module, "health-check", "--address", address]
+    raise RAY.gone("console script `ray`")
+
+
+@functools.cache
+def head_resource() -> str:
+    """Return the resource that only the head node has, to place an actor there.
+
+    Ray has no public name for it (https://github.com/ray-project/ray/issues/15930).
+    """
+    with RAY.modules():
+        from ray._common import constants
+    name: str = RAY.private(constants, "HEAD_NODE_RESOURCE_NAME")
+    return name
+
+
+def cluster_status() -> Any:
+    """Return what the connected cluster has no node for yet and which nodes are being started, as `ray status` does.
+
+    The public way is that command's text (https://github.com/ray-project/ray/issues/37838).
+    """
+    with RAY.modules():
+        import ray
+        from ray.autoscaler.v2 import sdk
+    return RAY.private(sdk, "get_cluster_status")(ray.get_runtime_context().gcs_address)
+
+
+def function_trainable(function: Callable[..., Any]) -> Any:
+    """Return the actor class that Tune makes of a trial's function, to be subclassed.
+
+    All its actors would bear the function's name on the dashboard (https://github.com/ray-project/ray/issues/32903).
+    """
+    with RAY.modules():
+        from ray.tune.trainable import function_trainable as module
+    return RAY.private(module, "wrap_function")(function)
+
+
+@functools.cache
+def trainer_class() -> Any:
+    """Return Ray Train's trainer, changed in what it can't be told: every process it starts wakes 100 times a second.
+
+    - It starts no actor for Ray Data, which gentrain doesn't use.
+    - The actor that gives back a dead controller's devices (https://github.com/ray-project/ray/pull/58515) is started
+      in an actor only, that is in a sweep's trial: when a driver ends, Ray gives back all that it had.
+    - Ctrl-C raises KeyboardInterrupt as everywhere; Ray Train's own handler ends the process
+      (https://github.com/ray-project/ray/pull/53600).
+    """
+    with RAY.modules():
+        import ray
+        from ray.train import constants as train_constants
+        from ray.train.v2._internal import callbacks, constants
+        from ray.train.v2._internal.callbacks import placement_group_callback
+        from ray.train.v2.api import data_parallel_trainer
+    for module, name, value in (
+        (train_constants, "RAY_TRAIN_ENABLE_STATE_TRACKING", STATE_TRACKING),
+        (constants, "HEALTH_CHECK_INTERVAL_S_ENV_VAR", HEALTH_CHECK_INTERVAL),
+        (constants, "WORKER_GROUP_START_TIMEOUT_S_ENV_VAR", START_TIMEOUT),
+        (constants, "ENABLE_PREEMPTION_WATCHER_ENV_VAR", PREEMPTION_WATCHER),
+    ):
+        if RAY.private(module, name) != value:
+            raise RAY.gone(value)
+    for_ray_data = RAY.private(callbacks, "DatasetsCallback")
+    cleaner = RAY.private(placement_group_callback, "PlacementGroupCleanerCallback")
+    base: Any = RAY.private(data_parallel_trainer, "DataParallelTrainer")
+    RAY.private(base, "_create_default_callbacks")
+    RAY.private(base, "_register_sigint_handler")
+
+    class Trainer(base):
+        def _create_default_callbacks(self) -> list[Any]:
+            created: list[Any] = super()._create_default_callbacks()
+            in_driver = ray.get_runtime_context().get_actor_id() is None
+            unused = (for_ray_data, cleaner) if in_driver else (for_ray_data,)
+            return [callback for callback in created if not isinstance(callback, unused)]
+
+        def _register_sigint_handler(self, controller: Any) -> None:
+            pass
+
+    return Trainer
