@@ -55,7 +55,7 @@ unit: $(STAMP) browser
 	$(BIN)/pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
 
 docs: $(STAMP)
-	$(BIN)/python -c "from gentrain.reference import schema_reference as r; open('docs/study.md', 'w').write(r())"
+	$(BIN)/python -c "from gentrain.study.reference import schema_reference as r; open('docs/study.md', 'w').write(r())"
 
 fmt: $(STAMP)
 	$(BIN)/ruff format .
