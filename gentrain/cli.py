@@ -236,10 +236,7 @@ def evaluate(
     runs: RunsOption = "runs",
     as_json: JsonOption = False,
 ) -> None:
-    """Print the errors of one generation or ensemble in detail.
-
-    Scores, errors by class and group, commonest mistakes, and how often the generations agree.
-    """
+    """Print the errors of one generation or ensemble in detail."""
     from gentrain.results.evaluate import evaluate_chain
     from gentrain.store.run import RunStore
     from gentrain.view import evaluation_tables, print_json, show
@@ -287,10 +284,7 @@ def report(
     runs: RunsOption = "runs",
     as_json: JsonOption = False,
 ) -> None:
-    """Write a study's report: HTML page, tables and figures.
-
-    The study may be unfinished. The paper's results stand beside ours.
-    """
+    """Write a study's report: HTML page, tables and figures."""
     from gentrain.events import Note
     from gentrain.report.formats import FORMATS
     from gentrain.report.write import write_report
