@@ -1,7 +1,7 @@
 # Sourced by the shells of a cluster's nodes, so that Ray and everything that it starts there inherits it.
 export PATH="$HOME/gentrain/.venv/bin:$PATH"
 export RAY_AUTH_MODE=token
-# The same as gentrain/cluster/__init__.py sets for its own process, for the processes that Ray starts.
+# The same as gentrain/cluster/_compat.py sets for its own process, for the processes that Ray starts.
 export RAY_USAGE_STATS_ENABLED=0
 export RAY_TRAIN_ENABLE_STATE_TRACKING=1
 export RAY_TRAIN_HEALTH_CHECK_INTERVAL_S=0.5
