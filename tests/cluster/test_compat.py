@@ -17,6 +17,8 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(autouse=True)
 def forget_lookups():
+    import gentrain.cluster.sweep  # noqa: F401  (with Ray Train and Tune: only gentrain's look-ups may miss a name)
+
     yield
     for cached in (_compat.head_resource, _compat.trainer_class):
         cached.cache_clear()
