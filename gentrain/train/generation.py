@@ -402,7 +402,7 @@ class _Generation:
             shuffle=shuffle,
             threads=self.worker.threads,
             device=self.worker.device,
-            pictures=self.spec.recipe.pictures,
+            images=self.spec.recipe.pictures,
             size=self.data.manifest.height,
         )
 
@@ -410,7 +410,7 @@ class _Generation:
         recipe = self.spec.recipe
         seed = _stream(self.spec.seed, self.spec.generation)
         if recipe.pictures is None:
-            change = partial(augment, pad=recipe.pad)
+            change = partial(augment, padding=recipe.pad)
         else:
             change = partial(distort, rotation=recipe.pictures.rotation, jitter=recipe.pictures.jitter)
         return self._normalised(change(batch.images, batch.indices, seed=seed, epoch=epoch, flip=recipe.flip))

@@ -1,4 +1,4 @@
-"""Prepared datasets of earlier versions are found again: names and fingerprints are pinned, as keys depend on them.
+"""Prepared datasets of earlier versions are used again: names and fingerprints are pinned, as keys depend on them.
 
 The values were computed before this test was written. When one changes, the change is wrong, not the test.
 """
