@@ -19,12 +19,13 @@ from gentrain.errors import ConfigError, StoreError, TrainingError
 from gentrain.events import Event, GenerationDone, InChain, Note, Observer, SweepStarted
 from gentrain.run.chain import lease_by_lock, missing_keys, run_chain
 from gentrain.run.plan import Measured, Plan, make_plan, starting_order, urgencies
-from gentrain.run.pretrained import GivenNetworks
+from gentrain.run.pretrained import PretrainedNetworks
 from gentrain.store.generation import DONE, EPOCHS
 from gentrain.store.run import RunStore
 from gentrain.store.study_record import StudyRecord
 from gentrain.study.lineage import Chain, GenerationSpec, build_chain, build_forest
-from gentrain.study.schema import Study, parse_study
+from gentrain.study.loading import parse_study
+from gentrain.study.schema import Study
 
 MEASURED_STEPS = 15
 
@@ -43,9 +44,9 @@ def check_networks(study: Study, manifest: Manifest) -> None:
     """Refuse networks that can't take the dataset's images, before anything is started."""
     from gentrain.models.cost import check_fits
 
-    given = [entry.network or study.network.name for entry in study.given]
+    given = [entry.network or study.network.name for entry in study.pretrained]
     trained = [network for point in study.points() for network in point.trained_networks]
-    folded = (*given, *study.teaching_networks) if study.teacher_pass == "folded" else ()
+    folded = (*given, *study.teaching_networks) if study.fold_batchnorm else ()
     shape = {"num_classes": len(manifest.classes), "height": manifest.height, "width": manifest.width}
     for network in dict.fromkeys((*given, *trained)):
         try:
@@ -101,7 +102,7 @@ def measure_study(study: Study, manifest: Manifest) -> Measured:
     for network in dict.fromkeys(network for point in study.points() for network in point.trained_networks):
         batch = study.recipe.batch_size // study.workers
         settings = study.dump() | {"grid": {}, "generations": 1, "workers": 1, "evaluate_every": 2, "patience": None}
-        settings |= {"network": {"name": network}, "scheduler": {}, "given": []}
+        settings |= {"network": {"name": network}, "scheduler": {}, "pretrained": []}
         settings["process"] |= {"lambda": 0.5, "teacher": "previous"}
         settings["dataset"] |= {"limit": math.ceil(MEASURED_STEPS * batch / len(manifest.classes))}
         settings["recipe"] |= {"epochs": 2, "milestones": [], "warmup_epochs": 0, "batch_size": batch}
@@ -128,13 +129,13 @@ def launch_chain(
     _check_resources(study, address=address, local=local)
     data = prepare_data(study, store=store, observe=observe)
     check_networks(study, data.manifest)
-    given = GivenNetworks(store, data=data.manifest.fingerprint, num_classes=data.num_classes)
+    given = PretrainedNetworks(store, data=data.manifest.fingerprint, num_classes=data.num_classes)
     chain = build_chain(study, data=data.manifest.fingerprint, num_classes=data.num_classes, resolve=given)
     given.adopt()
     record = StudyRecord(study, store=store)
     record.begin([chain])
     observe = recording(record, observe)
-    if address is None and any(store.generation(key).read(DONE) is None for key in chain.keys[chain.given :]):
+    if address is None and any(store.generation(key).read(DONE) is None for key in chain.keys[chain.pretrained :]):
         tell_slow_precision(study, data.manifest, observe)
     if local:
         from gentrain.run.local import LocalRunner
@@ -187,7 +188,7 @@ def launch_sweep(
     _check_resources(study, address=address, local=local)
     data = prepare_data(study, store=store, observe=observe)
     check_networks(study, data.manifest)
-    given = GivenNetworks(store, data=data.manifest.fingerprint, num_classes=data.num_classes)
+    given = PretrainedNetworks(store, data=data.manifest.fingerprint, num_classes=data.num_classes)
     forest = build_forest(study, data=data.manifest.fingerprint, num_classes=data.num_classes, resolve=given)
     points = dict(zip((chain.name for chain in forest.chains), study.points(), strict=True))
     record = StudyRecord(study, store=store)

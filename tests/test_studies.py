@@ -13,11 +13,11 @@ from gentrain.api import launch_sweep
 from gentrain.cli import run
 from gentrain.data.prepare.dataset import find_manifest
 from gentrain.models.registry import build_model
-from gentrain.run.pretrained import GivenNetworks
+from gentrain.run.pretrained import PretrainedNetworks
 from gentrain.store.run import RunStore
 from gentrain.study.lineage import build_forest
-from gentrain.study.schema import load_study
-from tests.images import halves, write_tree
+from gentrain.study.loading import load_study
+from tests.pictures import halves, write_tree
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 STUDIES = sorted(EXPERIMENTS.glob("*.yaml"))
@@ -35,7 +35,7 @@ def data(tmp_path_factory, request):
         if source == "digits":
             return []
         if source == "imagefolder":
-            return ["--data", str(write_tree(tmp_path_factory.mktemp("images"), halves()))]
+            return ["--data", str(write_tree(tmp_path_factory.mktemp("pictures"), halves()))]
         folder = request.getfixturevalue("cifar100")
         return ["--data", str(folder if source == "cifar100" else as_cifar10(folder, tmp_path_factory.mktemp("ten")))]
 
@@ -90,7 +90,7 @@ def loaded(path, data):
 def check_finished(study, runs, rows):
     """Every generation of every chain is there, in the rows and in the store."""
     manifest = find_manifest(study.dataset, runs / "data")
-    given = GivenNetworks(RunStore(str(runs)), data=manifest.fingerprint, num_classes=len(manifest.classes))
+    given = PretrainedNetworks(RunStore(str(runs)), data=manifest.fingerprint, num_classes=len(manifest.classes))
     forest = build_forest(study, data=manifest.fingerprint, num_classes=len(manifest.classes), resolve=given)
     wanted = {(chain.name, key) for chain in forest.chains for key in chain.keys}
     assert {(row["chain"], row["key"]) for row in rows} == wanted

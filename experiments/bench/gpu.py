@@ -62,8 +62,8 @@ def race(network: str, task: str, *, rounds: int, data: str, runs: str, teacher:
         "plain script": replace(ideal, kind="plain"),
     }
     if task == "student":
-        field["folded"] = replace(ours, settings={**TURNS, "teacher_pass": "folded"})
-        field["compiled, folded"] = replace(compiled, settings={**compiled.settings, "teacher_pass": "folded"})
+        field["folded"] = replace(ours, settings={**TURNS, "fold_batchnorm": True})
+        field["compiled, folded"] = replace(compiled, settings={**compiled.settings, "fold_batchnorm": True})
         field["torchdistill"] = replace(ideal, kind="torchdistill")
     prepared(ideal)  # before they all start
     return race_rows(run_field(field, rounds=rounds), name=f"{NAMES[network]} {task}", images=images)

@@ -63,7 +63,7 @@ def train(point: Point, *, data: str) -> dict[str, float]:
 
     from gentrain.api import launch_chain, prepare_data
     from gentrain.store.run import RunStore
-    from gentrain.study.schema import parse_study
+    from gentrain.study.loading import parse_study
 
     settings = {
         "name": "growth",
@@ -92,7 +92,7 @@ def generations(count: int) -> list[dict[str, float]]:
 
     from gentrain.api import launch_chain
     from gentrain.events import GenerationDone
-    from gentrain.study.schema import parse_study
+    from gentrain.study.loading import parse_study
 
     settings = {
         "name": "growth",

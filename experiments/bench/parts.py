@@ -55,7 +55,7 @@ def loader(*, data: str, runs: str, rounds: int) -> list[dict[str, Any]]:
         started, images = time.perf_counter(), 0
         for epoch in range(rounds):
             for batch in ours.epoch(epoch):
-                pixels = augment(batch.images, batch.indices, seed=0, epoch=epoch, padding=4, flip=True)
+                pixels = augment(batch.images, batch.indices, seed=0, epoch=epoch, pad=4, flip=True)
                 images += len(normalise(pixels, mean=MEAN, std=STD))
         return images / (time.perf_counter() - started)
 
@@ -163,7 +163,7 @@ def siblings(*, data: str, runs: str, rounds: int) -> list[dict[str, Any]]:
 
     from gentrain.models.registry import build_model
     from gentrain.study.lineage import StudentSpec, build_forest
-    from gentrain.study.schema import load_study
+    from gentrain.study.loading import load_study
     from gentrain.train.allocator import keep_freed_memory
     from gentrain.train.device import autocast, to_device
 

@@ -54,7 +54,7 @@ def race(network: str, task: str, *, rounds: int, data: str, runs: str, teacher:
     if task == "student":
         field["torchdistill"] = replace(entry, kind="torchdistill")
         field[BARE] = replace(entry, kind="gentrain", task="patriarch")
-        field[FOLDED] = replace(entry, kind="gentrain", settings={"teacher_pass": "folded"})
+        field[FOLDED] = replace(entry, kind="gentrain", settings={"fold_batchnorm": True})
     prepared(entry)  # before they all start
     rounds = min(rounds, ROUNDS.get(network, rounds))
     rows: dict[str, dict[str, Any]] = {}

@@ -16,7 +16,7 @@ ENDLESS = 100_000
 
 def study(entry: Entry, *, epochs: int = ENDLESS) -> Any:
     """Return the study of which an entry is a generation: CIFAR-100, as many images as a block has."""
-    from gentrain.study.schema import parse_study
+    from gentrain.study.loading import parse_study
 
     settings = {
         "name": "bench",
@@ -44,7 +44,7 @@ def spec(entry: Entry, wanted: Any, fingerprint: str) -> Any:
     assert patriarch.task.k == K
     if entry.task == "patriarch":
         return patriarch
-    task = StudentSpec(lam=LAM, temperature=1.0, teacher=entry.teacher, teacher_pass=wanted.teacher_pass)
+    task = StudentSpec(lam=LAM, temperature=1.0, teacher=entry.teacher, fold_batchnorm=wanted.fold_batchnorm)
     return student.model_copy(update={"task": task})
 
 

@@ -28,7 +28,7 @@ OUTPUT = Path(__file__).with_name("scale.json")
 
 def study(chains: int) -> Any:
     """Return a study of so many chains of three generations; of every ten, all share a patriarch."""
-    from gentrain.study.schema import parse_study
+    from gentrain.study.loading import parse_study
 
     lams = [round(0.05 * (i + 1), 2) for i in range(10)]
     process = [{"f_a1": 0.6, "lambda": lam} for lam in lams]

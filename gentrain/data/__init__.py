@@ -1,5 +1,4 @@
-"""Turn a source's files into batches on the device: `sources` reads, `prepare` compiles once, `loading` batches.
+"""From a source's files to batches on the device: sources/, prepare/, loading/.
 
-May touch: the store and every layer below; FFCV and Numba in `loading` alone.
-May not touch: losses, networks or training.
+It may touch the store; FFCV and Numba are imported in loading/ alone. It knows nothing of losses and training.
 """

@@ -36,7 +36,7 @@ def check_fits(name: str, *, num_classes: int, height: int, width: int, folded: 
         try:
             fold(model)
         except ValueError as error:
-            raise ValueError(f"teacher_pass: folded: network {name!r}: {error}; set teacher_pass: exact") from None
+            raise ValueError(f"fold_batchnorm: true: network {name!r}: {error}; set fold_batchnorm: false") from None
 
 
 def parameter_count(name: str, *, num_classes: int) -> int:

@@ -25,10 +25,10 @@ from gentrain.scores.metrics import reliability, score
 from gentrain.store.generation import PREDICTIONS, SPEC, VALIDATION_PREDICTIONS, Done
 from gentrain.store.predictions import decode_predictions
 from gentrain.store.run import RunStore
-from gentrain.study.lineage import GenerationSpec, GivenSpec, PatriarchSpec, StudentSpec, build_chain
-from gentrain.study.process import DEFAULT_K, predicted_energies, primary_for_eta
+from gentrain.study.lineage import GenerationSpec, PatriarchSpec, PretrainedSpec, StudentSpec, build_chain
+from gentrain.study.process import DEFAULT_K, AdaptiveK, predicted_energies, primary_for_eta
 from gentrain.study.schema import Study
-from gentrain.study.sections import GivenConfig, MassConfig
+from gentrain.study.sections import PretrainedConfig
 
 SCORES = ("top1_error", "top5_error", "nll", "ece")
 
@@ -153,7 +153,7 @@ class _Finished:
 
 def _targets(point: Study, measured: Sequence[float | None]) -> Sequence[float | None]:
     """Return w_g of each generation; None where given networks aren't measured yet."""
-    process, given = point.process.process, len(point.given)
+    process, given = point.process, len(point.pretrained)
     weights = process.weights(point.students)[max(0, given - 1) :]
     if not given:
         return predicted_energies((process.f_a1,), weights, teacher=process.teacher)
@@ -163,27 +163,28 @@ def _targets(point: Study, measured: Sequence[float | None]) -> Sequence[float |
 
 def _pattern(point: Study) -> str:
     """Return the pattern of a point's chain's name, which tells given networks by their content."""
-    if not point.given:
-        return glob.escape(build_chain(point, data="", num_classes=point.process.most_classes).name)
-    start, name = point.process.process.label_from("given"), label(point.network.of(1))
+    if not point.pretrained:
+        return glob.escape(build_chain(point, data="", num_classes=point.process.classes_needed).name)
+    start, name = point.process.label_from("given"), label(point.network.of(1))
     return f"{glob.escape(start).replace('D(given', 'D(given*', 1)}-*{glob.escape(name)}*-s{point.seed}"
 
 
 def _settings_of(study: Study, specs: Sequence[GenerationSpec]) -> Study:
     first = specs[0].task
-    given = [spec for spec in specs if isinstance(spec.task, GivenSpec)]
+    given = [spec for spec in specs if isinstance(spec.task, PretrainedSpec)]
     students = [spec.task for spec in specs if isinstance(spec.task, StudentSpec)]
     lams = {student.lam for student in students}
     process: dict[str, Any] = {
         "lam": tuple(s.lam for s in students) if len(lams) > 1 else next(iter(lams), 0.0),
         "teacher": "ensemble" if any(student.members for student in students) else "previous",
     }
-    if isinstance(first, PatriarchSpec) and first.mass is not None:
-        mass = first.mass
-        process |= {"f_a1": mass.f_a1, "k": MassConfig(mass=mass.mass, by=mass.by, most=mass.most)}
+    if isinstance(first, PatriarchSpec) and first.adaptive is not None:
+        adaptive = first.adaptive
+        k = AdaptiveK(top_p=adaptive.top_p, by=adaptive.by, k_max=adaptive.k_max)
+        process |= {"f_a1": adaptive.f_a1, "k": k}
     elif isinstance(first, PatriarchSpec):
-        k = first.k or DEFAULT_K
-        process |= {"f_a1": round(primary_for_eta(first.eta or 0.0, k=k), 12), "k": k}
+        classes = first.k or DEFAULT_K
+        process |= {"f_a1": round(primary_for_eta(first.eta or 0.0, k=classes), 12), "k": classes}
     if students:
         process["temperature"] = students[0].temperature
     networks = [spec.network.name for spec in specs]
@@ -192,7 +193,7 @@ def _settings_of(study: Study, specs: Sequence[GenerationSpec]) -> Study:
         update={
             "process": study.process.model_copy(update=process),
             "network": study.network.model_copy(update=network),
-            "given": tuple(GivenConfig(checkpoint=spec.key) for spec in given),
+            "pretrained": tuple(PretrainedConfig(checkpoint=spec.key) for spec in given),
             "seed": specs[0].seed,
         }
     )

@@ -12,7 +12,6 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-import yaml
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -23,6 +22,7 @@ from gentrain.report.records import GenerationRecord, StudyReport, primary_text
 from gentrain.report.tables import ReportTable
 from gentrain.report.training import TrainingScores
 from gentrain.report.tree import Node, Tree, build_trees
+from gentrain.study.loading import dump_study
 
 FIGURE_BYTES = 3_500_000
 """Limit for all figures of a page, which keeps it below 5 MB; the page says how many panels it leaves out."""
@@ -80,7 +80,7 @@ def render_page(
         data=_data(report),
         commands=_commands(report),
         machines=_machines(report),
-        yaml=yaml.safe_dump(report.study.dump(), sort_keys=False, allow_unicode=True),
+        yaml=dump_study(report.study),
         version=__version__,
         style=Markup(_resource("page.css")),
         script=Markup(script),

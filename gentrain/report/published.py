@@ -8,7 +8,7 @@ from typing import Literal
 
 from gentrain.study.process import DEFAULT_K
 from gentrain.study.schema import Study
-from gentrain.study.sections import PicturesConfig, RecipeConfig
+from gentrain.study.sections import ImagesConfig, RecipeConfig
 
 Measure = Literal["top1_error", "top5_error"]
 Figures = tuple[float | None, ...]
@@ -17,7 +17,7 @@ ILSVRC_CLASSES = 1000
 TRAINING_IMAGES = {"cifar100": 50_000, "imagefolder": 1_281_167}
 CIFAR_DENSENETS = RecipeConfig(epochs=300, batch_size=64, milestones=(150, 225))
 ILSVRC2012 = RecipeConfig(
-    epochs=100, batch_size=1024, learning_rate=0.6, milestones=(30, 60, 90), pad=0, pictures=PicturesConfig()
+    epochs=100, batch_size=1024, learning_rate=0.6, milestones=(30, 60, 90), padding=0, images=ImagesConfig()
 )
 PAPER_RESNETS = {f"resnet{depth}" for depth in (20, 32, 44, 56, 74, 92, 110)}
 
@@ -108,7 +108,7 @@ def deviations(study: Study, *, num_classes: int | None, images: int | None = No
     if recipe is None:
         return (f"network {study.network.name} on {study.dataset.source} (not in the paper)",)
     ours, theirs = study.recipe.model_dump(), recipe.model_dump()
-    augmented = [recipe.pop("pictures") is not None for recipe in (ours, theirs)]  # the paper prints no numbers of it
+    augmented = [recipe.pop("images") is not None for recipe in (ours, theirs)]  # the paper prints no numbers of it
     differences = [
         f"recipe.{name} is {_shown(ours[name])} (the paper: {_shown(theirs[name])})"
         for name in ours
@@ -116,7 +116,7 @@ def deviations(study: Study, *, num_classes: int | None, images: int | None = No
     ]
     if augmented[0] != augmented[1]:
         ours_set, theirs_set = ("set" if present else "not set" for present in augmented)
-        differences.append(f"recipe.pictures is {ours_set} (the paper: {theirs_set})")
+        differences.append(f"recipe.images is {ours_set} (the paper: {theirs_set})")
     data = study.dataset
     if data.classes or data.groups:
         differences.append("a subset of the classes (the paper: all)")
@@ -140,13 +140,13 @@ def _process_deviations(study: Study) -> list[str]:
     differences: list[str] = []
     process = study.process
     if process.k != DEFAULT_K:
-        k = str(process.k) if isinstance(process.k, int) else f"by {process.k.by}, up to mass {process.k.mass:g}"
+        k = str(process.k) if isinstance(process.k, int) else f"by {process.k.by}, up to a score of {process.k.top_p:g}"
         differences.append(f"process.k is {k} (the paper: {DEFAULT_K})")
     if process.temperature != 1:
         differences.append(f"process.temperature is {process.temperature:g} (the paper: 1)")
     if process.teacher != "previous":
         differences.append(f"process.teacher is {process.teacher} (the paper: previous)")
-    if study.given:
+    if study.pretrained:
         differences.append("the first generations are pretrained networks")
     return differences
 

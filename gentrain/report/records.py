@@ -77,7 +77,7 @@ class ChainRecord:
     @property
     def process(self) -> Process:
         """Return D(f_a1, λ); f_a1 has no effect where the first generations are pretrained networks."""
-        return self.study.process.process
+        return self.study.process
 
     @property
     def label(self) -> str:
@@ -93,7 +93,7 @@ class ChainRecord:
     @property
     def strict(self) -> bool:
         """Return whether the patriarch is trained by plain cross-entropy."""
-        return not self.study.given and self.process.f_a1 == 1.0
+        return not self.study.pretrained and self.process.f_a1 == 1.0
 
     @property
     def network(self) -> str:

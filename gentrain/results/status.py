@@ -13,8 +13,9 @@ import yaml
 from gentrain.errors import ConfigError, StoreError
 from gentrain.store.generation import DONE, Done
 from gentrain.store.run import RunStore
+from gentrain.study.loading import parse_study
 from gentrain.study.process import saturated
-from gentrain.study.schema import Study, parse_study
+from gentrain.study.schema import Study
 
 State = Literal["done", "running", "interrupted", "waiting", "failed", "stopped", "saturated", "damaged"]
 """interrupted: begun, and nobody trains it; stopped, saturated: not wanted any more (scheduler, patience)."""

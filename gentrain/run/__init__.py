@@ -1,5 +1,4 @@
-"""Do what is missing: a chain over a runner, the plan, the lease table, the runner in this process.
+"""Do what is missing: a chain over a runner, the plan, the lease table, the local runner.
 
-May touch: results, train and every layer below.
-May not touch: Ray, or anything that a person sees.
+It may touch results and train; it knows nothing of Ray.
 """

@@ -72,14 +72,14 @@ def run_chain(
     measured: list[float] = []
     targets = chain.targets
     for generation, spec in enumerate(chain.specs):
-        given = generation < chain.given
+        given = generation < chain.pretrained
         done, reused = ensure_generation(
             spec, store=store, runner=runner, observe=observe, generation=generation, given=given
         )
         if given:
             measured.append(done.train_primary)
             targets = (*measured, *targets[len(measured) :])
-            if len(measured) == chain.given:
+            if len(measured) == chain.pretrained:
                 targets = chain.targets_from(measured)
                 observe(TargetsKnown(chain.targets_from(measured)))
         folder = store.generation(spec.key)
@@ -141,7 +141,7 @@ def ensure_generation(
         if found.done and found.valid:
             folder.clear_training()  # left by a command that was killed at the very end
             return found.done, True
-        weights_done = spec.given or (found.done is not None and not {MODEL, EPOCHS} & set(found.damaged))
+        weights_done = spec.pretrained or (found.done is not None and not {MODEL, EPOCHS} & set(found.damaged))
         if given and not weights_done:
             raise StoreError(f"{folder}: a given generation is damaged; run the study that trained it again")
         if found.damaged:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from gentrain.errors import ConfigError
-from gentrain.run.pretrained import GivenNetworks
+from gentrain.run.pretrained import PretrainedNetworks
 from gentrain.store.run import RunStore
 from gentrain.study.lineage import Chain, Forest, GenerationSpec, build_forest
 from gentrain.study.schema import Study
@@ -130,8 +130,8 @@ def make_plan(
     forest = build_forest(
         study,
         data=data or "not prepared",
-        num_classes=num_classes or max(point.process.most_classes for point in study.points()),
-        resolve=GivenNetworks(store, data=data, num_classes=num_classes),
+        num_classes=num_classes or max(point.process.classes_needed for point in study.points()),
+        resolve=PretrainedNetworks(store, data=data, num_classes=num_classes),
     )
     each = study.workers * (1.0 if study.gpus_per_worker is None else study.gpus_per_worker or 1.0)
     if devices < each:
@@ -143,7 +143,7 @@ def make_plan(
         known = rates.get(_rate(spec, workers=study.workers))
         epoch = statistics.median(known) if known else (measured or {}).get((spec.network.name, spec.work))
         seconds[key] = None if epoch is None else epoch * spec.recipe.epochs
-        if spec.given:
+        if spec.pretrained:
             seconds[key] = 0.0
     return Plan(
         forest=forest,
@@ -216,7 +216,7 @@ def _work(plan: Plan) -> dict[str, float]:
     """Return seconds, or epochs where seconds aren't known of all, by key."""
     specs = plan.forest.specs
     return {
-        key: float(specs[key].recipe.epochs) if plan.unknown and not specs[key].given else seconds or 0.0
+        key: float(specs[key].recipe.epochs) if plan.unknown and not specs[key].pretrained else seconds or 0.0
         for key, seconds in plan.seconds.items()
     }
 

@@ -16,9 +16,9 @@ from gentrain.errors import ConfigError
 from gentrain.store.folder import digest
 from gentrain.store.generation import MODEL, SPEC
 from gentrain.store.run import RunStore
-from gentrain.study.lineage import GenerationSpec, GivenSpec, NetworkSpec
+from gentrain.study.lineage import GenerationSpec, NetworkSpec, PretrainedSpec
 from gentrain.study.schema import Study
-from gentrain.study.sections import GivenConfig, RecipeConfig
+from gentrain.study.sections import PretrainedConfig, RecipeConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +31,7 @@ WRAPPERS = ("module.", "_orig_mod.")
 _KEY = re.compile(r"[0-9a-f]{16}")
 
 
-class GivenNetworks:
+class PretrainedNetworks:
     """Finds what a study's given networks are (`lineage.Resolve`); each is read once.
 
     Args:
@@ -43,7 +43,7 @@ class GivenNetworks:
 
     def __init__(self, store: RunStore, *, data: str | None, num_classes: int | None) -> None:
         self._store, self._data, self._num_classes = store, data, num_classes
-        self._read: dict[tuple[GivenConfig, str], bytes] = {}
+        self._read: dict[tuple[PretrainedConfig, str], bytes] = {}
         self._adoptable: dict[str, bytes] = {}
 
     def __call__(self, study: Study) -> tuple[GenerationSpec, ...]:
@@ -52,7 +52,7 @@ class GivenNetworks:
         Raises:
             ConfigError: naming the file, the first tensor that differs, and the remedy.
         """
-        return tuple(self._find(study, index) for index in range(len(study.given)))
+        return tuple(self._find(study, index) for index in range(len(study.pretrained)))
 
     def adopt(self) -> None:
         """Write the weights of those that came as files into their generations' folders, for workers to evaluate."""
@@ -62,8 +62,8 @@ class GivenNetworks:
                 folder.write(MODEL, content)
 
     def _find(self, study: Study, index: int) -> GenerationSpec:
-        config = study.given[index]
-        where = f"given.{index}.checkpoint: {config.checkpoint}"
+        config = study.pretrained[index]
+        where = f"pretrained.{index}.checkpoint: {config.checkpoint}"
         key = _key_of(config.checkpoint, self._store, where)
         if key is not None:
             return self._own(key, config, where)
@@ -73,18 +73,18 @@ class GivenNetworks:
             data=self._data or "not prepared",
             num_classes=self._num_classes or 0,
             network=NetworkSpec(name=network),
-            recipe=RecipeConfig(pictures=study.recipe.pictures),  # of all the recipe, only how test pictures are cut
+            recipe=RecipeConfig(images=study.recipe.images),  # of all the recipe, only how test pictures are cut
             precision=study.precision,
             sync_batchnorm=False,
             seed=0,
             generation=0,
-            task=GivenSpec(sha256=digest(content)),
+            task=PretrainedSpec(sha256=digest(content)),
         )
         if self._num_classes is not None:
             self._adoptable[spec.key] = content
         return spec
 
-    def _content(self, config: GivenConfig, network: str, where: str) -> bytes:
+    def _content(self, config: PretrainedConfig, network: str, where: str) -> bytes:
         if (config, network) not in self._read:
             path = Path(config.checkpoint).expanduser()
             if not path.is_file():
@@ -96,7 +96,7 @@ class GivenNetworks:
             self._read[config, network] = content
         return self._read[config, network]
 
-    def _own(self, key: str, config: GivenConfig, where: str) -> GenerationSpec:
+    def _own(self, key: str, config: PretrainedConfig, where: str) -> GenerationSpec:
         """Return the spec of a finished generation of the store."""
         folder = self._store.generation(key)
         found = folder.inspect()
@@ -135,7 +135,7 @@ def _tensors(path: Path, key: str | None, where: str) -> dict[str, Tensor]:
     others = [name for name, value in loaded.items() if not isinstance(value, torch.Tensor)]
     if others or not loaded:
         told = f"{others[0]!r} is no tensor" if others else "nothing is in it"
-        raise ConfigError(f"{where}: {told}; say with given.key where its weights are, or save a state_dict alone")
+        raise ConfigError(f"{where}: {told}; say with pretrained.key where its weights are, or save a state_dict alone")
     for prefix in WRAPPERS:
         if all(name.startswith(prefix) for name in loaded):
             loaded = {name.removeprefix(prefix): value for name, value in loaded.items()}

@@ -1,5 +1,4 @@
-"""Score predictions: errors, calibration, confusion, ensembles; pure functions of arrays.
+"""What predictions are worth: errors, calibration, confusion, ensembles. Pure functions of arrays.
 
-May touch: NumPy alone.
-May not touch: files, settings, networks, or any other room.
+It may touch NumPy alone.
 """

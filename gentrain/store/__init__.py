@@ -1,5 +1,4 @@
-"""Read and write the run folder on any filesystem: atomic, verified files of generations and studies.
+"""The run folder on any filesystem: atomic, verified files of generations and studies.
 
-May touch: PyArrow, file locks, and the study's types, whose records it keeps.
-May not touch: torch, data sets or anything that computes.
+It may touch pyarrow and the study's types; it never computes with torch.
 """

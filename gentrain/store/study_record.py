@@ -15,7 +15,9 @@ import yaml
 from gentrain.errors import ConfigError
 from gentrain.store.run import RunStore
 from gentrain.study.lineage import Chain
+from gentrain.study.loading import dump_study, flat_settings
 from gentrain.study.schema import Study
+from gentrain.study.settings import current_form
 
 RESULTS = pa.schema(
     [(name, pa.string()) for name in ("chain", "key", "network")]
@@ -70,7 +72,7 @@ class StudyRecord:
             stopped: names of those that the study's scheduler has ended early.
             failed: why others could not be finished, by their names.
         """
-        self.folder.write("study.yaml", yaml.safe_dump(self.study.dump(), sort_keys=False, allow_unicode=True).encode())
+        self.folder.write("study.yaml", dump_study(self.study).encode())
         for chain in chains:
             entry = {"name": chain.name, "keys": chain.keys, "stopped": chain.name in stopped}
             entry["failed"] = (failed or {}).get(chain.name)
@@ -97,7 +99,8 @@ class StudyRecord:
         added = [name for name in wanted if name not in before]
         if not changed and (extend or not added):
             return
-        old, new = _flat(yaml.safe_load(content) or {}), _flat(self.study.dump())
+        old = flat_settings(current_form(Study, yaml.safe_load(content) or {}))
+        new = flat_settings(self.study.dump())
         differences = [
             f"{key}: {old.get(key)} → {new.get(key)}" for key in {**old, **new} if old.get(key) != new.get(key)
         ]
@@ -123,10 +126,3 @@ class StudyRecord:
         folder = self.folder / "chains"
         records = (json.loads(folder.read(name) or b"{}") for name in folder.names())
         return {record["name"]: record for record in records}
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Return nested settings by their dotted names."""
-    if not isinstance(value, dict) or not value:
-        return {prefix: value}
-    return {k: v for name, inner in value.items() for k, v in _flat(inner, f"{prefix}.{name}".lstrip(".")).items()}

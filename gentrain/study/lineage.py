@@ -8,46 +8,45 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serializer, model_validator
 
 from gentrain.errors import ConfigError
 from gentrain.models.registry import label
-from gentrain.study.process import Mass, Process, Teacher, predicted_energies
-from gentrain.study.schema import Study
+from gentrain.study.process import AdaptiveK, Process, Teacher, predicted_energies
+from gentrain.study.schema import FOLDING, Study
 from gentrain.study.sections import RecipeConfig
+from gentrain.study.settings import Later, Stored, current_form, stored_form
 
 METHOD_VERSION = 1
 """Bumped by hand, with a changelog line, whenever the code changes the numbers that a generation ends in."""
 
 SHORT = 8
-"""Hex digits by which a given network is named."""
+"""Hex digits by which a pretrained network is named."""
 
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class MassSpec(_Frozen):
+class AdaptiveKSpec(AdaptiveK):
     """Eq. (3) with K by sample or by class; the η of each follows from the aim."""
 
     f_a1: float
-    mass: float
-    by: Literal["sample", "class"]
-    most: int
 
 
 class PatriarchSpec(_Frozen):
-    """Eq. (3): η, and K where η > 0 (plain cross-entropy has no secondary classes); or K by mass."""
+    """Eq. (3): η, and K where η > 0 (plain cross-entropy has no secondary classes); or K by score."""
 
     kind: Literal["patriarch"] = "patriarch"
     eta: float | None
     k: int | None
-    mass: MassSpec | None = None
+    adaptive: Annotated[AdaptiveKSpec | None, Stored("mass"), Later(None)] = None
 
 
 class StudentSpec(_Frozen):
@@ -57,8 +56,8 @@ class StudentSpec(_Frozen):
     lam: float
     temperature: float
     teacher: str
-    teacher_pass: Literal["exact", "folded"] = "exact"
-    members: tuple[str, ...] = ()
+    fold_batchnorm: Annotated[bool, FOLDING, Later(False)] = False
+    members: Annotated[tuple[str, ...], Later(())] = ()
     """Of an ensemble of several as teacher: all their keys, in order; `teacher` is the last."""
 
     @property
@@ -67,7 +66,7 @@ class StudentSpec(_Frozen):
         return self.members or (self.teacher,)
 
 
-class GivenSpec(_Frozen):
+class PretrainedSpec(_Frozen):
     """A network that was trained elsewhere: the sha256 of its weights as the store would write them."""
 
     kind: Literal["given"] = "given"
@@ -89,11 +88,11 @@ class GenerationSpec(_Frozen):
     network: NetworkSpec
     recipe: RecipeConfig
     precision: Literal["bf16", "fp32", "tf32"]
-    compile: bool = False
+    compile: Annotated[bool, Later(False)] = False
     sync_batchnorm: bool
     seed: int
     generation: int
-    task: Annotated[PatriarchSpec | StudentSpec | GivenSpec, Field(discriminator="kind")]
+    task: Annotated[PatriarchSpec | StudentSpec | PretrainedSpec, Field(discriminator="kind")]
 
     @classmethod
     def parse(cls, content: bytes | None, *, key: str) -> Self | None:
@@ -115,18 +114,17 @@ class GenerationSpec(_Frozen):
     @cached_property
     def key(self) -> str:
         """16 hex digits of the sha256 of the canonical JSON, without settings that were added later and aren't used."""
-        identity = self.model_dump(mode="json")
-        if self.recipe.pictures is None:
-            del identity["recipe"]["pictures"]
-        if not self.compile:
-            del identity["compile"]
-        for later in ("mass", "members"):
-            if not identity["task"].get(later):
-                identity["task"].pop(later, None)
-        if identity["task"].get("teacher_pass") == "exact":
-            del identity["task"]["teacher_pass"]
-        canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+        canonical = json.dumps(stored_form(self, hashed=True), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_stored(cls, value: Any) -> Any:
+        return current_form(cls, value) if isinstance(value, Mapping) else value
+
+    @model_serializer
+    def _stored(self) -> dict[str, Any]:
+        return stored_form(self)
 
     @property
     def teacher(self) -> str | None:
@@ -134,13 +132,15 @@ class GenerationSpec(_Frozen):
         return self.task.teacher if isinstance(self.task, StudentSpec) else None
 
     @property
-    def given(self) -> bool:
+    def pretrained(self) -> bool:
         """Whether it is only evaluated, never trained."""
-        return isinstance(self.task, GivenSpec)
+        return isinstance(self.task, PretrainedSpec)
 
     @property
     def work(self) -> str:
-        """What a step of its training does, in a word or two: patriarch, student, student of 3, given."""
+        """What a step of its training does, in a word or two: patriarch, student, student of 3, pretrained."""
+        if self.pretrained:
+            return "pretrained"
         several = isinstance(self.task, StudentSpec) and len(self.task.members)
         return f"{self.task.kind} of {several}" if several else self.task.kind
 
@@ -152,8 +152,8 @@ class Chain(_Frozen):
     settings: Study
     """The study of this chain alone: the grid's point, without a grid."""
     f_a1: float | None
-    """None where the first generations are given."""
-    given: int
+    """None where the first generations are pretrained."""
+    pretrained: int
     """How many are."""
     weights: tuple[float, ...]
     """λ of each student after those that learn from none."""
@@ -167,71 +167,77 @@ class Chain(_Frozen):
 
     @property
     def targets(self) -> tuple[float | None, ...]:
-        """Predicted primary score w_g of each generation; None where it takes a measurement of given networks."""
-        return (None,) * len(self.specs) if self.given else self.targets_from(())
+        """Predicted primary score w_g of each generation; None where it takes a measurement of pretrained networks."""
+        return (None,) * len(self.specs) if self.pretrained else self.targets_from(())
 
     def targets_from(self, measured: Sequence[float]) -> tuple[float, ...]:
-        """Return w_g of each generation, from the measured primary scores of the given ones, which are their own w."""
-        start = measured if self.given else (self.f_a1 or 0.0,)
+        """Return w_g of each generation; of pretrained ones it is the measured primary score."""
+        start = measured if self.pretrained else (self.f_a1 or 0.0,)
         return predicted_energies(start, self.weights, teacher=self.teacher)
 
 
 Resolve = Callable[[Study], tuple[GenerationSpec, ...]]
-"""Finds what a study's given networks are; see `gentrain.run.pretrained`."""
+"""Returns the specs of a study's pretrained networks; see `gentrain.run.pretrained`."""
 
 
-def _nothing_given(study: Study) -> tuple[GenerationSpec, ...]:
-    assert not study.given, "given networks must be resolved"
+def _none_pretrained(study: Study) -> tuple[GenerationSpec, ...]:
+    assert not study.pretrained, "pretrained networks must be resolved"
     return ()
 
 
-def build_chain(study: Study, *, data: str, num_classes: int, resolve: Resolve = _nothing_given) -> Chain:
+def build_chain(
+    study: Study,
+    *,
+    data: str,
+    num_classes: int,
+    resolve: Resolve = _none_pretrained,
+    shared: dict[GenerationSpec, GenerationSpec] | None = None,
+) -> Chain:
     """Return the study's chain over the dataset of fingerprint `data`.
+
+    Args:
+        study: without a grid.
+        data: fingerprint of the dataset.
+        num_classes: C.
+        resolve: returns the specs of pretrained networks.
+        shared: specs of other chains, which equal ones are replaced by: a spec then computes its key once.
 
     Raises:
         ConfigError: when K exceeds the number of classes.
     """
-    if study.process.most_classes > num_classes:
-        raise ConfigError(
-            f"process.k: {study.process.k} is more than the dataset's {num_classes} classes; lower process.k"
-        )
-    process = study.process.process
-    specs = list(resolve(study))
-    given = len(specs)
-    weights = process.weights(study.students)[max(0, given - 1) :]
-    tasks = [None, *weights] if not given else list(weights)
-    for lam in tasks:
-        task = (
-            _patriarch(process, num_classes)
-            if lam is None
-            else _student(process, lam, teachers=tuple(s.key for s in specs), teacher_pass=study.teacher_pass)
-        )
+    process = study.process
+    if process.classes_needed > num_classes:
+        raise ConfigError(f"process.k: {process.k} is more than the dataset's {num_classes} classes; lower process.k")
+    known = {} if shared is None else shared
+    specs = [known.setdefault(spec, spec) for spec in resolve(study)]
+    pretrained = len(specs)
+    weights = process.weights(study.students)[max(0, pretrained - 1) :]
+    for lam in weights if pretrained else (None, *weights):
         generation = len(specs)
-        specs.append(
-            GenerationSpec(
-                data=data,
-                num_classes=num_classes,
-                network=NetworkSpec(name=study.network.of(generation)),
-                recipe=study.recipe,
-                precision=study.precision,
-                compile=study.compile,
-                sync_batchnorm=study.sync_batchnorm,
-                seed=study.seed,
-                generation=generation,
-                task=task,
-            )
+        spec = GenerationSpec(
+            data=data,
+            num_classes=num_classes,
+            network=NetworkSpec(name=study.network.of(generation)),
+            recipe=study.recipe,
+            precision=study.precision,
+            compile=study.compile,
+            sync_batchnorm=study.sync_batchnorm,
+            seed=study.seed,
+            generation=generation,
+            task=_patriarch(process, num_classes) if lam is None else _student(study, lam, specs),
         )
+        specs.append(known.setdefault(spec, spec))
     networks: Sequence[str | None] = (study.network.name, study.network.students)
     start = process.label
-    if given:
+    if pretrained:
         networks = tuple(dict.fromkeys(spec.network.name for spec in specs))
-        start = process.label_from(_given_label(specs[:given]))
+        start = process.label_from(_pretrained_label(specs[:pretrained]))
     labels = "-".join(label(name) for name in networks if name)
     return Chain(
         name=f"{start}-{labels}-s{study.seed}",
         settings=study,
-        f_a1=None if given else process.f_a1,
-        given=given,
+        f_a1=None if pretrained else process.f_a1,
+        pretrained=pretrained,
         weights=weights,
         teacher=process.teacher,
         specs=tuple(specs),
@@ -240,29 +246,28 @@ def build_chain(study: Study, *, data: str, num_classes: int, resolve: Resolve =
 
 def _patriarch(process: Process, num_classes: int) -> PatriarchSpec:
     k = process.k
-    if isinstance(k, Mass):
+    if isinstance(k, AdaptiveK):
         if process.eta == 0:
             return PatriarchSpec(eta=0.0, k=None)
-        most = min(k.most, num_classes)
-        return PatriarchSpec(eta=None, k=None, mass=MassSpec(f_a1=process.f_a1, mass=k.mass, by=k.by, most=most))
+        adaptive = AdaptiveKSpec(f_a1=process.f_a1, top_p=k.top_p, by=k.by, k_max=min(k.k_max, num_classes))
+        return PatriarchSpec(eta=None, k=None, adaptive=adaptive)
     return PatriarchSpec(eta=process.eta, k=k if process.eta else None)
 
 
-def _student(
-    process: Process, lam: float, *, teachers: tuple[str, ...], teacher_pass: Literal["exact", "folded"]
-) -> StudentSpec:
+def _student(study: Study, lam: float, teachers: Sequence[GenerationSpec]) -> StudentSpec:
+    ensemble = study.process.teacher == "ensemble" and len(teachers) > 1
     return StudentSpec(
         lam=lam,
-        temperature=process.temperature,
-        teacher=teachers[-1],
-        teacher_pass=teacher_pass,
-        members=teachers if process.teacher == "ensemble" and len(teachers) > 1 else (),
+        temperature=study.process.temperature,
+        teacher=teachers[-1].key,
+        fold_batchnorm=study.fold_batchnorm,
+        members=tuple(spec.key for spec in teachers) if ensemble else (),
     )
 
 
-def _given_label(specs: Sequence[GenerationSpec]) -> str:
+def _pretrained_label(specs: Sequence[GenerationSpec]) -> str:
     """Return "given-" and eight hex digits of the network, of all of them where they are several, with their number."""
-    names = [spec.task.sha256 if isinstance(spec.task, GivenSpec) else spec.key for spec in specs]
+    names = [spec.task.sha256 if isinstance(spec.task, PretrainedSpec) else spec.key for spec in specs]
     if len(names) == 1:
         return f"given-{names[0][:SHORT]}"
     return f"given{len(names)}-{hashlib.sha256(' '.join(names).encode()).hexdigest()[:SHORT]}"
@@ -282,32 +287,36 @@ class Forest:
 
     @cached_property
     def trainings(self) -> frozenset[str]:
-        """Keys of the distinct generations that this study trains; given ones are only evaluated."""
-        return frozenset(key for chain in self.chains for key in chain.keys[chain.given :])
+        """Keys of the distinct generations that this study trains; pretrained ones are only evaluated."""
+        return frozenset(key for chain in self.chains for key in chain.keys[chain.pretrained :])
 
     @cached_property
     def wanted(self) -> int:
         """Generations counted once a chain: what would be trained without sharing."""
-        return sum(len(chain.specs) - chain.given for chain in self.chains)
+        return sum(len(chain.specs) - chain.pretrained for chain in self.chains)
 
     @cached_property
     def wanted_by(self) -> dict[str, tuple[str, ...]]:
         """Names of the chains that need each generation, by key."""
-        found: dict[str, list[str]] = {key: [] for key in self.specs}
+        chains: dict[str, list[str]] = {key: [] for key in self.specs}
         for chain in self.chains:
-            for spec in chain.specs:
-                found[spec.key].append(chain.name)
-        return {key: tuple(names) for key, names in found.items()}
+            for key in chain.keys:
+                chains[key].append(chain.name)
+        return {key: tuple(names) for key, names in chains.items()}
 
 
-def build_forest(study: Study, *, data: str, num_classes: int, resolve: Resolve = _nothing_given) -> Forest:
+def build_forest(study: Study, *, data: str, num_classes: int, resolve: Resolve = _none_pretrained) -> Forest:
     """Return the forest of the study's whole grid over the dataset of fingerprint `data`.
 
     Raises:
         ConfigError: when K exceeds the number of classes, or two different points have one name.
     """
-    chains = tuple(build_chain(point, data=data, num_classes=num_classes, resolve=resolve) for point in study.points())
-    names = [chain.name for chain in chains]
-    if twice := [name for name in names if names.count(name) > 1]:
+    shared: dict[GenerationSpec, GenerationSpec] = {}
+    chains = tuple(
+        build_chain(point, data=data, num_classes=num_classes, resolve=resolve, shared=shared)
+        for point in study.points()
+    )
+    names = Counter(chain.name for chain in chains)
+    if twice := [name for name, count in names.items() if count > 1]:
         raise ConfigError(f"grid: two different points are named {twice[0]}; run them in studies of their own")
     return Forest(chains)

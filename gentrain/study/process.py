@@ -1,11 +1,14 @@
-"""D(f_a1, λ): the closed forms that link a process's two parameters to losses and predicted energies."""
+"""D(f_a1, λ): the section `process`, and the closed forms that link its parameters to losses and predicted energies."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal, Self, TypeVar
+
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+
+from gentrain.study.settings import Settings, Stored
 
 DEFAULT_K = 5
 DIGITS = 12
@@ -68,17 +71,18 @@ def predicted_energies(start: Sequence[float], weights: Sequence[float], *, teac
     return tuple(1 - energy for energy in energies)
 
 
-@dataclass(frozen=True)
-class LambdaSchedule:
+class LambdaSchedule(Settings):
     """λ by generation between two ends, for students g = 1..G; a lone student has `start`.
 
     linear: λ_g = start + (end - start)·(g-1)/(G-1)
     cosine: λ_g = end + (start - end)·(1 + cos(π·(g-1)/(G-1)))/2
     """
 
-    shape: Literal["linear", "cosine"]
-    start: float
-    end: float
+    shape: Literal["linear", "cosine"] = Field(
+        alias="schedule", description="linear: equal steps; cosine: slow at both ends."
+    )
+    start: float = Field(alias="from", gt=0, le=1, description="λ of the first student.")
+    end: float = Field(alias="to", gt=0, le=1, description="λ of the last student.")
 
     def weights(self, students: int) -> tuple[float, ...]:
         """Return λ_1..λ_G, rounded to `DIGITS` decimals."""
@@ -88,34 +92,106 @@ class LambdaSchedule:
         return tuple(round(self.start + (self.end - self.start) * step, DIGITS) for step in steps)
 
 
-@dataclass(frozen=True)
-class Mass:
-    """K by score: the smallest K >= 2 whose K largest scores sum to `mass` or more, at most `most`."""
+class AdaptiveK(Settings):
+    """K by score: the smallest K >= 2 whose K largest scores sum to `top_p` or more, at most `k_max`."""
 
-    mass: float
-    by: Literal["sample", "class"]
-    most: int
+    top_p: Annotated[float, Stored("mass")] = Field(
+        gt=0, lt=1, description="Score that the K largest must reach together."
+    )
+    by: Literal["sample", "class"] = Field(
+        "sample", description="sample: each sample's own scores; class: means over its class in a worker's batch."
+    )
+    k_max: Annotated[int, Stored("most")] = Field(
+        20, ge=2, description="The largest K; never more than there are classes."
+    )
 
 
-@dataclass(frozen=True)
-class Process:
-    """One parametrised process.
+_Section = TypeVar("_Section", bound=Settings)
 
-    The patriarch's aim, the teacher's weight (a tuple or schedule: by generation), K, temperature, who teaches.
+
+def _section(kind: type[_Section], value: object) -> _Section:
+    """Return a mapping as a section; what is wrong with it in one line (pydantic writes one for every alternative)."""
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        valid = ", ".join(field.alias or name for name, field in kind.model_fields.items())
+        problems = []
+        for problem in error.errors():
+            key = ".".join(map(str, problem["loc"]))
+            if problem["type"] == "extra_forbidden":
+                problems.append(f"{key}: unknown key; valid keys here: {valid}")
+            else:
+                problems.append(f"{key}: {problem['msg'][:1].lower()}{problem['msg'][1:]}")
+        raise ValueError("; ".join(problems)) from None
+
+
+def _check_weights(value: object) -> object:
+    """Check a λ, or one for each student: 0 has no use for a teacher, so only a chain without students may say it."""
+    if isinstance(value, Mapping | LambdaSchedule):
+        return _section(LambdaSchedule, value)
+    several = isinstance(value, list | tuple)
+    for weight in value if several else [value]:  # type: ignore[attr-defined]
+        number = isinstance(weight, int | float) and not isinstance(weight, bool)
+        if not number or not 0 <= weight <= 1 or (several and weight == 0):
+            raise ValueError("must be a number from 0 to 1, or a list of such above 0, one for each student")
+    return tuple(value) if several else value  # type: ignore[arg-type]
+
+
+def _check_classes(value: object) -> object:
+    """Check a K, or how it is chosen."""
+    if isinstance(value, Mapping | AdaptiveK):
+        return _section(AdaptiveK, value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError("must be an integer from 2, or a mapping such as {top_p: 0.95, by: sample, k_max: 20}")  # noqa: TRY004
+    if value < 2:
+        raise ValueError("input should be greater than or equal to 2")
+    return value
+
+
+class Process(Settings):
+    """One parametrised process D(f_a1, λ): how tolerant the patriarch is, and how much of it the students keep.
+
+    Raises:
+        ValueError: when a value is out of its range (pydantic's ValidationError).
     """
 
-    f_a1: float
-    lam: float | tuple[float, ...] | LambdaSchedule
-    k: int | Mass = DEFAULT_K
-    temperature: float = 1.0
-    teacher: Teacher = "previous"
+    f_a1: float = Field(0.6, description="Aim of the patriarch's primary score, in (1/K, 1]; 1.0 is cross-entropy.")
+    lam: Annotated[float | tuple[float, ...] | LambdaSchedule, BeforeValidator(_check_weights)] = Field(
+        0.6,
+        alias="lambda",
+        description="Weight of the teacher in a student's loss; by generation: a list, or `{schedule, from, to}`.",
+    )
+    k: Annotated[int | AdaptiveK, BeforeValidator(_check_classes)] = Field(
+        DEFAULT_K,
+        description="K: the primary class and its K-1 secondary classes, 2 or more; or by score, `{top_p, by, k_max}`.",
+    )
+    temperature: float = Field(1.0, gt=0, description="Softening of both softmaxes in the KL term (the paper: 1).")
+    teacher: Teacher = Field(
+        "previous", description="Whom a student learns from: the generation before it, or the mean of all before it."
+    )
+
+    @model_validator(mode="after")
+    def _in_range(self) -> Self:
+        if not isinstance(self.k, AdaptiveK):
+            eta_for_primary(self.f_a1, k=self.k)
+        elif not 1 / 2 < self.f_a1 <= 1:
+            raise ValueError(
+                f"f_a1 is {self.f_a1}; with k by score, which may be as small as 2, it must lie above 1/2 and be at "
+                "most 1; raise f_a1 or give k as a number"
+            )
+        return self
+
+    @property
+    def classes_needed(self) -> int:
+        """The smallest number of classes that a dataset must have."""
+        return 2 if isinstance(self.k, AdaptiveK) else self.k
 
     @property
     def eta(self) -> float | None:
-        """Weight of the score difference in eq. (3); None where it differs by sample (`Mass`)."""
-        if isinstance(self.k, Mass) and self.f_a1 < 1:
+        """Weight of the score difference in eq. (3); None where it differs by sample (`AdaptiveK`)."""
+        if isinstance(self.k, AdaptiveK) and self.f_a1 < 1:
             return None
-        return eta_for_primary(self.f_a1, k=2 if isinstance(self.k, Mass) else self.k)
+        return eta_for_primary(self.f_a1, k=2 if isinstance(self.k, AdaptiveK) else self.k)
 
     @property
     def label(self) -> str:
@@ -134,8 +210,8 @@ class Process:
 
     @property
     def _k_label(self) -> str:
-        if isinstance(self.k, Mass):
-            return f"K{_shortest(self.k.mass)}-{self.k.by}-{self.k.most}"
+        if isinstance(self.k, AdaptiveK):
+            return f"K{_shortest(self.k.top_p)}-{self.k.by}-{self.k.k_max}"
         return f"K{self.k}" if self.k != DEFAULT_K else ""
 
     @property

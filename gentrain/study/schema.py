@@ -1,46 +1,36 @@
-"""The study file: one validated YAML schema, whose defaults are the paper's.
-
-Unknown keys are refused with the nearest valid ones; `--set a.b=value` edits the file's mapping before it is validated.
-"""
+"""The study: every setting, its default (the paper's) and what goes together; and the points of its grid."""
 
 from __future__ import annotations
 
-import difflib
 import itertools
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from gentrain.errors import ConfigError
-from gentrain.study.sections import (
-    DatasetConfig,
-    GivenConfig,
-    NetworkConfig,
-    ProcessConfig,
-    RecipeConfig,
-    Settings,
-)
+from gentrain.study.process import Process
+from gentrain.study.sections import DatasetConfig, NetworkConfig, NetworkName, PretrainedConfig, RecipeConfig
+from gentrain.study.settings import Settings, Stored
+
+FOLDING = Stored("teacher_pass", values=((False, "exact"), (True, "folded")))
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class PointConfig(Settings):
     """One explicit point of the grid; what it doesn't say is the study's own."""
 
-    process: ProcessConfig | None = None
-    network: str | None = None
-    seed: int | None = Field(None, ge=0, lt=2**31)
+    process: Process | None = None
+    network: NetworkName | None = None
+    seed: Seed | None = None
 
 
 class GridConfig(Settings):
     """Many chains: every combination of the lists, then the extra points. An empty list means the study's own value."""
 
-    process: tuple[ProcessConfig, ...] = Field(
+    process: tuple[Process, ...] = Field(
         (), description="Processes, each like the section `process`: `{f_a1: 0.6, lambda: 0.5}`."
     )
-    network: tuple[str, ...] = Field((), description="Names of networks.")
-    seed: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field((), description="Seeds.")
+    network: tuple[NetworkName, ...] = Field((), description="Names of networks.")
+    seed: tuple[Seed, ...] = Field((), description="Seeds.")
     points: tuple[PointConfig, ...] = Field(
         (), description="Extra points, each with any of `process`, `network` and `seed`."
     )
@@ -69,8 +59,8 @@ class Study(Settings):
     dataset: DatasetConfig = Field(default_factory=DatasetConfig)
     network: NetworkConfig = Field(default_factory=NetworkConfig)
     recipe: RecipeConfig = Field(default_factory=RecipeConfig)
-    process: ProcessConfig = Field(default_factory=ProcessConfig)
-    given: tuple[GivenConfig, ...] = Field(
+    process: Process = Field(default_factory=Process)
+    pretrained: Annotated[tuple[PretrainedConfig, ...], Stored("given")] = Field(
         (),
         description="Networks that take the place of the first generations, each `{checkpoint, network, key}`; "
         "`process.f_a1` then plays no part.",
@@ -81,7 +71,7 @@ class Study(Settings):
         None, ge=1, description="End a chain after so many generations without a better error on the validation split."
     )
     scheduler: SchedulerConfig = Field(default_factory=SchedulerConfig)
-    seed: int = Field(0, ge=0, lt=2**31, description="Seed of initial weights, order and augmentation.")
+    seed: Seed = Field(0, description="Seed of initial weights, order and augmentation.")
     precision: Literal["bf16", "fp32", "tf32"] = Field(
         "bf16",
         description="bf16: autocast of the convolutions, losses are fp32; fp32: exact; tf32: fp32 with TF32 products "
@@ -93,10 +83,10 @@ class Study(Settings):
         "Needs a C++ compiler.",
     )
     sync_batchnorm: bool = Field(False, description="One BatchNorm statistic over all workers (GPU only).")
-    teacher_pass: Literal["exact", "folded"] = Field(
-        "exact",
-        description="folded: the teacher's BatchNorms, on a CPU its ReLUs and sums too, go into its convolutions; "
-        "faster, other last bits in its logits.",
+    fold_batchnorm: Annotated[bool, FOLDING] = Field(
+        False,
+        description="Fold the teacher's BatchNorms, on a CPU its ReLUs and sums too, into its convolutions: faster, "
+        "other last bits in its logits.",
     )
     workers: int = Field(1, ge=1, description="Data-parallel processes of a generation.")
     cpus_per_worker: int | None = Field(None, ge=1, description="CPU threads a worker; default: an equal share.")
@@ -134,12 +124,12 @@ class Study(Settings):
         return self
 
     @model_validator(mode="after")
-    def _pictures(self) -> Self:
-        if (self.dataset.storage == "jpeg") != (self.recipe.pictures is not None):
-            raise ValueError("`dataset.storage: jpeg` and `recipe.pictures` go together; give both or neither")
-        if self.recipe.pictures is not None and self.recipe.pad:
+    def _whole_images(self) -> Self:
+        if (self.dataset.storage == "jpeg") != (self.recipe.images is not None):
+            raise ValueError("`dataset.storage: jpeg` and `recipe.images` go together; give both or neither")
+        if self.recipe.images is not None and self.recipe.padding:
             raise ValueError(
-                f"`recipe.pad` ({self.recipe.pad}) is for small images; set it to 0 with `recipe.pictures`"
+                f"`recipe.padding` ({self.recipe.padding}) is for small images; set it to 0 with `recipe.images`"
             )
         return self
 
@@ -152,45 +142,45 @@ class Study(Settings):
 
     @model_validator(mode="after")
     def _lambda_by_generation(self) -> Self:
-        for lam in (self.process.lam, *(process.lam for process in self.grid.process)):
-            if isinstance(lam, tuple) and len(lam) != self.generations:
+        processes = {"process": self.process}
+        processes |= {f"grid.process.{i}": process for i, process in enumerate(self.grid.process)}
+        processes |= {f"grid.points.{i}.process": p.process for i, p in enumerate(self.grid.points) if p.process}
+        for where, process in processes.items():
+            if isinstance(process.lam, tuple) and len(process.lam) != self.generations:
                 raise ValueError(
-                    f"`lambda` has {len(lam)} values but `generations` is {self.generations}; give one for each student"
+                    f"{where}: `lambda` has {len(process.lam)} values but `generations` is {self.generations}; give "
+                    "one for each student"
                 )
         return self
 
     @model_validator(mode="after")
-    def _room_for_given(self) -> Self:
-        if len(self.given) > self.generations + 1:
+    def _room_for_pretrained(self) -> Self:
+        if len(self.pretrained) > self.generations + 1:
             raise ValueError(
-                f"`given` has {len(self.given)} networks but `generations` is {self.generations}; raise `generations` "
-                f"to {len(self.given) - 1} at least"
+                f"`pretrained` has {len(self.pretrained)} networks but `generations` is {self.generations}; raise "
+                f"`generations` to {len(self.pretrained) - 1} at least"
             )
         return self
 
     def points(self) -> tuple[Study, ...]:
         """Return the study of every chain of the grid, without repetition; this study itself where there is no grid.
 
-        Raises:
-            ConfigError: naming the point that makes no valid study.
+        Its parts were validated with the study, so that a point only puts them together.
         """
-        if self.grid.empty:
-            return (self,)
         grid = self.grid
-        product = itertools.product(grid.network or (self.network.name,), grid.seed or (self.seed,))
-        wanted = [
-            PointConfig(process=process, network=network, seed=seed)
-            for network, seed in product
-            for process in (grid.process or (self.process,))
-        ]
-        own = self.dump() | {"grid": {}}
-        found: dict[Study, None] = {}
-        for point in (*wanted, *grid.points):
-            given = point.model_dump(mode="json", by_alias=True, exclude_none=True)
-            if "network" in given:
-                given["network"] = own["network"] | {"name": given["network"]}
-            found[parse_study(own | given, where=f"grid point {point.model_dump_json(exclude_none=True)}")] = None
-        return tuple(found)
+        if grid.empty:
+            return (self,)
+        alone = self.model_copy(update={"grid": GridConfig()})
+        names = (self.network.name, *grid.network, *(point.network for point in grid.points if point.network))
+        networks = {name: self.network.model_copy(update={"name": name}) for name in names}
+        product = itertools.product(
+            grid.network or (self.network.name,), grid.seed or (self.seed,), grid.process or (self.process,)
+        )
+        changes = [{"process": process, "network": networks[name], "seed": seed} for name, seed, process in product]
+        for point in grid.points:
+            own = {"process": point.process, "network": networks.get(point.network or ""), "seed": point.seed}
+            changes.append({key: value for key, value in own.items() if value is not None})
+        return tuple(dict.fromkeys(alone.model_copy(update=change) for change in changes))
 
     @property
     def students(self) -> int:
@@ -199,8 +189,8 @@ class Study(Settings):
 
     @property
     def trained_networks(self) -> tuple[str, ...]:
-        """Names of the networks that this study trains: the patriarch's, unless one is given, and the students'."""
-        return tuple(dict.fromkeys(self.network.of(generation) for generation in ((1,) if self.given else (0, 1))))
+        """Names of the networks that this study trains: the patriarch's, unless it is pretrained, and the students'."""
+        return tuple(dict.fromkeys(self.network.of(generation) for generation in ((1,) if self.pretrained else (0, 1))))
 
     @property
     def teaching_networks(self) -> tuple[str, ...]:
@@ -209,143 +199,10 @@ class Study(Settings):
             dict.fromkeys(
                 point.network.of(generation)
                 for point in self.points()
-                for generation in range(len(point.given), point.students)
+                for generation in range(len(point.pretrained), point.students)
             )
         )
 
     def dump(self) -> dict[str, Any]:
         """Return the study as plain YAML types, with the file's own key names."""
         return self.model_dump(mode="json", by_alias=True)
-
-
-def load_study(
-    path: Path | None = None, *, overrides: Iterable[str] = (), smoke: bool = False, **settings: Any
-) -> Study:
-    """Read a study file, apply `a.b=value` overrides in order, then dotted keyword settings that are not None.
-
-    The section `smoke` of a file is no setting but overrides for `smoke=True`; they come first, and the study is then
-    named `<name>-smoke`, so that it can't be mixed up with the whole one.
-
-    Raises:
-        ConfigError: naming the file, key, value and remedy.
-    """
-    where = str(path) if path else "default study"
-    mapping = _read_yaml(path) if path else {}
-    changes = mapping.pop("smoke", None)
-    if smoke:
-        _shrink(mapping, changes, where=where)
-    for override in overrides:
-        key, sign, text = override.partition("=")
-        if not sign or not key.strip():
-            raise ConfigError(f"--set {override}: expected key=value, such as --set recipe.epochs=10")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            value = text
-        _assign(mapping, key.strip(), value, where=f"--set {override}")
-    for key, value in settings.items():
-        if value is not None:
-            _assign(mapping, key.replace("__", "."), value, where=where)
-    return parse_study(mapping, where=where)
-
-
-def _shrink(mapping: dict[str, Any], changes: object, *, where: str) -> None:
-    if not isinstance(changes, dict) or not changes:
-        raise ConfigError(f"{where}: --smoke: the study has no section `smoke`; shrink it with --set instead")
-    for key, value in changes.items():
-        _assign(mapping, str(key), value, where=f"{where}: smoke.{key}")
-    mapping["name"] = f"{mapping.get('name', Study.model_fields['name'].default)}-smoke"
-
-
-def source_settings(source: str) -> list[str]:
-    """Return the overrides that make the default study one of a source; of class-per-folder trees as whole pictures."""
-    whole = ["dataset.storage=jpeg", "recipe.pictures={}", "recipe.pad=0"] if source == "imagefolder" else []
-    return [f"dataset.source={source}", f"name={source}", *whole]
-
-
-def parse_study(mapping: Mapping[str, Any], *, where: str) -> Study:
-    """Validate a mapping as a study; `where` names it in errors."""
-    try:
-        return Study.model_validate(mapping)
-    except ValidationError as error:
-        raise ConfigError("\n".join(f"{where}: {_explain(e)}" for e in error.errors())) from None
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """Refuses a key given twice, which YAML would silently take the last of."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        loaded = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
-    except FileNotFoundError:
-        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.y*ml")], n=1)
-        hint = f"; did you mean {path.parent / near[0]}?" if near else ""
-        raise ConfigError(f"{path}: no such study file{hint}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: can't be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if loaded is None:
-        return {}
-    if not isinstance(loaded, dict):
-        raise ConfigError(f"{path}: expected a mapping of settings, found {type(loaded).__name__}")
-    return loaded
-
-
-def _assign(mapping: dict[str, Any], dotted: str, value: Any, *, where: str) -> None:
-    *parents, last = dotted.split(".")
-    for parent in parents:
-        inner = mapping.setdefault(parent, {})
-        if not isinstance(inner, dict):
-            raise ConfigError(f"{where}: {parent!r} is a value, not a section")
-        mapping = inner
-    mapping[last] = value
-
-
-def _explain(error: Any) -> str:
-    location = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        return f"{location}: unknown key; {_nearest(error['loc'])}"
-    message = error["msg"].removeprefix("Value error, ")
-    value = error.get("input")
-    shown = "" if isinstance(value, (dict, BaseModel)) else f" (got {value!r})"
-    return f"{location + ': ' if location else ''}{message[:1].lower() + message[1:]}{shown}"
-
-
-def _nearest(location: tuple[Any, ...]) -> str:
-    model: type[BaseModel] = Study
-    for part in location[:-1]:
-        found = next((f.annotation for n, f in model.model_fields.items() if part in (n, f.alias)), None)
-        model = next(iter(held_sections(found)), model)  # an index into a list leaves us in the list's own section
-    valid = [field.alias or name for name, field in model.model_fields.items()]
-    everywhere = {leaf: path for path, leaf in _leaves(Study)}
-    if path := everywhere.get(str(location[-1])):
-        return f"did you mean {path}?"
-    if near := difflib.get_close_matches(str(location[-1]), valid, n=2, cutoff=0.5):
-        return "did you mean " + " or ".join(near) + "?"
-    return "valid keys here: " + ", ".join(valid)
-
-
-def held_sections(annotation: Any) -> Iterable[type[BaseModel]]:
-    """Yield the sections that a field may hold: itself, an alternative, or the elements of a list."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for part in get_args(annotation):
-        yield from held_sections(part)
-
-
-def _leaves(model: type[BaseModel], prefix: str = "") -> Iterable[tuple[str, str]]:
-    for name, field in model.model_fields.items():
-        key = field.alias or name
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _leaves(field.annotation, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", key

@@ -35,8 +35,7 @@ from gentrain.scores.metrics import score
 from gentrain.store.folder import digest, encode_table
 from gentrain.store.generation import EPOCHS, MODEL, PREDICTIONS, VALIDATION_PREDICTIONS, GenerationFolder
 from gentrain.store.predictions import encode_predictions
-from gentrain.study.lineage import GivenSpec, PatriarchSpec, StudentSpec
-from gentrain.study.process import Mass
+from gentrain.study.lineage import PatriarchSpec, PretrainedSpec, StudentSpec
 from gentrain.train.checkpoint import encode_training_state, encode_weights, load_training_state, load_weights
 from gentrain.train.device import (
     autocast,
@@ -104,7 +103,7 @@ class _Generation:
     def run(self) -> None:
         if self.job.weights_done:
             content = self.folder.read(MODEL) or b""
-            if isinstance(self.spec.task, GivenSpec):
+            if isinstance(self.spec.task, PretrainedSpec):
                 self._check_given(content, self.spec.task)
             else:
                 self.rows = pq.read_table(io.BytesIO(self.folder.read(EPOCHS) or b"")).to_pylist()
@@ -203,8 +202,8 @@ class _Generation:
 
     def _build_task(self) -> Task:
         task = self.spec.task
-        if isinstance(task, PatriarchSpec) and task.mass is not None:
-            return AdaptivePatriarchTask(f_a1=task.mass.f_a1, k=Mass(task.mass.mass, task.mass.by, task.mass.most))
+        if isinstance(task, PatriarchSpec) and task.adaptive is not None:
+            return AdaptivePatriarchTask(f_a1=task.adaptive.f_a1, k=task.adaptive)
         if isinstance(task, PatriarchSpec):
             return PatriarchTask(eta=task.eta or 0.0, k=task.k or 2)
         assert isinstance(task, StudentSpec)
@@ -213,7 +212,7 @@ class _Generation:
         teacher = load_teacher(
             task.teachers,
             self.job.store,
-            folded=task.teacher_pass == "folded",
+            folded=task.fold_batchnorm,
             fuse_for=(blank, dtype) if self.worker.device.type == "cpu" and not self.spec.compile else None,
         )
         teacher = self._compiled(to_device(teacher, self.worker.device).requires_grad_(False).eval())
@@ -265,7 +264,7 @@ class _Generation:
 
     # Evaluation
 
-    def _check_given(self, content: bytes, task: GivenSpec) -> None:
+    def _check_given(self, content: bytes, task: PretrainedSpec) -> None:
         """Refuse adopted weights that aren't those that the generation is named by."""
         if digest(content) != task.sha256:
             raise GentrainError(f"{self.folder}/{MODEL}: missing or damaged; run the study again with its checkpoint")
@@ -402,17 +401,17 @@ class _Generation:
             shuffle=shuffle,
             threads=self.worker.threads,
             device=self.worker.device,
-            images=self.spec.recipe.pictures,
+            pictures=self.spec.recipe.images,
             size=self.data.manifest.height,
         )
 
     def _pixels(self, batch: Batch, epoch: int) -> Tensor:
         recipe = self.spec.recipe
         seed = _stream(self.spec.seed, self.spec.generation)
-        if recipe.pictures is None:
-            change = partial(augment, padding=recipe.pad)
+        if recipe.images is None:
+            change = partial(augment, pad=recipe.padding)
         else:
-            change = partial(distort, rotation=recipe.pictures.rotation, jitter=recipe.pictures.jitter)
+            change = partial(distort, rotation=recipe.images.rotation, jitter=recipe.images.jitter)
         return self._normalised(change(batch.images, batch.indices, seed=seed, epoch=epoch, flip=recipe.flip))
 
     def _normalised(self, images: Tensor) -> Tensor:

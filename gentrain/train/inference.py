@@ -68,7 +68,7 @@ def load_teacher(
         try:
             traced = [fold(network) for network in networks]
         except ValueError as error:
-            raise GentrainError(f"teacher_pass: folded: {error}; set teacher_pass: exact") from error
+            raise GentrainError(f"fold_batchnorm: true: {error}; set fold_batchnorm: false") from error
         networks = [fuse(network, image=fuse_for[0], dtype=fuse_for[1]) if fuse_for else network for network in traced]
     return networks[0] if len(networks) == 1 else MeanOfNetworks(networks)
 
@@ -93,7 +93,7 @@ def predict_batches(
         shuffle=False,
         threads=threads,
         device=device,
-        images=spec.recipe.pictures,
+        pictures=spec.recipe.images,
         size=prepared.manifest.height,
     )
     model = to_device(model, device)

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from gentrain.study.process import Mass
+from gentrain.study.process import AdaptiveK
 from gentrain.train.losses import LossTerms, adaptive_patriarch_loss, patriarch_loss, student_loss
 
 
@@ -32,13 +32,13 @@ class PatriarchTask:
 class AdaptivePatriarchTask:
     """Eq. (3) with K by sample or by class."""
 
-    def __init__(self, *, f_a1: float, k: Mass) -> None:
+    def __init__(self, *, f_a1: float, k: AdaptiveK) -> None:
         self.f_a1, self.k = f_a1, k
 
     def __call__(self, logits: Tensor, images: Tensor, labels: Tensor) -> LossTerms:
         """Return the patriarch's loss."""
         k = self.k
-        return adaptive_patriarch_loss(logits, labels, f_a1=self.f_a1, mass=k.mass, by=k.by, most=k.most)
+        return adaptive_patriarch_loss(logits, labels, f_a1=self.f_a1, mass=k.top_p, by=k.by, most=k.k_max)
 
 
 class StudentTask:

@@ -1,9 +1,9 @@
-"""Run `ray up`, `gentrain sweep` and `ray down` with deploy/local.yaml on two simulated machines.
+"""`ray up`, `gentrain sweep`, `ray down` with deploy/local.yaml, on two machines that exist for the test only.
 
-The machines are Linux namespaces made by `unshare`: a head and a worker, each with separate processes, home, /tmp/ray
-and an sshd with a temporary key. The head's sshd listens on 127.0.0.1, the worker's at the other end of a virtual
-cable (veth). The outermost namespace stands for the user's computer. `ray stop`, which ends every Ray that it sees,
-sees no Ray outside; and when the outermost namespace ends, everything in it ends.
+A machine is what `unshare` makes of this one: a head and a worker, each with processes, home and /tmp/ray of its own
+and an sshd with a throw-away key. The head's answers on 127.0.0.1, the worker's at the other end of a virtual cable.
+The outermost namespace plays the person's own computer. `ray stop`, which ends every Ray it can see, can see no other
+one; and whatever happens here, all of it dies with the outermost namespace.
 
 Run by `make cluster-test`; needs root.
 """
@@ -52,7 +52,7 @@ def say(text):
     sys.stdout.flush()
 
 
-# --- outside: install tools, start and end the namespaces -------------------------------------------------------------
+# --- outside: what the namespaces need, and their end -----------------------------------------------------------------
 
 
 def outermost():
@@ -89,7 +89,7 @@ def install_tools():
 
 
 def ssh_sockets():
-    """Return where Ray keeps root's ssh connections: a fixed folder, over which each machine mounts an empty one."""
+    """Where Ray keeps root's ssh connections: a fixed place, so each machine gets an empty one over it."""
     return Path(f"/tmp/ray_ssh_{hashlib.sha256(b'root').hexdigest()[:10]}")
 
 
@@ -97,7 +97,7 @@ def ssh_sockets():
 
 
 def settle(home):
-    """Give this namespace its home and temporary folders."""
+    """Give this namespace a home and temporary folders of its own."""
     home.mkdir(parents=True)
     users = home.with_suffix(".passwd")
     others = [line for line in Path("/etc/passwd").read_text().splitlines() if not line.startswith("root:")]
@@ -124,7 +124,7 @@ def machine(work, name, address):
     with open(work / f"{name}.log", "wb") as log:
         # A clean environment: what a node has must come from its own shell, not from the caller's.
         sshd = subprocess.Popen([shutil.which("sshd"), "-D", "-e", "-f", config], stderr=log, env={"PATH": os.defpath})
-    while os.wait()[0] != sshd.pid:  # the first process of a namespace must wait for its orphans
+    while os.wait()[0] != sshd.pid:  # orphans are the first process's to bury
         pass
 
 
@@ -132,11 +132,11 @@ def network(device, address):
     run("ip", "link", "set", "lo", "up")
     run("ip", "address", "add", f"{address}/24", "dev", device)
     run("ip", "link", "set", device, "up")
-    run("ip", "route", "add", "default", "dev", device)  # Ray takes a machine's address from its default route
+    run("ip", "route", "add", "default", "dev", device)  # Ray finds a machine's address by looking at its way out
 
 
 def computer(work):
-    """Run the test as the computer on which `ray up` is called."""
+    """Be the computer that `ray up` is called on."""
     for name in ("key", "host"):
         run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", work / name)
     machines = [

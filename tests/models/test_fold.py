@@ -37,9 +37,9 @@ def norms(model):
 def test_the_function_stays(name, left):
     model, images = trained(name), torch.randn(4, 3, 32, 32, dtype=torch.float64)
     wanted = model(images)
-    folded = fold(trained(name))
-    assert norms(folded) == left
-    torch.testing.assert_close(folded(images), wanted, rtol=1e-9, atol=1e-9)
+    found = fold(trained(name))
+    assert norms(found) == left
+    torch.testing.assert_close(found(images), wanted, rtol=1e-9, atol=1e-9)
 
 
 class Twice(nn.Module):
@@ -62,9 +62,9 @@ def test_what_would_change_the_function_is_left_alone():
     model.other.running_var.uniform_(0.5, 2)
     images = torch.randn(2, 3, 4, 4, dtype=torch.float64)
     wanted = model(images)
-    folded = fold(model)
-    assert norms(folded) == 2
-    torch.testing.assert_close(folded(images), wanted)
+    found = fold(model)
+    assert norms(found) == 2
+    torch.testing.assert_close(found(images), wanted)
 
 
 def fused(model):
@@ -87,8 +87,8 @@ def test_a_fused_network_is_the_same_function(name, convolutions, relus, dtype, 
     assert len(fused(model)) == convolutions
     assert sum(one._activation[0] == "relu" for one in fused(model)) == relus
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-        logits = model(images.float()).double()
-    assert (logits - wanted).abs().mean() < away * wanted.std()
+        found = model(images.float()).double()
+    assert (found - wanted).abs().mean() < away * wanted.std()
 
 
 @needs_onednn
@@ -101,7 +101,7 @@ def test_students_learn_from_a_fused_teacher_twice_to_the_same_bits(small, tmp_p
         return forward(self, *args)
 
     monkeypatch.setattr(FusedConvolution, "forward", counted)
-    study = small("generations=1", "recipe.epochs=1", "recipe.milestones=[]", "teacher_pass=folded")
+    study = small("generations=1", "recipe.epochs=1", "recipe.milestones=[]", "fold_batchnorm=true")
     weights = []
     for name in ("one", "two"):
         runs = str(tmp_path / name)
@@ -133,9 +133,9 @@ def test_sums_and_relus_that_are_not_a_convolution_s_alone_stay():
     torch.manual_seed(0)
     model, images = Sums(), torch.randn(2, 3, 4, 4)
     wanted = model(images)
-    network = fuse(fold(model), image=torch.zeros(1, 3, 4, 4), dtype=torch.float32)
-    assert len(fused(network)) == 3
-    torch.testing.assert_close(network(images), wanted)
+    found = fuse(fold(model), image=torch.zeros(1, 3, 4, 4), dtype=torch.float32)
+    assert len(fused(found)) == 3
+    torch.testing.assert_close(found(images), wanted)
 
 
 class Named(nn.Module):
@@ -156,9 +156,9 @@ def test_calls_of_other_forms_stay_the_same_function():
     torch.manual_seed(0)
     model, images = Named(), torch.randn(2, 3, 4, 4)
     wanted = model(images)
-    network = fuse(fold(model), image=torch.zeros(1, 3, 4, 4), dtype=torch.float32)
-    assert len(fused(network)) == 2
-    torch.testing.assert_close(network(images), wanted)
+    found = fuse(fold(model), image=torch.zeros(1, 3, 4, 4), dtype=torch.float32)
+    assert len(fused(found)) == 2
+    torch.testing.assert_close(found(images), wanted)
 
 
 class ByValue(nn.Module):
@@ -176,9 +176,9 @@ def by_value(num_classes):
 
 
 def test_a_study_whose_teacher_cannot_be_folded_is_refused_before_it_trains(small, tmp_path):
-    study = small("network.name=tests.models.test_fold:by_value", "teacher_pass=folded")
+    study = small("network.name=tests.models.test_fold:by_value", "fold_batchnorm=true")
     network = r"network 'tests\.models\.test_fold:by_value'"
-    message = rf"teacher_pass: folded: {network}: .* can't be traced.*; set teacher_pass: exact"
+    message = rf"fold_batchnorm: true: {network}: .* can't be traced.*; set fold_batchnorm: false"
     with pytest.raises(ConfigError, match=message) as error:
         launch_chain(study, runs=str(tmp_path), observe=lambda _: None, local=True)
     assert "\n" not in str(error.value)
@@ -186,9 +186,9 @@ def test_a_study_whose_teacher_cannot_be_folded_is_refused_before_it_trains(smal
 
 
 def test_only_networks_that_teach_must_be_foldable(small):
-    study = small("network.students=tests.models.test_fold:by_value", "teacher_pass=folded", "generations=1")
-    assert study.teaching_networks == ("resnet8",)
-    assert study.model_copy(update={"generations": 2}).teaching_networks == (
+    found = small("network.students=tests.models.test_fold:by_value", "fold_batchnorm=true", "generations=1")
+    assert found.teaching_networks == ("resnet8",)
+    assert found.model_copy(update={"generations": 2}).teaching_networks == (
         "resnet8",
         "tests.models.test_fold:by_value",
     )
@@ -199,5 +199,5 @@ def test_a_teacher_that_cannot_be_folded_after_all_is_one_line(small, tmp_path):
         "network.name=tests.models.test_fold:by_value", "generations=0", "recipe.epochs=1", "recipe.milestones=[]"
     )
     (row,) = launch_chain(study, runs=str(tmp_path), observe=lambda _: None, local=True)
-    with pytest.raises(GentrainError, match=r"teacher_pass: folded: .* can't be traced.*; set teacher_pass: exact"):
+    with pytest.raises(GentrainError, match=r"fold_batchnorm: true: .* can't be traced.*; set fold_batchnorm: false"):
         load_teacher([row["key"]], RunStore(str(tmp_path)), folded=True)

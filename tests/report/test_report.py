@@ -25,7 +25,7 @@ from gentrain.scores.metrics import calibration_error, reliability, top_k_error
 from gentrain.store.run import RunStore
 from gentrain.store.study_record import StudyRecord
 from gentrain.study.lineage import build_forest
-from gentrain.study.schema import load_study, parse_study
+from gentrain.study.loading import load_study, parse_study
 from gentrain.view import show
 from gentrain.view.report import report_tables
 
@@ -89,8 +89,8 @@ DENSENETS = {
 ILSVRC2012 = {
     "dataset": {"source": "imagefolder", "storage": "jpeg"},
     "network": {"name": "resnet18"},
-    "recipe": {"epochs": 100, "batch_size": 1024, "learning_rate": 0.6, "milestones": [30, 60, 90], "pad": 0,
-               "pictures": {}},
+    "recipe": {"epochs": 100, "batch_size": 1024, "learning_rate": 0.6, "milestones": [30, 60, 90], "padding": 0,
+               "images": {}},
     "grid": {"process": PAPER_GRID[:1]},
 }  # fmt: skip
 
@@ -168,7 +168,7 @@ def made(name, process, seeds, values, *, series="p0"):
                              values={} if value is None else {"top1_error": value + seed / 100})
             for g, value in enumerate(values)
         )  # fmt: skip
-        chains.append(ChainRecord(f"{study.process.process.label}-resnet8-s{seed}", study, records))
+        chains.append(ChainRecord(f"{study.process.label}-resnet8-s{seed}", study, records))
     return Group(series, tuple(chains))
 
 

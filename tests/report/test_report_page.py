@@ -29,7 +29,7 @@ from gentrain.store.generation import PREDICTIONS
 from gentrain.store.run import RunStore
 from gentrain.store.study_record import StudyRecord
 from gentrain.study.lineage import build_chain
-from gentrain.study.schema import load_study
+from gentrain.study.loading import load_study
 from tests import hostile
 from tests.report.browser import Browser
 from tests.s3 import s3_server
@@ -37,7 +37,7 @@ from tests.s3 import s3_server
 STUDY = "small.study"
 SETTINGS = (
     f"name={STUDY}", "dataset.source=imagefolder", "dataset.image_size=8", f"network.name={hostile.NETWORK!r}",
-    "recipe.epochs=1", "recipe.batch_size=16", "recipe.milestones=[]", "recipe.pad=1", "precision=fp32",
+    "recipe.epochs=1", "recipe.batch_size=16", "recipe.milestones=[]", "recipe.padding=1", "precision=fp32",
     "generations=1", "device=cpu", "cpus_per_worker=1", "process.k=3",
     "grid.process=[{f_a1: 1.0, lambda: 0.0, k: 3}, {f_a1: 1.0, lambda: 0.5, k: 3}, {f_a1: 0.6, lambda: 0.6, k: 3}]",
     "grid.points=[{process: {f_a1: 0.6, lambda: 0.6, k: 3}, seed: 1}]",

@@ -47,7 +47,7 @@ def test_all_errors_tell_the_same_story(scores, labels):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    from gentrain.study.schema import load_study
+    from gentrain.study.loading import load_study
     from tests.conftest import SMALL
 
     folder = tmp_path_factory.mktemp("evaluate")

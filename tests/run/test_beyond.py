@@ -16,7 +16,7 @@ from gentrain.store.generation import MODEL, PREDICTIONS, VALIDATION_PREDICTIONS
 from gentrain.store.predictions import decode_predictions
 from gentrain.store.run import RunStore
 from gentrain.store.study_record import RESULTS, StudyRecord
-from gentrain.study.schema import load_study
+from gentrain.study.loading import load_study
 from tests.conftest import SMALL
 
 BEYOND = (

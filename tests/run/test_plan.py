@@ -10,7 +10,7 @@ from gentrain.run.plan import make_plan, simulate, starting_order, urgencies
 from gentrain.store.generation import EPOCHS, MODEL, SPEC
 from gentrain.store.run import RunStore
 from gentrain.study.lineage import build_forest
-from gentrain.study.schema import load_study
+from gentrain.study.loading import load_study
 
 POINTS = "grid.process=[{f_a1: 1.0, lambda: 0.0}, {f_a1: 1.0, lambda: 0.5}, {lambda: 0.5}, {lambda: 0.6}]"
 DATA = "d" * 64
@@ -188,7 +188,7 @@ def test_a_given_generation_is_a_root_of_the_tree_and_costs_nothing(store):
 
     student = list(build_forest(study(), data=DATA, num_classes=10).specs.values())[1]
     finish(store, student, seconds=10.0)
-    entry = f"given=[{{checkpoint: {student.key}}}]"
+    entry = f"pretrained=[{{checkpoint: {student.key}}}]"
     found = plan(store, entry, "generations=3")
     assert next(iter(found.forest.specs)) == student.key  # before its students, though it was a student elsewhere
     assert found.summary()["trainings"] == found.summary()["to_train"] == 3

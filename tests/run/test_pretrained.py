@@ -12,17 +12,17 @@ from gentrain.errors import ConfigError, StoreError
 from gentrain.events import EpochDone, GenerationDone, GenerationQueued, TargetsKnown
 from gentrain.models.registry import build_model
 from gentrain.results.status import study_status
-from gentrain.run.pretrained import GivenNetworks
+from gentrain.run.pretrained import PretrainedNetworks
 from gentrain.store.generation import DONE, EPOCHS, MODEL, PREDICTIONS
 from gentrain.store.run import RunStore
-from gentrain.study.lineage import GenerationSpec, GivenSpec, NetworkSpec, build_chain
-from gentrain.study.schema import load_study
+from gentrain.study.lineage import GenerationSpec, NetworkSpec, PretrainedSpec, build_chain
+from gentrain.study.loading import load_study
 from gentrain.study.sections import RecipeConfig
 from tests.conftest import SMALL
 
 
-def launch(runs, *overrides, observe=lambda _: None, given=None, **settings):
-    study = load_study(overrides=[*SMALL, "name=given", *overrides], given=given, **settings)
+def launch(runs, *overrides, observe=lambda _: None, pretrained=None, **settings):
+    study = load_study(overrides=[*SMALL, "name=given", *overrides], pretrained=pretrained, **settings)
     return launch_chain(study, runs=str(runs), observe=observe, local=True)
 
 
@@ -40,12 +40,12 @@ def origin(tmp_path_factory):
 def chain(origin, tmp_path_factory):
     """Return another run folder whose chain begins with that file, its rows and events."""
     runs, events = tmp_path_factory.mktemp("given"), []
-    rows = launch(runs, given=[{"checkpoint": str(origin[2])}], observe=events.append)
+    rows = launch(runs, pretrained=[{"checkpoint": str(origin[2])}], observe=events.append)
     return runs, rows, events
 
 
 def find(store, study):
-    return GivenNetworks(store, data="d" * 64, num_classes=10)(study)
+    return PretrainedNetworks(store, data="d" * 64, num_classes=10)(study)
 
 
 def saved(path, kind):
@@ -99,18 +99,18 @@ def test_the_measured_primary_is_that_of_the_training_images_as_they_are(chain, 
 def test_a_second_run_trains_nothing_and_everything_else_knows_it(origin, chain, capsys):
     runs, rows, _ = chain
     events, given = [], [{"checkpoint": str(origin[2])}]
-    assert launch(runs, given=given, observe=events.append) == rows
+    assert launch(runs, pretrained=given, observe=events.append) == rows
     assert all(e.reused for e in events if isinstance(e, GenerationDone))
     (cells,) = study_status(RunStore(str(runs)), "given").chains.values()
     assert [cell.state for cell in cells] == ["done", "done"]
     found = plan_study(
-        load_study(overrides=[*SMALL, "generations=3"], given=given), runs=str(runs), devices=1, price=None
+        load_study(overrides=[*SMALL, "generations=3"], pretrained=given), runs=str(runs), devices=1, price=None
     ).summary()
     assert (found["trainings"], found["finished"], found["to_train"], found["unknown"]) == (3, 1, 2, 0)
     study = runs / "study.yaml"
     study.write_text("{}")
     changes = [part for setting in SMALL for part in ("--set", setting)]
-    entry = f"given=[{{checkpoint: {origin[2]}}}]"
+    entry = f"pretrained=[{{checkpoint: {origin[2]}}}]"
     assert cli.run(["plan", str(study), *changes, "--set", entry, "--runs", str(runs / "new")]) == 0
     assert "given-" in capsys.readouterr().out
 
@@ -119,8 +119,8 @@ def test_a_second_run_trains_nothing_and_everything_else_knows_it(origin, chain,
 def test_the_same_weights_are_the_same_generation_whatever_the_file(origin, tmp_path, small, kind):
     path, store = saved(origin[2], kind), RunStore(str(tmp_path))
     key = "ema" if kind == "keyed" else None
-    (one,) = find(store, load_study(overrides=SMALL, given=[{"checkpoint": str(path), "key": key}]))
-    (other,) = find(store, load_study(overrides=SMALL, given=[{"checkpoint": str(origin[2])}]))
+    (one,) = find(store, load_study(overrides=SMALL, pretrained=[{"checkpoint": str(path), "key": key}]))
+    (other,) = find(store, load_study(overrides=SMALL, pretrained=[{"checkpoint": str(origin[2])}]))
     if kind == "uncounted":  # the counters of batches start at 0: other bytes, the same network
         assert one.task != other.task
     else:
@@ -135,15 +135,15 @@ def test_damage_to_an_adopted_network_is_mended(origin, chain):
     for name in sound:
         (folder / name).write_bytes(b"rubbish")
     events = []
-    assert launch(runs, given=given, observe=events.append) == rows
+    assert launch(runs, pretrained=given, observe=events.append) == rows
     assert [e.generation for e in events if isinstance(e, GenerationQueued)] == [0]
     assert {name: (folder / name).read_bytes() for name in sound} == sound
 
 
 def test_weights_that_are_not_those_they_are_named_by_are_never_used(origin, tmp_path, monkeypatch):
-    monkeypatch.setattr(GivenNetworks, "adopt", lambda _: None)
+    monkeypatch.setattr(PretrainedNetworks, "adopt", lambda _: None)
     with pytest.raises(Exception, match=r"model\.safetensors: missing or damaged; run the study again with its"):
-        launch(tmp_path, given=[{"checkpoint": str(origin[2])}])
+        launch(tmp_path, pretrained=[{"checkpoint": str(origin[2])}])
 
 
 @pytest.mark.parametrize("form", ["key", "folder"])
@@ -151,7 +151,7 @@ def test_a_generation_of_the_run_folder_is_that_very_generation(origin, form):
     runs, rows, _ = origin
     events, key = [], rows[0]["key"]
     given = key if form == "key" else str(runs / "generations" / key)
-    found = launch(runs, f"name={form}", given=[{"checkpoint": given}], observe=events.append)
+    found = launch(runs, f"name={form}", pretrained=[{"checkpoint": given}], observe=events.append)
     assert [row["key"] for row in found] == [row["key"] for row in rows]  # the same lineage: nothing is trained
     assert all(e.reused for e in events if isinstance(e, GenerationDone))
     assert found[0]["chain"] == f"D(given-{key[:8]},0.6)-resnet8-s0"
@@ -161,7 +161,7 @@ def test_several_may_be_given_and_a_student_stand_first(origin):
     runs, rows, path = origin
     given = [{"checkpoint": rows[1]["key"]}, {"checkpoint": str(path)}]
     changes = ("name=two", "generations=2", "process.teacher=ensemble", "recipe.epochs=1", "recipe.milestones=[]")
-    found = launch(runs, *changes, given=given)
+    found = launch(runs, *changes, pretrained=given)
     assert [row["generation"] for row in found] == [0, 1, 2]
     assert found[0]["key"] == rows[1]["key"]
     energies = [1 - row["primary_measured"] for row in found[:2]]
@@ -169,19 +169,19 @@ def test_several_may_be_given_and_a_student_stand_first(origin):
     assert found[0]["chain"].startswith("D(given2-")
     (runs / "generations" / rows[1]["key"] / PREDICTIONS).write_bytes(b"rubbish")
     events = []
-    assert launch(runs, *changes, given=given, observe=events.append) == found  # evaluated again
+    assert launch(runs, *changes, pretrained=given, observe=events.append) == found  # evaluated again
     assert [e.generation for e in events if isinstance(e, GenerationQueued)] == [0]
 
 
 def test_a_given_generation_that_breaks_meanwhile_is_not_trained_here(origin, monkeypatch):
     runs, rows, _ = origin
     monkeypatch.setattr(
-        GivenNetworks, "adopt", lambda _: (runs / "generations" / rows[0]["key"] / MODEL).write_bytes(b"rubbish")
+        PretrainedNetworks, "adopt", lambda _: (runs / "generations" / rows[0]["key"] / MODEL).write_bytes(b"rubbish")
     )
     model = runs / "generations" / rows[0]["key"] / MODEL
     sound = model.read_bytes()
     with pytest.raises(StoreError, match="a given generation is damaged; run the study that trained it again"):
-        launch(runs, "name=broken", given=[{"checkpoint": rows[0]["key"]}])
+        launch(runs, "name=broken", pretrained=[{"checkpoint": rows[0]["key"]}])
     model.write_bytes(sound)
 
 
@@ -197,10 +197,10 @@ def test_the_command_line_takes_any_teacher(tmp_path, capsys):
 def test_a_larger_teacher_for_smaller_students():
     teacher = GenerationSpec(
         data="d", num_classes=10, network=NetworkSpec(name="resnet14"), recipe=RecipeConfig(), precision="fp32",
-        sync_batchnorm=False, seed=0, generation=0, task=GivenSpec(sha256="0123456789"),
+        sync_batchnorm=False, seed=0, generation=0, task=PretrainedSpec(sha256="0123456789"),
     )  # fmt: skip
     study = load_study(
-        overrides=[*SMALL, "process.lambda=[0.5, 0.6, 0.7]", "generations=3"], given=[{"checkpoint": "x"}]
+        overrides=[*SMALL, "process.lambda=[0.5, 0.6, 0.7]", "generations=3"], pretrained=[{"checkpoint": "x"}]
     )
     found = build_chain(study, data="d", num_classes=10, resolve=lambda _: (teacher,))
     assert found.name == "D(given-01234567,0.5-0.6-0.7)-resnet14-resnet8-s0"
@@ -222,7 +222,7 @@ def test_weighted_ensembles_need_held_out_images(chain, capsys):
         (lambda p: None, {}, "no such file; give a .safetensors or .pt file, or a generation's key"),
         (lambda p: p.write_bytes(b"rubbish"), {}, "can't be read ("),
         (lambda p: torch.save([1, 2], p), {}, "holds a list, not named tensors"),
-        (lambda p: torch.save({"lr": 0.1}, p), {}, "'lr' is no tensor; say with given.key where its weights are"),
+        (lambda p: torch.save({"lr": 0.1}, p), {}, "'lr' is no tensor; say with pretrained.key where its weights are"),
         (lambda p: torch.save(torch.nn.Linear(2, 2), p), {}, "is damaged or holds more than tensors"),
         (lambda p: torch.save({"a": {}}, p), {"key": "ema"}, "has no weights under 'ema'; there: a"),
         (
@@ -247,8 +247,8 @@ def test_what_can_not_be_used_is_refused_in_a_line(tmp_path, make, entry, expect
     path = tmp_path / "teacher.pt"
     make(path)
     with pytest.raises(ConfigError) as error:
-        find(RunStore(str(tmp_path)), load_study(overrides=SMALL, given=[{"checkpoint": str(path), **entry}]))
-    assert str(error.value).startswith(f"given.0.checkpoint: {path}: ")
+        find(RunStore(str(tmp_path)), load_study(overrides=SMALL, pretrained=[{"checkpoint": str(path), **entry}]))
+    assert str(error.value).startswith(f"pretrained.0.checkpoint: {path}: ")
     assert expected in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -263,14 +263,14 @@ def test_generations_that_can_not_be_used_are_refused(origin, tmp_path):
     ]
     for entry, expected in refusals:
         with pytest.raises(ConfigError, match=expected):
-            find(store, load_study(overrides=SMALL, given=[entry]))
-    data = GivenNetworks(store, data=None, num_classes=None)
+            find(store, load_study(overrides=SMALL, pretrained=[entry]))
+    data = PretrainedNetworks(store, data=None, num_classes=None)
     with pytest.raises(ConfigError, match="is a resnet8, not a resnet14; leave its network out"):
-        data(load_study(overrides=SMALL, given=[{"checkpoint": key, "network": "resnet14"}]))
+        data(load_study(overrides=SMALL, pretrained=[{"checkpoint": key, "network": "resnet14"}]))
     with pytest.raises(ConfigError, match="give the file model"):
         find(
             RunStore(str(tmp_path)),
-            load_study(overrides=SMALL, given=[{"checkpoint": str(runs / "generations" / key)}]),
+            load_study(overrides=SMALL, pretrained=[{"checkpoint": str(runs / "generations" / key)}]),
         )
     assert cli.run(["chain", "--teacher-network", "resnet14"]) == 2
 
@@ -282,7 +282,7 @@ def test_a_sweep_on_ray_adopts_evaluates_and_teaches(origin, tmp_path):
     """Two chains from one given network on two workers, one with the ensemble as teacher: what they share once."""
     changes = ["name=sweep", "generations=2", "dataset.validation=0.2", "grid.process=[{}, {teacher: ensemble}]"]
     study = load_study(
-        overrides=[*SMALL, *changes], given=[{"checkpoint": str(origin[2])}], workers=2, recipe__batch_size=32
+        overrides=[*SMALL, *changes], pretrained=[{"checkpoint": str(origin[2])}], workers=2, recipe__batch_size=32
     )
     rows = launch_sweep(study, runs=str(tmp_path), observe=lambda _: None)
     assert [row["generation"] for row in rows] == [0, 1, 2, 0, 1, 2]

@@ -34,7 +34,7 @@ class RunnerCase:
     @classmethod
     def finished(cls, tmp_path_factory):
         """Run the small chain once for the whole class."""
-        from gentrain.study.schema import load_study
+        from gentrain.study.loading import load_study
         from tests.conftest import SMALL
 
         runs, events = tmp_path_factory.mktemp("runs"), []

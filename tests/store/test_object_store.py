@@ -13,7 +13,7 @@ from gentrain.errors import DataError
 from gentrain.models.registry import build_model
 from gentrain.store.generation import MODEL, PREDICTIONS
 from gentrain.store.run import RunStore
-from gentrain.study.schema import load_study
+from gentrain.study.loading import load_study
 from tests.conftest import SMALL
 from tests.s3 import s3_server
 
@@ -56,12 +56,14 @@ def test_a_given_network_is_adopted_on_s3(small, bucket, node, tmp_path):
     node("one")
     path, url = tmp_path / "teacher.pt", bucket("given")
     torch.save(build_model("resnet8", num_classes=10).state_dict(), path)
-    study = load_study(overrides=[*SMALL, "generations=0"], given=[{"checkpoint": str(path)}])
+    study = load_study(overrides=[*SMALL, "generations=0"], pretrained=[{"checkpoint": str(path)}])
     (row,) = launch_chain(study, runs=url, observe=quiet, local=True)
     folder = RunStore(url).generation(row["key"])
     assert folder.inspect().valid
     path.unlink()
-    study = load_study(overrides=[*SMALL, "generations=0"], given=[{"checkpoint": f"{url}/generations/{row['key']}"}])
+    study = load_study(
+        overrides=[*SMALL, "generations=0"], pretrained=[{"checkpoint": f"{url}/generations/{row['key']}"}]
+    )
     assert launch_chain(study, runs=url, observe=quiet, local=True) == [row]
 
 

@@ -1,12 +1,16 @@
 import pickle
+from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gentrain.errors import ConfigError
-from gentrain.study.lineage import GenerationSpec, build_chain, build_forest
-from gentrain.study.schema import load_study
+from gentrain.study import lineage
+from gentrain.study.lineage import AdaptiveKSpec, GenerationSpec, NetworkSpec, PretrainedSpec, build_chain, build_forest
+from gentrain.study.loading import load_study
+from gentrain.study.schema import Study
+from gentrain.study.sections import RecipeConfig
 
 
 def chain(*overrides, data="d" * 64, num_classes=100):
@@ -39,7 +43,7 @@ def test_what_does_not_change_the_result_does_not_change_the_key(change):
 
 @pytest.mark.parametrize(
     "change",
-    ["seed=1", "precision=fp32", "recipe.epochs=3", "recipe.batch_size=64", "network.name=resnet32", "recipe.pad=2",
+    ["seed=1", "precision=fp32", "recipe.epochs=3", "recipe.batch_size=64", "network.name=resnet32", "recipe.padding=2",
      "recipe.weight_decay=0", "process.f_a1=0.7", "process.k=4", "sync_batchnorm=true"],
 )  # fmt: skip
 def test_what_changes_the_result_changes_every_key(change):
@@ -134,8 +138,14 @@ def test_teachers_come_before_their_students():
 
 
 def test_points_that_make_no_study_are_named():
-    with pytest.raises(ConfigError, match=r"grid\.network.*|grid point .*resnet21.*unknown network"):
+    with pytest.raises(ConfigError, match=r"grid\.network\.0: unknown network 'resnet21'"):
         forest("grid.network=[resnet21]")
+    with pytest.raises(ConfigError, match=r"grid\.points\.1\.network: unknown network 'resnet21'"):
+        forest("grid.points=[{seed: 1}, {network: resnet21}]")
+    with pytest.raises(ConfigError, match=r"grid\.process\.1: `lambda` has 2 values but `generations` is 5"):
+        forest("grid.process=[{lambda: 0.6}, {lambda: [0.5, 0.6]}]")
+    with pytest.raises(ConfigError, match=r"grid\.points\.0\.process: `lambda` has 2 values but `generations` is 5"):
+        forest("grid.points=[{process: {lambda: [0.5, 0.6]}}]")
     with pytest.raises(ConfigError, match=r"grid: two different points are named D\(0\.6,0\.6\)-resnet20-s0"):
         forest("generations=1", "grid.process=[{lambda: 0.6}, {lambda: [0.6]}]")
 
@@ -150,8 +160,85 @@ def test_the_keys_of_old_studies_stay():
     assert keys("network.students=resnet14", "precision=fp32", "seed=3")[2] == "3b3e5f74125dd1bc"
 
 
+IMAGES = ("dataset.source=imagefolder", "dataset.storage=jpeg", "recipe.padding=0")
+EVERYTHING = (
+    "compile=true", "fold_batchnorm=true", "process.teacher=ensemble", "process.k={top_p: 0.8, k_max: 3}",
+    "sync_batchnorm=true",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "generation", "key"),
+    [
+        ((*IMAGES, "recipe.images={}"), 0, "9ab523989e20607b"),
+        ((*IMAGES, "recipe.images={scale: [0.2, 1], rotation: 0}"), 1, "8501fc4f6d51dca9"),
+        (("compile=true",), 0, "cadf59bf9498f86e"),
+        (("precision=tf32",), 0, "7b0ed5c96583cc37"),
+        (("sync_batchnorm=true",), 0, "ee0104680d9c484b"),
+        (("fold_batchnorm=true",), 1, "f611afd617e054c2"),
+        (("process.teacher=ensemble",), 1, "f7c8906809bb31a6"),  # of one member: a plain student
+        (("process.teacher=ensemble",), 3, "89ef7f7f7ad27bdc"),
+        (("process.k={top_p: 0.95}",), 0, "bfd3e8079c51e455"),
+        (("process.k={top_p: 0.9, by: class, k_max: 150}",), 2, "9f685a340808a1bd"),
+        (EVERYTHING, 0, "e016c1d2490aebf2"),
+        (EVERYTHING, 5, "4a7d4abbc0b8b1f4"),
+    ],
+)
+def test_the_keys_of_every_kind_of_generation_stay(changes, generation, key):
+    assert keys(*changes)[generation] == key
+
+
+def pretrained(sha256="0" * 64):
+    return GenerationSpec(
+        data="", num_classes=10, network=NetworkSpec(name="resnet20"), recipe=RecipeConfig(), precision="fp32",
+        sync_batchnorm=False, seed=0, generation=0, task=PretrainedSpec(sha256=sha256),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("several", "teacher", "name", "key"),
+    [
+        (1, "previous", "D(given-00000000,0.6)-resnet20-s0", "382d7061a1554f67"),
+        (1, "ensemble", "D(given-00000000,0.6,ensemble)-resnet20-s0", "275394ce95ef83a4"),
+        (2, "previous", "D(given2-a6ef4ea0,0.6)-resnet20-s0", "8a594fa3fe0dacff"),
+        (2, "ensemble", "D(given2-a6ef4ea0,0.6,ensemble)-resnet20-s0", "d3ea08b3daf052bc"),
+    ],
+)
+def test_the_keys_and_names_after_pretrained_networks_stay(several, teacher, name, key):
+    networks = (pretrained(), pretrained("1" * 64).model_copy(update={"generation": 1}))[:several]
+    entries = ", ".join(["{checkpoint: x}"] * several)
+    study = load_study(overrides=[f"pretrained=[{entries}]", f"process.teacher={teacher}", "generations=3"])
+    found = build_chain(study, data="d" * 64, num_classes=10, resolve=lambda _: networks)
+    assert (found.name, found.keys[0], found.keys[-1]) == (name, "d6c3d313b2f30787", key)
+    assert (found.pretrained, [spec.work for spec in found.specs][several - 1]) == (several, "pretrained")
+
+
+def test_specs_are_stored_under_the_names_they_always_had():
+    images = chain(*IMAGES, "recipe.images={}").specs[0]
+    adaptive = chain("process.k={top_p: 0.95}").specs[0]
+    student = chain("fold_batchnorm=true", "process.teacher=ensemble").specs[2]
+    stored = [spec.model_dump(mode="json") for spec in (images, adaptive, student, pretrained())]
+    assert stored[0]["recipe"]["pad"] == 0
+    assert stored[0]["recipe"]["pictures"]["scale"] == [0.08, 1.0]
+    assert stored[1]["task"] == {
+        "kind": "patriarch", "eta": None, "k": None,
+        "mass": {"f_a1": 0.6, "mass": 0.95, "by": "sample", "most": 20},
+    }  # fmt: skip
+    assert stored[2]["task"] == {
+        "kind": "student", "lam": 0.6, "temperature": 1.0, "teacher": "f611afd617e054c2", "teacher_pass": "folded",
+        "members": ["7c388d48fc772043", "f611afd617e054c2"],
+    }  # fmt: skip
+    assert stored[3]["task"] == {"kind": "given", "sha256": "0" * 64}
+    assert list(stored[0]) == [
+        "method", "data", "num_classes", "network", "recipe", "precision", "compile", "sync_batchnorm", "seed",
+        "generation", "task",
+    ]  # fmt: skip
+    for spec in (images, adaptive, student, pretrained()):
+        assert GenerationSpec.parse(spec.model_dump_json().encode(), key=spec.key) == spec
+
+
 def test_a_folded_teacher_makes_other_students():
-    folded = keys("teacher_pass=folded")
+    folded = keys("fold_batchnorm=true")
     assert folded[0] == keys()[0]
     assert not set(folded[1:]) & set(keys())
 
@@ -161,7 +248,7 @@ def test_compilation_and_tf32_make_other_generations():
     assert not set(compiled) & set(keys())
     assert not set(tf32) & {*keys(), *keys("precision=fp32")}
     assert keys("compile=false") == keys()
-    assert not set(keys("compile=true", "teacher_pass=folded")[1:]) & set(compiled)
+    assert not set(keys("compile=true", "fold_batchnorm=true")[1:]) & set(compiled)
 
 
 def test_students_may_have_another_network():
@@ -189,7 +276,7 @@ def test_a_schedule_is_the_list_of_its_numbers():
 
 def test_what_goes_beyond_the_paper_stands_in_the_name():
     found = forest(
-        "grid.process=[{k: 4}, {k: {mass: 0.95}}, {k: {mass: 0.95, by: class}}, {k: {mass: 0.95, most: 10}},"
+        "grid.process=[{k: 4}, {k: {top_p: 0.95}}, {k: {top_p: 0.95, by: class}}, {k: {top_p: 0.95, k_max: 10}},"
         " {temperature: 2}, {teacher: ensemble}, {lambda: {schedule: cosine, from: 0.8, to: 0.4}, teacher: ensemble}]"
     )
     names = [chain.name.removesuffix("-resnet20-s0") for chain in found.chains]
@@ -201,12 +288,12 @@ def test_what_goes_beyond_the_paper_stands_in_the_name():
     assert found.chains[4].keys[0] == found.chains[5].keys[0]  # temperature and teacher are the students' affair
 
 
-def test_k_by_mass_is_part_of_the_patriarch_and_cut_to_the_classes():
-    task = chain("process.k={mass: 0.9, by: class, most: 50}", num_classes=10).specs[0].task
+def test_an_adaptive_k_is_part_of_the_patriarch_and_cut_to_the_classes():
+    task = chain("process.k={top_p: 0.9, by: class, k_max: 50}", num_classes=10).specs[0].task
     assert (task.eta, task.k) == (None, None)
-    assert task.mass.model_dump() == {"f_a1": 0.6, "mass": 0.9, "by": "class", "most": 10}
-    assert keys("process.k={mass: 0.9}") == keys("process.k={mass: 0.9, most: 20}")
-    plain = keys("process.f_a1=1.0", "process.k={mass: 0.9}")
+    assert task.adaptive == AdaptiveKSpec(f_a1=0.6, top_p=0.9, by="class", k_max=10)
+    assert keys("process.k={top_p: 0.9}") == keys("process.k={top_p: 0.9, k_max: 20}")
+    plain = keys("process.f_a1=1.0", "process.k={top_p: 0.9}")
     assert plain == keys("process.f_a1=1.0")  # cross-entropy has no secondary classes
 
 
@@ -253,3 +340,20 @@ def test_a_chain_carries_the_study_of_its_own_point():
         assert found.settings == point
         assert found.settings.grid.empty
         assert build_chain(found.settings, data="d" * 64, num_classes=100) == found
+
+
+def test_a_large_grid_costs_each_point_and_each_spec_once(monkeypatch):
+    """Work is counted, since time depends on the machine: 60 chains of 6 share 20 patriarchs."""
+    processes = ", ".join(f"{{f_a1: {0.5 + i / 50}, lambda: {lam}}}" for i in range(20) for lam in (0.4, 0.5, 0.6))
+    study = load_study(overrides=[f"grid.process=[{processes}]"])
+    hashed, validated = Counter(), []
+    stored_form = lineage.stored_form
+    monkeypatch.setattr(lineage, "stored_form", lambda spec, **how: hashed.update([spec]) or stored_form(spec, **how))
+    monkeypatch.setattr(Study, "model_validate", lambda *_, **__: validated.append(1))
+    found = build_forest(study, data="d" * 64, num_classes=100)
+    assert (len(found.chains), found.wanted, len(found.specs)) == (60, 360, 320)
+    assert [found.wanted_by[key] for chain in found.chains for key in chain.keys]
+    assert set(hashed.values()) == {1}
+    assert len(hashed) == 320
+    assert validated == []
+    assert len({id(spec) for chain in found.chains for spec in chain.specs}) == 320  # equal specs are one object

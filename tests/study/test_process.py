@@ -65,9 +65,9 @@ def test_lambda_by_generation_multiplies():
 
 
 def test_a_process_names_itself_as_the_paper_does():
-    assert Process(0.6, 0.5).label == "D(0.6,0.5)"
-    assert Process(1.0, 0.0).label == "D(1.0,0.0)"
-    assert Process(1.0, 0.0).eta == 0.0
+    assert Process(f_a1=0.6, lam=0.5).label == "D(0.6,0.5)"
+    assert Process(f_a1=1.0, lam=0.0).label == "D(1.0,0.0)"
+    assert Process(f_a1=1.0, lam=0.0).eta == 0.0
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_a_chain_has_saturated_after_so_many_generations_that_beat_nothing(error
 
 @given(st.sampled_from(["linear", "cosine"]), st.floats(0.01, 1), st.floats(0.01, 1), st.integers(1, 9))
 def test_schedules_go_from_one_end_to_the_other(shape, start, end, students):
-    weights = LambdaSchedule(shape, start, end).weights(students)
+    weights = LambdaSchedule(shape=shape, start=start, end=end).weights(students)
     assert len(weights) == students
     assert weights[0] == pytest.approx(start)
     assert weights[-1] == pytest.approx(end if students > 1 else start)
@@ -90,9 +90,9 @@ def test_schedules_go_from_one_end_to_the_other(shape, start, end, students):
 
 
 def test_a_cosine_by_hand():
-    weights = LambdaSchedule("cosine", 0.8, 0.4).weights(4)
+    weights = LambdaSchedule(shape="cosine", start=0.8, end=0.4).weights(4)
     assert weights == pytest.approx([0.8, 0.7, 0.5, 0.4])  # cos 60° = 1/2
-    assert LambdaSchedule("linear", 0.8, 0.4).weights(0) == ()
+    assert LambdaSchedule(shape="linear", start=0.8, end=0.4).weights(0) == ()
 
 
 @given(st.floats(0, 1), st.lists(st.floats(0, 1), max_size=6))

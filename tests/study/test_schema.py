@@ -6,8 +6,9 @@ import yaml
 from gentrain.cli import QUICKSTART
 from gentrain.errors import ConfigError
 from gentrain.study.lineage import build_forest
+from gentrain.study.loading import load_study
 from gentrain.study.reference import schema_reference
-from gentrain.study.schema import Study, load_study
+from gentrain.study.schema import Study
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,7 +40,7 @@ def test_defaults_are_the_papers():
     assert study.generations == 5
     assert (recipe.epochs, recipe.batch_size, recipe.learning_rate, recipe.milestones) == (164, 128, 0.1, (82, 123))
     assert (recipe.momentum, recipe.nesterov, recipe.weight_decay, recipe.decay) == (0.9, True, 1e-4, 0.1)
-    assert (recipe.pad, recipe.flip, recipe.warmup_epochs) == (4, True, 0)
+    assert (recipe.padding, recipe.flip, recipe.warmup_epochs) == (4, True, 0)
 
 
 @pytest.mark.parametrize(
@@ -63,16 +64,16 @@ def test_defaults_are_the_papers():
         ("process: {lambda: {schedule: linear, from: 0.8}}", "process.lambda: to: field required"),
         ("process: {lambda: {schedule: step, from: 1, to: 1}}", "process.lambda: schedule: input should be 'linear'"),
         ("process: {lambda: {schedule: linear, from: 0, to: 1}}", "process.lambda: from: input should be greater than"),
-        ("process: {k: {mas: 0.9}}", "mas: unknown key; valid keys here: mass, by, most"),
-        ("process: {k: {mass: 1}}", "process.k: mass: input should be less than 1"),
-        ("process: {k: many}", "process.k: must be an integer from 2, or a mapping such as {mass: 0.95"),
+        ("process: {k: {mas: 0.9}}", "mas: unknown key; valid keys here: top_p, by, k_max"),
+        ("process: {k: {mass: 1}}", "process.k: top_p: input should be less than 1"),
+        ("process: {k: many}", "process.k: must be an integer from 2, or a mapping such as {top_p: 0.95"),
         (
-            "process: {f_a1: 0.5, k: {mass: 0.9}}",
-            "f_a1 is 0.5; with k by mass, which may be as small as 2, it must lie",
+            "process: {f_a1: 0.5, k: {top_p: 0.9}}",
+            "f_a1 is 0.5; with k by score, which may be as small as 2, it must lie",
         ),
         ("process: {teacher: all}", "process.teacher: input should be 'previous' or 'ensemble' (got 'all')"),
-        ("given: [{checkpoint: y, path: x}]", "given.0.path: unknown key; did you mean dataset.path?"),
-        ("given: [{checkpoint: x, netwrk: y}]", "given.0.netwrk: unknown key; did you mean network?"),
+        ("given: [{checkpoint: y, path: x}]", "pretrained.0.path: unknown key; did you mean dataset.path?"),
+        ("given: [{checkpoint: x, netwrk: y}]", "pretrained.0.netwrk: unknown key; did you mean network?"),
         ("{generations: 0, given: [{checkpoint: x}, {checkpoint: y}]}", "raise `generations` to 1 at least"),
         ("grid: {process: [{f_a2: 0.6}]}", "grid.process.0.f_a2: unknown key; did you mean f_a1?"),
         ("process: {k: 1}", "process.k: input should be greater than or equal to 2 (got 1)"),
@@ -122,7 +123,7 @@ def test_beyond_the_paper_survives_a_dump(tmp_path):
         overrides=[
             "process={f_a1: 0.7, lambda: {schedule: cosine, from: 0.8, to: 0.4}, k: {mass: 0.9, by: class}}",
             "grid.process=[{teacher: ensemble, k: {mass: 0.8}}]",
-            "given=[{checkpoint: teacher.pt, network: resnet32}]",
+            "pretrained=[{checkpoint: teacher.pt, network: resnet32}]",
         ]
     )
     assert study.dump()["process"]["lambda"] == {"schedule": "cosine", "from": 0.8, "to": 0.4}
@@ -140,7 +141,7 @@ def test_every_experiment_is_a_valid_study():
     assert paths
     for path in paths:
         study = load_study(path)
-        if not study.given:  # its checkpoint is the user's
+        if not study.pretrained:  # its checkpoint is the user's
             build_forest(study, data="d" * 64, num_classes=100 if study.dataset.source == "cifar100" else 10)
     assert (ROOT / "experiments" / "quickstart.yaml").resolve() == QUICKSTART.resolve()
 

@@ -9,7 +9,7 @@ from gentrain.cluster.cores import core_slice
 from gentrain.cluster.session import fit_resources
 from gentrain.errors import ConfigError, ResourceError
 from gentrain.run.local import LocalRunner
-from gentrain.study.schema import load_study
+from gentrain.study.loading import load_study
 from gentrain.train.device import set_tf32
 
 

@@ -43,7 +43,7 @@ def test_it_takes_torch_s_steps(fused):
 TRAIN = """
 import sys
 from gentrain import api as launch
-from gentrain.study.schema import parse_study
+from gentrain.study.loading import parse_study
 
 settings = {"name": "lean", "dataset": {"source": "digits", "limit": 10}, "network": {"name": "resnet8"},
             "recipe": {"epochs": 2, "batch_size": 50, "milestones": []}, "generations": 1, "device": "cpu"}
