@@ -11,35 +11,21 @@ import typer
 from gentrain import __version__
 from gentrain.errors import GentrainError
 
-app = typer.Typer(
-    help="Train image classifiers by knowledge distillation in generations.",
-    add_completion=False,
-    rich_markup_mode=None,
-)
+app = typer.Typer(help="Knowledge distillation in generations.", add_completion=False, rich_markup_mode=None)
 
 StudyArgument = Annotated[
     Path | None, typer.Argument(metavar="STUDY.yaml", help="Study file; default: the built-in digits quickstart.")
 ]
-DataOption = Annotated[
-    str | None, typer.Option("--data", metavar="DIR", help="Folder with the source's images (dataset.path).")
-]
-RunsOption = Annotated[
-    str, typer.Option("--runs", metavar="DIR", help="Run folder: prepared data, generations, results.")
-]
+DataOption = Annotated[str | None, typer.Option("--data", metavar="DIR", help="Folder with the images (dataset.path).")]
+RunsOption = Annotated[str, typer.Option("--runs", metavar="DIR", help="Folder for data, generations and results.")]
 SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, for example recipe.epochs=10; may be repeated."),
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, for example recipe.epochs=10.")
 ]
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="Print JSON rows on standard output, everything else on standard error.")
-]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON rows on stdout, all else on stderr.")]
 AddressOption = Annotated[
-    str | None,
-    typer.Option("--address", help="Address of a running Ray cluster, or auto; default: start a private one."),
+    str | None, typer.Option("--address", help="Running Ray cluster (auto finds it); default: a private one.")
 ]
-SmokeOption = Annotated[
-    bool, typer.Option("--smoke", help="Run minutes instead of hours: apply the study's section smoke.")
-]
+SmokeOption = Annotated[bool, typer.Option("--smoke", help="Shrink to minutes: apply the study's section smoke.")]
 LocalOption = Annotated[bool, typer.Option("--local", help="Run in this process, without Ray, for debugging.")]
 INTERRUPTED = 130
 """Exit status after Ctrl-C, the same as a shell's."""
@@ -61,21 +47,16 @@ def _root(
 @app.command()
 def chain(
     study: StudyArgument = None,
-    f_a1: Annotated[
-        float | None, typer.Option("--f-a1", help="Target of the patriarch's primary score, in (1/K, 1].")
-    ] = None,
+    f_a1: Annotated[float | None, typer.Option("--f-a1", help="Primary score the patriarch aims at.")] = None,
     lam: Annotated[float | None, typer.Option("--lambda", help="Weight of the teacher in the student's loss.")] = None,
-    generations: Annotated[
-        int | None, typer.Option("--generations", help="Number of students after the patriarch.")
-    ] = None,
+    generations: Annotated[int | None, typer.Option("--generations", help="Number of students.")] = None,
     workers: Annotated[int | None, typer.Option("--workers", help="Number of data-parallel processes.")] = None,
     teacher: Annotated[
         str | None,
         typer.Option("--teacher", metavar="PATH", help="Weights file or generation key to use instead of a patriarch."),
     ] = None,
     teacher_network: Annotated[
-        str | None,
-        typer.Option("--teacher-network", metavar="NAME", help="Network of --teacher; default: network.name."),
+        str | None, typer.Option("--teacher-network", metavar="NAME", help="Its network; default: network.name.")
     ] = None,
     data: DataOption = None,
     runs: RunsOption = "runs",
@@ -156,15 +137,11 @@ def prepare(
     ] = None,
     data: DataOption = None,
     runs: RunsOption = "runs",
-    size: Annotated[
-        int | None, typer.Option("--size", help="Side of the network's input images, in pixels (dataset.image_size).")
-    ] = None,
+    size: Annotated[int | None, typer.Option("--size", help="Side of the network's input, in pixels.")] = None,
     max_side: Annotated[
-        int | None, typer.Option("--max-side", help="Longest side of a stored image, in pixels (dataset.max_side).")
+        int | None, typer.Option("--max-side", help="Longest side of a stored image, in pixels.")
     ] = None,
-    quality: Annotated[
-        int | None, typer.Option("--quality", help="JPEG quality of re-encoded images (dataset.quality).")
-    ] = None,
+    quality: Annotated[int | None, typer.Option("--quality", help="JPEG quality of re-encoded images.")] = None,
     skip_broken: Annotated[
         bool, typer.Option("--skip-broken", help="Leave out and list images that can't be decoded.")
     ] = False,
@@ -203,9 +180,7 @@ def plan(
     study: StudyArgument = None,
     gpus: Annotated[float, typer.Option("--gpus", help="Number of devices that train at the same time.")] = 1,
     price: Annotated[float | None, typer.Option("--price", help="Price of one device-hour.")] = None,
-    measure: Annotated[
-        bool, typer.Option("--measure", help="Time a few training steps of each network on this machine.")
-    ] = False,
+    measure: Annotated[bool, typer.Option("--measure", help="Time a few steps of each network here.")] = False,
     data: DataOption = None,
     runs: RunsOption = "runs",
     settings: SetOption = None,
@@ -250,30 +225,18 @@ def status(
 @app.command()
 def evaluate(
     study: Annotated[str, typer.Argument(metavar="STUDY", help="Name of a study in the run folder.")],
-    chain: Annotated[
-        str | None, typer.Option("--chain", help="Name of the chain; needed if the study has several.")
-    ] = None,
-    generation: Annotated[
-        int | None, typer.Option("--generation", help="Number of the generation; default: the last finished one.")
-    ] = None,
-    ensemble: Annotated[
-        bool, typer.Option("--ensemble", help="Evaluate the ensemble of generations 0 to this one.")
-    ] = False,
+    chain: Annotated[str | None, typer.Option("--chain", help="Name of the chain, if there are several.")] = None,
+    generation: Annotated[int | None, typer.Option("--generation", help="Default: the last finished one.")] = None,
+    ensemble: Annotated[bool, typer.Option("--ensemble", help="Evaluate the ensemble up to it.")] = False,
     kind: Annotated[
         Literal["mean", "weighted", "selected"] | None,
-        typer.Option(
-            "--ensemble-kind",
-            help="How the ensemble is formed; weighted and selected are fitted on the held-out split.",
-        ),
+        typer.Option("--ensemble-kind", help="Weighted and selected are fitted on the held-out split; default: mean."),
     ] = None,
     split: Annotated[str, typer.Option("--split", help="Images to use: test, validation or train.")] = "test",
     runs: RunsOption = "runs",
     as_json: JsonOption = False,
 ) -> None:
-    """Print the errors of one generation or ensemble in detail.
-
-    Scores, errors by class and group, commonest mistakes, and how often the generations agree.
-    """
+    """Print the errors of one generation or ensemble in detail."""
     from gentrain.results.evaluate import evaluate_chain
     from gentrain.store.run import RunStore
     from gentrain.view import evaluation_tables, print_json, show
@@ -321,10 +284,7 @@ def report(
     runs: RunsOption = "runs",
     as_json: JsonOption = False,
 ) -> None:
-    """Write a study's report: HTML page, tables and figures.
-
-    The study may be unfinished. The paper's results stand beside ours.
-    """
+    """Write a study's report: HTML page, tables and figures."""
     from gentrain.events import Note
     from gentrain.report.formats import FORMATS
     from gentrain.report.write import write_report

@@ -1,4 +1,7 @@
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -47,3 +50,55 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         group = item.name if item.path.name == "test_resume.py" else item.path.name
         item.add_marker(pytest.mark.xdist_group(group))
     items.sort(key=lambda item: (item.path.name != "test_resume.py", item.get_closest_marker("ray") is None))
+
+
+NO_RAY = "this-test-starts-Ray-but-has-no-pytest.mark.ray"
+_guard = pytest.StashKey[Path]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the folder that tests without the `ray` marker give to Ray, here and in what they start.
+
+    Its path is longer than a Unix socket's may be. So Ray makes its folder there, which is noticed, and then refuses to
+    start with an error that names the path.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="gentrain-tests-")) / NO_RAY.ljust(110, "-")
+    folder.mkdir()
+    config.stash[_guard] = folder
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    shutil.rmtree(config.stash[_guard].parent, ignore_errors=True)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Point Ray at the folder where it can't start, unless the test says that it starts Ray."""
+    if item.get_closest_marker("ray"):
+        return (yield)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_TMPDIR", str(item.config.stash[_guard]))
+        return (yield)
+
+
+def _refuse_ray(item: pytest.Item) -> Iterator[None]:
+    try:
+        return (yield)
+    finally:
+        folder = item.config.stash[_guard]
+        if started := list(folder.iterdir()):
+            for path in started:
+                shutil.rmtree(path)
+            pytest.fail(f"{item.nodeid} starts Ray but isn't marked so: put @pytest.mark.ray on it", pytrace=False)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    """Fail a test whose fixtures start Ray without its marker."""
+    return (yield from _refuse_ray(item))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Fail a test that starts Ray without its marker."""
+    return (yield from _refuse_ray(item))

@@ -1,7 +1,9 @@
 """The two commands on machines that lack something."""
 
+import re
 import shutil
 import subprocess
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -30,3 +32,11 @@ def test_without_apt_the_setup_says_in_one_line_what_to_install(tmp_path):
 def test_ci_calls_the_readmes_own_test_command():
     assert "make test" in (ROOT / "README.md").read_text().splitlines()[4]
     assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "make test"
+
+
+def test_every_module_and_script_that_the_makefile_runs_is_there():
+    makefile = (ROOT / "Makefile").read_text()
+    modules = re.findall(r"(?:python -m |from )([\w.]+)", makefile)
+    assert {"experiments.bench.bench", "gentrain.study.reference"} <= set(modules)
+    assert [module for module in modules if find_spec(module) is None] == []
+    assert [path for path in re.findall(r"[\w/]+\.(?:py|sh|yaml)\b", makefile) if not (ROOT / path).exists()] == []

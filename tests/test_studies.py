@@ -17,7 +17,7 @@ from gentrain.run.pretrained import PretrainedNetworks
 from gentrain.store.run import RunStore
 from gentrain.study.lineage import build_forest
 from gentrain.study.loading import load_study
-from tests.pictures import halves, write_tree
+from tests.images import halves, write_tree
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 STUDIES = sorted(EXPERIMENTS.glob("*.yaml"))
@@ -35,7 +35,7 @@ def data(tmp_path_factory, request):
         if source == "digits":
             return []
         if source == "imagefolder":
-            return ["--data", str(write_tree(tmp_path_factory.mktemp("pictures"), halves()))]
+            return ["--data", str(write_tree(tmp_path_factory.mktemp("images"), halves()))]
         folder = request.getfixturevalue("cifar100")
         return ["--data", str(folder if source == "cifar100" else as_cifar10(folder, tmp_path_factory.mktemp("ten")))]
 

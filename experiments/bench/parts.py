@@ -55,7 +55,7 @@ def loader(*, data: str, runs: str, rounds: int) -> list[dict[str, Any]]:
         started, images = time.perf_counter(), 0
         for epoch in range(rounds):
             for batch in ours.epoch(epoch):
-                pixels = augment(batch.images, batch.indices, seed=0, epoch=epoch, pad=4, flip=True)
+                pixels = augment(batch.images, batch.indices, seed=0, epoch=epoch, padding=4, flip=True)
                 images += len(normalise(pixels, mean=MEAN, std=STD))
         return images / (time.perf_counter() - started)
 

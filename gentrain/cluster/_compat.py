@@ -1,8 +1,9 @@
 """All private and half-private names of Ray that gentrain uses, each with the reason.
 
-A name that is gone is an error (`gentrain.upstream`) when what needs it is first used, not when this module is
-imported: Ray reads its environment as it is imported, and an actor that only needs Ray's core shall not load Ray Train
-and Ray Tune. All names were looked up in Ray 2.57, 2.58, 2.59 and 2.60.
+A missing name is an error (`gentrain.upstream`) when it is first used, not when this module is imported: this module
+sets what Ray reads when it is imported, and an actor that only needs Ray's core should not import Ray Train and Tune.
+`trainer_class` runs when `gentrain.cluster.trainer` is imported, before anything is trained. Ray 2.57, 2.58, 2.59 and
+2.60 have all names.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ ENVIRONMENT = {
     # A machine may have to be bought and booted first; the default is 60 s
     # (https://github.com/ray-project/ray/pull/60376).
     START_TIMEOUT: "1800",
-    # Tune prints no tables: the views show what happens.
+    # Without Tune's new progress output: the views show what happens.
     "RAY_AIR_NEW_OUTPUT": "0",
     # Processes that ask for no GPU keep CUDA_VISIBLE_DEVICES as it is, which has become Ray's default
     # (https://github.com/ray-project/ray/pull/62492).
@@ -99,7 +100,9 @@ def function_trainable(function: Callable[..., Any]) -> Any:
 
 @functools.cache
 def trainer_class() -> Any:
-    """Return Ray Train's trainer, changed in what it can't be told: every process it starts wakes 100 times a second.
+    """Return Ray Train's trainer with fewer helper processes, each of which wakes 100 times a second.
+
+    No setting changes these points:
 
     - It starts no actor for Ray Data, which gentrain doesn't use.
     - The actor that gives back a dead controller's devices (https://github.com/ray-project/ray/pull/58515) is started

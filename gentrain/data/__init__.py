@@ -1,4 +1,5 @@
-"""From a source's files to batches on the device: sources/, prepare/, loading/.
+"""Turn a source's files into batches on the device: `sources` reads, `prepare` compiles once, `loading` batches.
 
-It may touch the store; FFCV and Numba are imported in loading/ alone. It knows nothing of losses and training.
+May touch: the store and every layer below; FFCV and Numba in `loading` alone.
+May not touch: losses, networks or training.
 """

@@ -1,4 +1,5 @@
-"""Read what is finished: a chain's rows, a study's state, what a network gets wrong.
+"""Read what is finished: a chain's rows, a study's status, what a network gets wrong.
 
-It may touch the store and train's inference; it never trains and never writes.
+May touch: the store, and train's inference.
+May not touch: runners; it never trains a generation.
 """

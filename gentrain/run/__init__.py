@@ -1,4 +1,5 @@
-"""Do what is missing: a chain over a runner, the plan, the lease table, the local runner.
+"""Do what is missing: a chain over a runner, the plan, the lease table, the runner in this process.
 
-It may touch results and train; it knows nothing of Ray.
+May touch: results, train and every layer below.
+May not touch: Ray, or anything that a person sees.
 """

@@ -1,4 +1,5 @@
-"""What predictions are worth: errors, calibration, confusion, ensembles. Pure functions of arrays.
+"""Score predictions: errors, calibration, confusion, ensembles; pure functions of arrays.
 
-It may touch NumPy alone.
+May touch: NumPy alone.
+May not touch: files, settings, networks, or any other room.
 """

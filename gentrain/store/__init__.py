@@ -1,4 +1,5 @@
-"""The run folder on any filesystem: atomic, verified files of generations and studies.
+"""Read and write the run folder on any filesystem: atomic, verified files of generations and studies.
 
-It may touch pyarrow and the study's types; it never computes with torch.
+May touch: PyArrow, file locks, and the study's types, whose records it keeps.
+May not touch: torch, data sets or anything that computes.
 """

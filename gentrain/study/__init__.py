@@ -1,4 +1,5 @@
-"""What a study says and what follows from it: settings, closed forms, the lineage of generations and their keys.
+"""Parse a study and derive from it: settings, closed forms of D(f_a1, λ), the lineage of generations and their keys.
 
-It may touch models (names of networks), scores and errors; it never reads data, a store or a device.
+May touch: pydantic, YAML, and models (names of networks), scores and errors.
+May not touch: data, a run folder or a device.
 """

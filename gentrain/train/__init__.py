@@ -1,4 +1,5 @@
-"""Train one generation on one worker group: losses, tasks, the loop, exact resume.
+"""Train one generation on one group of workers: losses, tasks, the loop, exact resume.
 
-It may touch data, store and models; it knows nothing of Ray, of chains or of who started it.
+May touch: torch, data, store and models.
+May not touch: Ray, chains, or who started it.
 """

@@ -401,7 +401,7 @@ class _Generation:
             shuffle=shuffle,
             threads=self.worker.threads,
             device=self.worker.device,
-            pictures=self.spec.recipe.images,
+            images=self.spec.recipe.images,
             size=self.data.manifest.height,
         )
 
@@ -409,7 +409,7 @@ class _Generation:
         recipe = self.spec.recipe
         seed = _stream(self.spec.seed, self.spec.generation)
         if recipe.images is None:
-            change = partial(augment, pad=recipe.padding)
+            change = partial(augment, padding=recipe.padding)
         else:
             change = partial(distort, rotation=recipe.images.rotation, jitter=recipe.images.jitter)
         return self._normalised(change(batch.images, batch.indices, seed=seed, epoch=epoch, flip=recipe.flip))

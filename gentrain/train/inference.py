@@ -93,7 +93,7 @@ def predict_batches(
         shuffle=False,
         threads=threads,
         device=device,
-        pictures=spec.recipe.images,
+        images=spec.recipe.images,
         size=prepared.manifest.height,
     )
     model = to_device(model, device)

@@ -1,9 +1,9 @@
-"""`ray up`, `gentrain sweep`, `ray down` with deploy/local.yaml, on two machines that exist for the test only.
+"""Run `ray up`, `gentrain sweep` and `ray down` with deploy/local.yaml on two simulated machines.
 
-A machine is what `unshare` makes of this one: a head and a worker, each with processes, home and /tmp/ray of its own
-and an sshd with a throw-away key. The head's answers on 127.0.0.1, the worker's at the other end of a virtual cable.
-The outermost namespace plays the person's own computer. `ray stop`, which ends every Ray it can see, can see no other
-one; and whatever happens here, all of it dies with the outermost namespace.
+The machines are Linux namespaces made by `unshare`: a head and a worker, each with separate processes, home, /tmp/ray
+and an sshd with a temporary key. The head's sshd listens on 127.0.0.1, the worker's at the other end of a virtual
+cable (veth). The outermost namespace stands for the user's computer. `ray stop`, which ends every Ray that it sees,
+sees no Ray outside; and when the outermost namespace ends, everything in it ends.
 
 Run by `make cluster-test`; needs root.
 """
@@ -52,7 +52,7 @@ def say(text):
     sys.stdout.flush()
 
 
-# --- outside: what the namespaces need, and their end -----------------------------------------------------------------
+# --- outside: install tools, start and end the namespaces -------------------------------------------------------------
 
 
 def outermost():
@@ -89,7 +89,7 @@ def install_tools():
 
 
 def ssh_sockets():
-    """Where Ray keeps root's ssh connections: a fixed place, so each machine gets an empty one over it."""
+    """Return where Ray keeps root's ssh connections: a fixed folder, over which each machine mounts an empty one."""
     return Path(f"/tmp/ray_ssh_{hashlib.sha256(b'root').hexdigest()[:10]}")
 
 
@@ -97,7 +97,7 @@ def ssh_sockets():
 
 
 def settle(home):
-    """Give this namespace a home and temporary folders of its own."""
+    """Give this namespace its home and temporary folders."""
     home.mkdir(parents=True)
     users = home.with_suffix(".passwd")
     others = [line for line in Path("/etc/passwd").read_text().splitlines() if not line.startswith("root:")]
@@ -124,7 +124,7 @@ def machine(work, name, address):
     with open(work / f"{name}.log", "wb") as log:
         # A clean environment: what a node has must come from its own shell, not from the caller's.
         sshd = subprocess.Popen([shutil.which("sshd"), "-D", "-e", "-f", config], stderr=log, env={"PATH": os.defpath})
-    while os.wait()[0] != sshd.pid:  # orphans are the first process's to bury
+    while os.wait()[0] != sshd.pid:  # the first process of a namespace must wait for its orphans
         pass
 
 
@@ -132,11 +132,11 @@ def network(device, address):
     run("ip", "link", "set", "lo", "up")
     run("ip", "address", "add", f"{address}/24", "dev", device)
     run("ip", "link", "set", device, "up")
-    run("ip", "route", "add", "default", "dev", device)  # Ray finds a machine's address by looking at its way out
+    run("ip", "route", "add", "default", "dev", device)  # Ray takes a machine's address from its default route
 
 
 def computer(work):
-    """Be the computer that `ray up` is called on."""
+    """Run the test as the computer on which `ray up` is called."""
     for name in ("key", "host"):
         run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", work / name)
     machines = [

@@ -1,4 +1,4 @@
-"""cluster.yaml and deploy/: Ray's own schema, and the promises on money, access and versions that they make."""
+"""cluster.yaml and deploy/: valid by Ray's schema; what they promise on costs, access and versions."""
 
 import copy
 import json
@@ -60,7 +60,7 @@ def test_a_sweep_costs_nothing_when_it_is_done(aws):
     assert aws["provider"]["cache_stopped_nodes"] is False
 
 
-def test_the_head_trains_nothing_and_every_node_says_how_many_drivers_it_holds(aws):
+def test_the_head_trains_nothing_and_every_node_states_how_many_drivers_it_holds(aws):
     assert aws["available_node_types"]["head"]["resources"]["CPU"] == 0
     assert "GPU" not in aws["available_node_types"]["head"]["resources"]
     for kind in aws["available_node_types"].values():
@@ -73,7 +73,7 @@ def test_the_head_trains_nothing_and_every_node_says_how_many_drivers_it_holds(a
 
 @pytest.mark.filterwarnings("ignore")
 def test_what_ray_would_buy_and_open_on_aws(aws, tmp_path, monkeypatch):
-    """Ray's own steps from the file to machines, on an AWS that is only pretended."""
+    """Ray's steps from the file to machines, on a simulated AWS."""
     moto = pytest.importorskip("moto")
     import boto3
     from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
@@ -117,7 +117,7 @@ def test_what_ray_would_buy_and_open_on_aws(aws, tmp_path, monkeypatch):
         assert not rule["IpRanges"] + rule["Ipv6Ranges"] + rule["PrefixListIds"]
 
 
-def test_every_node_wants_the_token_and_the_dashboard_stays_at_home(config):
+def test_every_node_wants_the_token_and_the_dashboard_is_local(config):
     for commands in (config["head_start_ray_commands"], config["worker_start_ray_commands"]):
         assert commands[0] == "ray stop"
         assert "RAY_AUTH_MODE=token ray start " in commands[-1]

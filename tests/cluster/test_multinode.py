@@ -1,4 +1,4 @@
-"""A sweep on a cluster of several nodes with its store on S3, one node lost on the way: `make slow`."""
+"""A sweep on a cluster of several nodes, its store on S3, that loses a node: `make slow`."""
 
 import contextlib
 import os
@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(1800)]
 
 @pytest.fixture
 def cluster(tmp_path):
-    """A head that trains nothing and two nodes of one CPU, each with a cache of its own."""
+    """A head that trains nothing and two nodes of one CPU, each with a separate cache."""
     from ray.cluster_utils import Cluster
 
     from gentrain.cluster import session  # noqa: F401  # sets what Ray reads when it is imported
@@ -63,14 +63,14 @@ def checkpoints(store, *, after):
     return any(store.generation(key).newest_epoch() > after for key in folders)
 
 
-def test_a_board_stays_with_its_reader(cluster):
+def test_an_event_queue_runs_on_the_node_of_its_reader(cluster):
     import ray
     from ray.util.state import list_actors
 
     from gentrain.cluster.queue import start_event_queue
 
     with ray.init(address=cluster.address):
-        queues = [start_event_queue(f"queue {number}") for number in range(8)]
+        queues = [start_event_queue(f"events of {number}") for number in range(8)]
         ray.get([queue.drain.remote() for queue in queues])
         (head,) = {node["NodeID"] for node in ray.nodes() if node["Resources"].get("node:__internal_head__")}
         assert {actor.node_id for actor in list_actors(filters=[("class_name", "=", "EventQueue")])} == {head}

@@ -1,4 +1,4 @@
-"""A grid through Ray Tune: every shared generation trained once, failures told, nothing repeated."""
+"""A grid through Ray Tune: every shared generation is trained once, failures are reported, nothing is repeated."""
 
 import json
 from pathlib import Path
@@ -43,12 +43,12 @@ def finished(tmp_path_factory):
 @pytest.mark.ray
 @pytest.mark.timeout(900)
 def test_every_chain_is_finished_and_shared_generations_are_trained_once(finished):
-    runs, rows, told, actors = finished
+    runs, rows, notes, actors = finished
     assert sorted({row["chain"] for row in rows}) == NAMES
     assert len(rows) == 5
     assert len({row["key"] for row in rows}) == len(done(runs)) == 4
-    assert any("3 chains of 5 generations, 4 distinct trainings" in text for text in told)
-    assert any("side by side" in text for text in told)
+    assert any("3 chains of 5 generations, 4 distinct trainings" in text for text in notes)
+    assert any("side by side" in text for text in notes)
     assert actors == set(NAMES)  # as the dashboard lists them
     stored = pq.read_table(runs / "studies" / "grid" / "results.parquet").to_pylist()
     assert [(row["chain"], row["generation"], row["key"]) for row in stored] == sorted(
@@ -69,7 +69,7 @@ def test_a_sweeps_networks_are_those_of_single_chains(finished, tmp_path):
 
 
 @pytest.mark.ray
-def test_the_debug_sweep_ends_in_the_same_bits_tells_failures_and_goes_on(finished, tmp_path):
+def test_the_debug_sweep_ends_in_the_same_bits_reports_failures_and_goes_on(finished, tmp_path):
     runs, rows, *_ = finished
     study, notes = load_study(overrides=GRID), []
     (tmp_path / "generations").mkdir()
@@ -118,8 +118,8 @@ def test_a_changed_study_is_refused_with_the_difference(finished):
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(900)
-def test_a_chain_that_fails_says_why_and_the_others_finish(tmp_path, monkeypatch):
-    """A network of depth 14 needs no more than one of 8, but its folder can't be written."""
+def test_a_chain_that_fails_is_reported_and_the_others_finish(tmp_path, monkeypatch):
+    """The folder of the second chain's only generation can't be written."""
     from gentrain.data.prepare.dataset import prepare
     from gentrain.study.lineage import build_forest
 

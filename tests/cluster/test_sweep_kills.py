@@ -1,4 +1,4 @@
-"""Sweeps whose trials and driver are killed for real: `make slow` (some ten minutes on 2 cores)."""
+"""Sweeps whose trials and driver are killed by signals: `make slow` (some ten minutes on 2 cores)."""
 
 import contextlib
 import signal

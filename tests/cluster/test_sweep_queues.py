@@ -44,8 +44,8 @@ def test_a_scheduler_stops_chains_and_a_second_run_leaves_them_stopped(tmp_path)
     assert finished
     assert stopped.isdisjoint(finished)
     assert len(stopped | finished) == 4
-    found = study_status(RunStore(str(tmp_path)), "asha").chains
-    assert all({cell.state for cell in found[name]} == {"done", "stopped"} for name in stopped)
+    chains = study_status(RunStore(str(tmp_path)), "asha").chains
+    assert all({cell.state for cell in chains[name]} == {"done", "stopped"} for name in stopped)
     again = []
     assert launch_sweep(study, runs=str(tmp_path), observe=again.append) == rows
     assert not [e for e in again if isinstance(e, InChain) and isinstance(e.event, GenerationStarted)]

@@ -27,7 +27,19 @@ def test_other_workers_communicate_through_torch(workers, gpus, wanted):
     assert config.backend == wanted
 
 
+@pytest.fixture
+def ray_instance():
+    """Start Ray, which Ray Train's callbacks ask for and would otherwise start, and end it."""
+    import ray
+
+    ray.init(num_cpus=1, include_dashboard=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.ray
 @pytest.mark.parametrize("actor", [None, "01000000"])
+@pytest.mark.usefixtures("ray_instance")
 def test_no_process_is_started_for_ray_data_nor_to_give_a_drivers_devices_back(actor, monkeypatch):
     monkeypatch.setattr("ray.runtime_context.RuntimeContext.get_actor_id", lambda _: actor)
     names = {type(callback).__name__ for callback in Trainer(lambda: None)._create_default_callbacks()}

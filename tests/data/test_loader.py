@@ -14,7 +14,7 @@ from gentrain.errors import DataError
 
 @pytest.fixture(scope="module")
 def beton(tmp_path_factory):
-    """53 pictures whose every pixel is their index, labels index mod 7."""
+    """53 images whose every pixel is their index, labels index mod 7."""
     path = tmp_path_factory.mktemp("beton") / "train.beton"
     images = np.broadcast_to(np.arange(53, dtype=np.uint8)[:, None, None, None], (53, 6, 6, 3)).copy()
     write_beton(path, images, np.arange(53) % 7)
@@ -66,8 +66,8 @@ def test_training_order_is_that_of_the_seed_whatever_the_threads(beton, threads)
     for epoch in (2, 0, 2):
         batches = list(loader.epoch(epoch))
         assert [b.global_size for b in batches] == [16, 16, 16, 5]
-        found = np.concatenate([b.indices.numpy() for b in batches])
-        assert np.array_equal(found, epoch_order(53, seed=4, epoch=epoch))
+        indices = np.concatenate([b.indices.numpy() for b in batches])
+        assert np.array_equal(indices, epoch_order(53, seed=4, epoch=epoch))
         for batch in batches:  # kept batches are copies, not FFCV's reused buffers
             assert (batch.images == batch.indices.view(-1, 1, 1, 1)).all()
 
@@ -148,18 +148,18 @@ def test_reading_leaves_torch_s_threads_alone(tmp_path, monkeypatch):
 
 def test_copies_to_a_gpu_run_one_batch_ahead_and_each_is_waited_for_by_its_own_event(monkeypatch):
     """With CUDA's names pretended; tests/train/test_gpu.py has the rest, where there is a card."""
-    told, where = [], ["computes"]
+    events, where = [], ["computes"]
 
     class Stream:
         def __init__(self, name):
             self.name = name
 
         def record_event(self):
-            told.append(("copied", copies[-1]))
+            events.append(("copied", copies[-1]))
             return copies[-1]
 
         def wait_event(self, event):
-            told.append((self.name, "waits for", event))
+            events.append((self.name, "waits for", event))
 
     @contextlib.contextmanager
     def on(stream):
@@ -183,14 +183,14 @@ def test_copies_to_a_gpu_run_one_batch_ahead_and_each_is_waited_for_by_its_own_e
 
         def record_stream(self, stream):
             assert stream.name == "computes"
-            told.append(("kept", self.number))
+            events.append(("kept", self.number))
 
     copies = []
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: Stream("copies"))
     monkeypatch.setattr(torch.cuda, "stream", on)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream(where[-1]))
     for images, _, _ in _moved_ahead(iter([(Pretended(n),) * 3 for n in range(3)]), "cuda:0"):
-        told.append(("step", images.number))
+        events.append(("step", images.number))
     steps = [[("computes", "waits for", n), *[("kept", n)] * 3, ("step", n)] for n in range(3)]
-    assert told == [("copied", 0), ("copied", 1), *steps[0], ("copied", 2), *steps[1], *steps[2]]
+    assert events == [("copied", 0), ("copied", 1), *steps[0], ("copied", 2), *steps[1], *steps[2]]
     assert copies == [0, 0, 0, 1, 1, 1, 2, 2, 2]

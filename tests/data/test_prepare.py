@@ -7,10 +7,16 @@ import pytest
 
 from gentrain.data.loading.loader import Loader
 from gentrain.data.prepare import dataset as module
-from gentrain.data.prepare.dataset import load_prepared, prepare, prepared_name
+from gentrain.data.prepare.dataset import (
+    Damage,
+    find_manifest,
+    find_prepared,
+    load_prepared,
+    prepare,
+    verify,
+)
 from gentrain.errors import DataError, ResourceError
 from gentrain.study.loading import load_study
-from gentrain.study.sections import DatasetConfig
 
 
 def config(*overrides):
@@ -23,11 +29,11 @@ def small(tmp_path):
 
 
 def test_the_manifest_describes_the_pixels(tmp_path):
-    found = prepare(config(), tmp_path)
-    manifest = found.manifest
+    data = prepare(config(), tmp_path)
+    manifest = data.manifest
     for split, count in (("train", 1438), ("test", 359)):
         assert manifest.splits[split].count == sum(manifest.splits[split].per_class) == count
-    loader = Loader(found.split_path("train"), batch_size=500, shuffle=False)
+    loader = Loader(data.split_path("train"), batch_size=500, shuffle=False)
     stacked = np.concatenate([batch.images.numpy() for batch in loader.epoch(0)]) / 255
     assert manifest.mean == pytest.approx(stacked.mean(axis=(0, 2, 3)))
     assert manifest.std == pytest.approx(stacked.std(axis=(0, 2, 3)))
@@ -36,34 +42,34 @@ def test_the_manifest_describes_the_pixels(tmp_path):
 
 
 def test_it_is_compiled_once(tmp_path):
-    told = []
-    one = prepare(config("dataset.limit=3"), tmp_path, notify=told.append)
+    messages = []
+    one = prepare(config("dataset.limit=3"), tmp_path, notify=messages.append)
     stamp = one.split_path("train").stat().st_mtime_ns
-    assert told
-    told.clear()
-    assert prepare(config("dataset.limit=3"), tmp_path, notify=told.append) == one
-    assert told == []
+    assert messages
+    messages.clear()
+    assert prepare(config("dataset.limit=3"), tmp_path, notify=messages.append) == one
+    assert messages == []
     assert one.split_path("train").stat().st_mtime_ns == stamp
 
 
 @pytest.mark.parametrize("name", ["train.beton", "test.beton", "manifest.json"])
 @pytest.mark.parametrize("damage", ["flip", "truncate", "delete"])
-def test_damage_is_found_told_and_rebuilt_to_the_same_bytes(small, tmp_path, name, damage):
+def test_damage_is_reported_and_rebuilt_to_the_same_bytes(small, tmp_path, name, damage):
     path = small.folder / name
-    sound = path.read_bytes()
+    valid = path.read_bytes()
     if damage == "delete":
         path.unlink()
     else:
-        middle = len(sound) // 2
-        path.write_bytes(sound[:middle] + (b"" if damage == "truncate" else b"\xff\x00" + sound[middle + 2 :]))
+        middle = len(valid) // 2
+        path.write_bytes(valid[:middle] + (b"" if damage == "truncate" else b"\xff\x00" + valid[middle + 2 :]))
     if damage != "flip" or name != "manifest.json":
         with pytest.raises(DataError, match="damaged"):
             load_prepared(small.folder)
-    told = []
-    assert prepare(config("dataset.limit=3"), tmp_path, notify=told.append) == small
-    assert path.read_bytes() == sound
-    assert "it is rebuilt" in told[0]
-    assert name in told[0]
+    messages = []
+    assert prepare(config("dataset.limit=3"), tmp_path, notify=messages.append) == small
+    assert path.read_bytes() == valid
+    assert "it is rebuilt" in messages[0]
+    assert name in messages[0]
     assert [p.name for p in tmp_path.iterdir()] == [small.folder.name]
 
 
@@ -115,21 +121,16 @@ def test_a_record_of_another_version_is_refused(small):
         load_prepared(small.folder)
 
 
-@pytest.mark.parametrize(
-    ("settings", "name"),
-    [
-        ({}, "cifar100-a6f7fd7fa9f0"),
-        ({"source": "digits"}, "digits-c5ca72482cf1"),
-        ({"source": "digits", "quality": 50}, "digits-c5ca72482cf1"),  # which raw storage doesn't use
-        ({"source": "digits", "validation": 0.1, "limit": 5}, "digits-53f716266f74"),
-        ({"source": "imagefolder"}, "imagefolder-0dd94627ea11"),
-        ({"source": "imagefolder", "storage": "jpeg"}, "imagefolder-ec64ebf7cf2e"),
-        (
-            {"source": "imagefolder", "storage": "jpeg", "quality": 80, "max_side": 400, "image_size": 64},
-            "imagefolder-3a4a220b8176",
-        ),
-    ],
-)
-def test_the_names_of_prepared_datasets_stay(settings, name):
-    """A change of these compiles every dataset again: only with PREPARE_VERSION."""
-    assert prepared_name(DatasetConfig(**settings)) == name
+def test_a_dataset_that_is_not_there_or_damaged_is_a_value_not_an_error(small, tmp_path):
+    dataset = config("dataset.limit=3")
+    assert find_manifest(dataset, tmp_path) == small.manifest
+    assert find_prepared(small.manifest.fingerprint, tmp_path) == small.folder
+    assert verify(small.folder) == small
+    small.split_path("test").unlink()
+    assert find_manifest(dataset, tmp_path) == small.manifest  # the manifest alone is looked at
+    assert verify(small.folder) == Damage(f"{small.split_path('test')}: damaged (checksum differs)")
+    (small.folder / "manifest.json").write_text("{}")
+    assert verify(small.folder) == Damage(f"{small.folder / 'manifest.json'}: missing or damaged")
+    assert find_manifest(dataset, tmp_path) is None
+    assert find_prepared(small.manifest.fingerprint, tmp_path) is None
+    assert find_manifest(dataset.model_copy(update={"path": str(tmp_path / "nowhere")}), tmp_path) is None

@@ -1,11 +1,11 @@
-"""Preparing whole pictures takes the memory of a shard, however many there are: `make slow`."""
+"""Preparing whole images takes the memory of a shard, however many there are: `make slow`."""
 
 import subprocess
 import sys
 
 import pytest
 
-from tests.pictures import photographs, write_tree
+from tests.images import photographs, write_tree
 
 CODE = """
 import resource, sys
@@ -19,16 +19,16 @@ MEGABYTE = 1024
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_with_the_pictures(tmp_path):
-    """Of 3,000 and 12,000 pictures of 400 × 300 pixels; as JPEG the second are some 350 MB more."""
+def test_memory_does_not_grow_with_the_images(tmp_path):
+    """Of 3,000 and 12,000 images of 400 × 300 pixels; as JPEG the second are some 350 MB more."""
     peaks = []
     for count in (1000, 4000):
         root = tmp_path / str(count)
         large = ((name, photograph.resize((640, 480))) for name, photograph in photographs())
         write_tree(root, large, train=count, val=4, sizes=[(400, 300)])
-        found = subprocess.run(
+        result = subprocess.run(
             [sys.executable, "-c", CODE, str(root), str(tmp_path / f"data-{count}")],
             capture_output=True, text=True, check=True,
         )  # fmt: skip
-        peaks.append(int(found.stdout) / MEGABYTE)
+        peaks.append(int(result.stdout) / MEGABYTE)
     assert peaks[1] - peaks[0] < 120, peaks

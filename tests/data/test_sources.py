@@ -19,11 +19,11 @@ RNG = np.random.default_rng(0)
 
 
 def config(source, path=None, *overrides):
-    found = [f"dataset.source={source}", *overrides]
-    return load_study(overrides=found, dataset__path=None if path is None else str(path)).dataset
+    settings = [f"dataset.source={source}", *overrides]
+    return load_study(overrides=settings, dataset__path=None if path is None else str(path)).dataset
 
 
-def picture(side=8):
+def noise(side=8):
     return RNG.integers(0, 256, (side, side, 3), dtype=np.uint8)
 
 
@@ -44,7 +44,7 @@ def write_parquet(folder, name, images, fine, coarse=None):
 
 
 def test_cifar10_parquet(tmp_path):
-    images = [picture(32) for _ in range(6)]
+    images = [noise(32) for _ in range(6)]
     write_parquet(tmp_path, "train", images[:4], [0, 1, 0, 1])
     write_parquet(tmp_path, "test", images[4:], [1, 0])
     data = load_source(config("cifar10", tmp_path))
@@ -54,14 +54,14 @@ def test_cifar10_parquet(tmp_path):
 
 
 def test_a_damaged_parquet_is_named(tmp_path):
-    write_parquet(tmp_path, "train", [picture(32)], [0])
+    write_parquet(tmp_path, "train", [noise(32)], [0])
     (tmp_path / "test-00000-of-00001.parquet").write_bytes(b"PAR1 rubbish")
     with pytest.raises(DataError, match=r"test-00000-of-00001\.parquet: not CIFAR as Parquet, or damaged"):
         load_source(config("cifar10", tmp_path))
 
 
 def test_cifar_without_test_file_is_refused(tmp_path):
-    write_parquet(tmp_path, "train", [picture(32)], [0])
+    write_parquet(tmp_path, "train", [noise(32)], [0])
     with pytest.raises(DataError, match=r"no test-\*\.parquet"):
         load_source(config("cifar10", tmp_path))
 
@@ -72,9 +72,9 @@ def test_torchvisions_files(tmp_path, monkeypatch):
 
     folder = tmp_path / CIFAR10.base_folder
     folder.mkdir()
-    images = {name: np.stack([picture(32) for _ in range(2)]) for name, _ in CIFAR10.train_list + CIFAR10.test_list}
-    for name, found in images.items():
-        rows = found.transpose(0, 3, 1, 2).reshape(2, -1)
+    images = {name: np.stack([noise(32) for _ in range(2)]) for name, _ in CIFAR10.train_list + CIFAR10.test_list}
+    for name, pixels in images.items():
+        rows = pixels.transpose(0, 3, 1, 2).reshape(2, -1)
         (folder / name).write_bytes(pickle.dumps({"data": rows, "labels": [0, 1]}))
     (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": list("abcdefghij")}))
     monkeypatch.setattr(CIFAR10, "_check_integrity", lambda _: True)
@@ -92,8 +92,8 @@ def test_an_empty_folder_is_refused(tmp_path):
 
 
 def test_the_real_cifar100_keeps_its_groups(cifar100, tmp_path):
-    found = prepare(config("cifar100", cifar100, "dataset.groups=[fish, flowers]", "dataset.limit=30"), tmp_path)
-    manifest = found.manifest
+    data = prepare(config("cifar100", cifar100, "dataset.groups=[fish, flowers]", "dataset.limit=30"), tmp_path)
+    manifest = data.manifest
     assert manifest.groups == ("fish", "flowers")
     assert len(manifest.classes) == 10
     assert {manifest.groups[manifest.class_groups[manifest.classes.index(c)]] for c in ("shark", "trout")} == {"fish"}
@@ -149,7 +149,7 @@ def test_fashion_mnist(tmp_path, layout):
 
 @pytest.fixture
 def tree(tmp_path):
-    """Two classes of four training and two test pictures, 12×10 pixels."""
+    """Two classes of four training and two test images, 12×10 pixels."""
     for split, count in (("train", 4), ("val", 2)):
         for name in ("cat", "dog"):
             folder = tmp_path / "tree" / split / name
@@ -182,9 +182,9 @@ def test_greyscale_becomes_three_equal_channels(tree):
 
 def test_cmyk_jpeg_becomes_its_colour(tree):
     Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tree / "train" / "cat" / "x.jpg")
-    found = one(tree, "x.jpg")
-    assert found[..., 0].min() > 240
-    assert found[..., 1:].max() < 15
+    image = one(tree, "x.jpg")
+    assert image[..., 0].min() > 240
+    assert image[..., 1:].max() < 15
 
 
 def test_exif_rotation_is_applied(tree):
@@ -193,9 +193,9 @@ def test_exif_rotation_is_applied(tree):
     exif = Image.Exif()
     exif[0x0112] = 3  # saved upside down
     Image.fromarray(array).save(tree / "train" / "cat" / "x.jpg", exif=exif, quality=95)
-    found = one(tree, "x.jpg")
-    assert found[:3].max() < 30
-    assert found[5:].min() > 225
+    image = one(tree, "x.jpg")
+    assert image[:3].max() < 30
+    assert image[5:].min() > 225
 
 
 def test_webp_palette_transparency_and_upper_case_names(tree):
@@ -209,27 +209,27 @@ def test_webp_palette_transparency_and_upper_case_names(tree):
 
 
 @pytest.mark.parametrize("content", [b"", b"\x89PNG rubbish", b"cut"])
-def test_a_broken_picture_is_named_and_refused_or_skipped_and_listed(tree, tmp_path, content):
+def test_a_broken_image_is_named_and_refused_or_skipped_and_listed(tree, tmp_path, content):
     broken = tree / "train" / "dog" / "broken.png"
-    broken.write_bytes(png(picture())[:60] if content == b"cut" else content)
-    with pytest.raises(DataError, match=r"train/dog/broken\.png: broken picture .*--skip-broken"):
+    broken.write_bytes(png(noise())[:60] if content == b"cut" else content)
+    with pytest.raises(DataError, match=r"train/dog/broken\.png: broken image .*--skip-broken"):
         load_source(config("imagefolder", tree))
-    told = []
-    found = prepare(config("imagefolder", tree, "dataset.skip_broken=true"), tmp_path / "out", notify=told.append)
-    assert found.manifest.skipped == ("train/dog/broken.png",)
-    assert found.manifest.splits["train"].count == 8
-    assert any("skipped 1 broken pictures: train/dog/broken.png" in line for line in told)
+    messages = []
+    data = prepare(config("imagefolder", tree, "dataset.skip_broken=true"), tmp_path / "out", notify=messages.append)
+    assert data.manifest.skipped == ("train/dog/broken.png",)
+    assert data.manifest.splits["train"].count == 8
+    assert any("skipped 1 broken images: train/dog/broken.png" in line for line in messages)
 
 
-def test_duplicates_within_and_across_splits_are_counted_and_told(tree, tmp_path):
+def test_duplicates_within_and_across_splits_are_counted_and_reported(tree, tmp_path):
     folder = tree / "train" / "cat"
     (folder / "copy.png").write_bytes((folder / "0.png").read_bytes())
     (tree / "val" / "dog" / "leak.png").write_bytes((tree / "train" / "dog" / "1.png").read_bytes())
-    told = []
-    found = prepare(config("imagefolder", tree), tmp_path / "out", notify=told.append)
-    assert found.manifest.duplicates.within == {"train": 1, "test": 0}
-    assert found.manifest.duplicates.across == {"train/test": 1}
-    assert any("1 within train, 1 of test also in train" in line for line in told)
+    messages = []
+    data = prepare(config("imagefolder", tree), tmp_path / "out", notify=messages.append)
+    assert data.manifest.duplicates.within == {"train": 1, "test": 0}
+    assert data.manifest.duplicates.across == {"train/test": 1}
+    assert any("1 within train, 1 of test also in train" in line for line in messages)
 
 
 def test_a_changed_source_is_prepared_again(tree, tmp_path):
@@ -253,7 +253,7 @@ def test_trees_that_make_no_sense_are_refused(tree):
         load_source(config("imagefolder", tree))
     (tree / "val" / "horse").rmdir()
     (tree / "train" / "empty").mkdir()
-    with pytest.raises(DataError, match="train/empty: no JPEG, PNG or WebP picture in it"):
+    with pytest.raises(DataError, match="train/empty: no JPEG, PNG or WebP image in it"):
         load_source(config("imagefolder", tree))
     with pytest.raises(DataError, match=r"expected train/<class>/\* and test/<class>/\*"):
         load_source(config("imagefolder", tree / "train"))

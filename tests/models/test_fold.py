@@ -37,9 +37,9 @@ def norms(model):
 def test_the_function_stays(name, left):
     model, images = trained(name), torch.randn(4, 3, 32, 32, dtype=torch.float64)
     wanted = model(images)
-    found = fold(trained(name))
-    assert norms(found) == left
-    torch.testing.assert_close(found(images), wanted, rtol=1e-9, atol=1e-9)
+    folded = fold(trained(name))
+    assert norms(folded) == left
+    torch.testing.assert_close(folded(images), wanted, rtol=1e-9, atol=1e-9)
 
 
 class Twice(nn.Module):
@@ -62,9 +62,9 @@ def test_what_would_change_the_function_is_left_alone():
     model.other.running_var.uniform_(0.5, 2)
     images = torch.randn(2, 3, 4, 4, dtype=torch.float64)
     wanted = model(images)
-    found = fold(model)
-    assert norms(found) == 2
-    torch.testing.assert_close(found(images), wanted)
+    folded = fold(model)
+    assert norms(folded) == 2
+    torch.testing.assert_close(folded(images), wanted)
 
 
 def fused(model):
@@ -87,8 +87,8 @@ def test_a_fused_network_is_the_same_function(name, convolutions, relus, dtype, 
     assert len(fused(model)) == convolutions
     assert sum(one._activation[0] == "relu" for one in fused(model)) == relus
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-        found = model(images.float()).double()
-    assert (found - wanted).abs().mean() < away * wanted.std()
+        logits = model(images.float()).double()
+    assert (logits - wanted).abs().mean() < away * wanted.std()
 
 
 @needs_onednn
@@ -133,9 +133,9 @@ def test_sums_and_relus_that_are_not_a_convolution_s_alone_stay():
     torch.manual_seed(0)
     model, images = Sums(), torch.randn(2, 3, 4, 4)
     wanted = model(images)
-    found = fuse(fold(model), image=torch.zeros(1, 3, 4, 4), dtype=torch.float32)
-    assert len(fused(found)) == 3
-    torch.testing.assert_close(found(images), wanted)
+    network = fuse(fold(model), image=torch.zeros(1, 3, 4, 4), dtype=torch.float32)
+    assert len(fused(network)) == 3
+    torch.testing.assert_close(network(images), wanted)
 
 
 class Named(nn.Module):
@@ -156,9 +156,9 @@ def test_calls_of_other_forms_stay_the_same_function():
     torch.manual_seed(0)
     model, images = Named(), torch.randn(2, 3, 4, 4)
     wanted = model(images)
-    found = fuse(fold(model), image=torch.zeros(1, 3, 4, 4), dtype=torch.float32)
-    assert len(fused(found)) == 2
-    torch.testing.assert_close(found(images), wanted)
+    network = fuse(fold(model), image=torch.zeros(1, 3, 4, 4), dtype=torch.float32)
+    assert len(fused(network)) == 2
+    torch.testing.assert_close(network(images), wanted)
 
 
 class ByValue(nn.Module):
@@ -186,9 +186,9 @@ def test_a_study_whose_teacher_cannot_be_folded_is_refused_before_it_trains(smal
 
 
 def test_only_networks_that_teach_must_be_foldable(small):
-    found = small("network.students=tests.models.test_fold:by_value", "fold_batchnorm=true", "generations=1")
-    assert found.teaching_networks == ("resnet8",)
-    assert found.model_copy(update={"generations": 2}).teaching_networks == (
+    study = small("network.students=tests.models.test_fold:by_value", "fold_batchnorm=true", "generations=1")
+    assert study.teaching_networks == ("resnet8",)
+    assert study.model_copy(update={"generations": 2}).teaching_networks == (
         "resnet8",
         "tests.models.test_fold:by_value",
     )

@@ -1,4 +1,4 @@
-"""A cluster in one thread: the real scheduling code under a clock, store and failures of the simulation's own.
+"""A cluster in one thread: the real scheduling code under a simulated clock, store and failures.
 
 Chains are greenlets that run `ensure_generation`, `acquire_lease` and `LeaseTable` as they are in a sweep; time passes
 only where they sleep. Chains are killed, cut off and started again, the lease table loses its memory, devices come and
@@ -28,7 +28,7 @@ LIMIT = 1e6
 
 
 class Killed(BaseException):
-    """kill -9: nothing that the chain would still do reaches anyone."""
+    """`kill -9`: nothing that the chain still does has an effect."""
 
 
 class World:
@@ -48,7 +48,7 @@ class World:
         self.lost_epochs = 0
         self.wasted_epochs = 0
         self.at_work: dict[str, str] = {}
-        """Holder -> key, of those that train and can be reached."""
+        """Keys by holder, for holders that train and can be reached."""
         self.slots = self.random.randint(1, 4)
         self.most_at_work = 0
 
@@ -72,7 +72,7 @@ class World:
 
 
 class ChainProcess:
-    """A trial: runs its chain; killed, it is started again."""
+    """A trial: runs its chain, and starts again when it is killed."""
 
     def __init__(self, world: World, cluster: Cluster, chain) -> None:
         self.world, self.cluster, self.chain = world, cluster, chain
@@ -88,7 +88,7 @@ class ChainProcess:
         if self.ended or self.greenlet.dead:
             return
         self.world.at_work.pop(self.holder, None)
-        self.holder = None  # whatever it asks from now on reaches nobody
+        self.holder = None  # its requests are ignored from now on
         if self.greenlet:  # has begun
             self.greenlet.throw(Killed)
         self.start()
@@ -174,7 +174,7 @@ class _Runner:
     def _train_an_epoch(self, key):
         world = self.world
         left = world.random.expovariate(1 / 6)
-        if world.random.random() < self.cluster.cut_off:  # its node is not heard of for longer than a lease lasts
+        if world.random.random() < self.cluster.cut_off:  # its node is cut off for longer than a lease lasts
             world.at_work.pop(self.holder, None)
             world.sleep(LEASE_SECONDS * 1.5)
             if world.owner[key] == self.holder:

@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from gentrain.run.leases import FRESH_SECONDS, LEASE_SECONDS, LeaseTable
+from gentrain.errors import DataError
+from gentrain.run.leases import FRESH_SECONDS, LEASE_SECONDS, LeaseTable, acquire_lease
 from tests.run.simulation import simulate
 
 SIMULATIONS = int(os.environ.get("GENTRAIN_SIMULATIONS", "300"))
@@ -22,10 +23,10 @@ def test_one_trains_and_the_others_wait_then_look():
     assert table.request("k", "b", 2) == "train"
 
 
-def test_a_failed_training_is_the_next_ones():
+def test_the_next_chain_may_train_what_was_given_back_unfinished():
     table = LeaseTable({}, slots=1)
     table.request("k", "a", 0)
-    table.release("k", "b", finished=False)  # not b's to give back
+    table.release("k", "b", finished=False)  # b doesn't hold the lease
     assert table.request("k", "b", 0) == "wait"
     table.release("k", "a", finished=False)
     assert table.request("k", "b", 0) == "train"
@@ -56,10 +57,10 @@ def test_devices_go_to_the_most_urgent_that_still_waits():
     table.request("filler", "f", 2)
     assert table.request("long", "l", 2) == "wait"
     table.release("filler", "f", finished=True)
-    assert table.request("short", "s", 2 + FRESH_SECONDS + 1) == "train"  # the more urgent one hasn't asked for long
+    assert table.request("short", "s", 2 + FRESH_SECONDS + 1) == "train"  # the more urgent request has expired
 
 
-def test_a_table_that_lost_its_memory_grants_nothing_until_the_holders_have_spoken():
+def test_a_new_table_grants_nothing_until_holders_of_the_lost_one_have_renewed():
     table = LeaseTable({}, slots=2, recovering=True)
     assert table.request("k", "b", 100) == "wait"
     assert table.renew("k", "a", 101)
@@ -87,3 +88,13 @@ def test_the_same_seed_is_the_same_history():
     one, other = simulate(7), simulate(7)
     assert one.world.trained == other.world.trained
     assert one.world.now == other.world.now
+
+
+def test_every_chain_that_needs_a_failed_generation_gets_the_error_itself():
+    table, failure = LeaseTable({}, slots=1), DataError("no such file")
+    assert table.request("k", "a", 0) == "train"
+    table.release("k", "a", finished=False, error=failure)
+    ask = {"request": lambda key: table.request(key, "b", 1), "error": table.error}
+    with pytest.raises(DataError) as error:
+        acquire_lease(lambda name, key: ask[name](key), "k", valid=lambda: False, waiting=lambda: None)
+    assert error.value is failure

@@ -39,8 +39,8 @@ def beton(tmp_path):
 def test_augmentation_draws_are_those_of_the_cpu():
     images = torch.randint(0, 256, (64, 3, 32, 32), dtype=torch.uint8)
     indices = torch.arange(1000, 1064)
-    wanted = augment(images, indices, seed=7, epoch=3, pad=4, flip=True)
-    found = augment(images.cuda(), indices.cuda(), seed=7, epoch=3, pad=4, flip=True)
+    wanted = augment(images, indices, seed=7, epoch=3, padding=4, flip=True)
+    found = augment(images.cuda(), indices.cuda(), seed=7, epoch=3, padding=4, flip=True)
     assert found.cpu().equal(wanted)
 
 
@@ -64,7 +64,7 @@ def test_a_step_around_the_network_never_waits_for_the_card():
     meter = Meter(world_size=1, device=images.device)
 
     def step():
-        pixels = augment(images, indices, seed=7, epoch=3, pad=4, flip=True)
+        pixels = augment(images, indices, seed=7, epoch=3, padding=4, flip=True)
         logits = normalise(pixels, mean=(0.5,) * 3, std=(0.2,) * 3).mean(dim=(2, 3))
         meter.add(0, batch, logits, patriarch_loss(logits, labels % 3, eta=4 / 7, k=2))
 

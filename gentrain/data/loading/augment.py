@@ -1,4 +1,4 @@
-"""Augmentation of whole batches on the device; draws are functions of (seed, epoch, sample index) alone.
+"""Augment whole batches on the device; draws are functions of (seed, epoch, sample index) alone.
 
 The draws come from a counter-based generator (SplitMix64, Steele et al. 2014), so they don't depend on how samples
 are batched, on the number of workers or threads, or on what was drawn before.
@@ -20,7 +20,7 @@ _GOLDEN = 0x9E3779B97F4A7C15
 _MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 
 
-def augment(images: Tensor, indices: Tensor, *, seed: int, epoch: int, pad: int, flip: bool) -> Tensor:
+def augment(images: Tensor, indices: Tensor, *, seed: int, epoch: int, padding: int, flip: bool) -> Tensor:
     """Pad with black on each side, crop back to size at a random place, mirror with probability 1/2.
 
     Args:
@@ -28,25 +28,25 @@ def augment(images: Tensor, indices: Tensor, *, seed: int, epoch: int, pad: int,
         indices: (N,), int64, each sample's index in its split.
         seed: of the generation.
         epoch: counted from 0.
-        pad: pixels on each side; 0 for no crop.
+        padding: pixels on each side; 0 for no crop.
         flip: whether to mirror.
 
     Returns:
         (N, C, H, W), uint8.
     """
-    if pad == 0 and not flip:
+    if padding == 0 and not flip:
         return images
     count, channels, height, width = images.shape
     draws = random_bits(indices, seed=seed, epoch=epoch)
-    side = 2 * pad + 1
+    side = 2 * padding + 1
     top = ((draws >> 40 & 0xFFFFFF) * side) >> 24
     left = ((draws >> 16 & 0xFFFFFF) * side) >> 24
     columns = torch.arange(width, device=images.device).expand(count, width)
     if flip:
         columns = torch.where((draws & 1).bool()[:, None], width - 1 - columns, columns)
     rows = torch.arange(height, device=images.device) + top[:, None]
-    padded = F.pad(images, (pad, pad, pad, pad))
-    places = rows[:, :, None] * (width + 2 * pad) + (columns + left[:, None])[:, None, :]
+    padded = F.pad(images, (padding, padding, padding, padding))
+    places = rows[:, :, None] * (width + 2 * padding) + (columns + left[:, None])[:, None, :]
     places = places.view(count, 1, height * width).expand(count, channels, height * width)
     return padded.view(count, channels, -1).gather(2, places).view(count, channels, height, width)
 
@@ -54,10 +54,10 @@ def augment(images: Tensor, indices: Tensor, *, seed: int, epoch: int, pad: int,
 def distort(
     images: Tensor, indices: Tensor, *, seed: int, epoch: int, flip: bool, rotation: float, jitter: float
 ) -> Tensor:
-    """Mirror, rotate and vary the colours of pictures that were cropped already.
+    """Mirror, rotate and vary the colours of images that were cropped already.
 
     Rotation is by an angle drawn evenly from ±`rotation` degrees, bilinear, black outside. Brightness, contrast (about
-    the picture's mean grey) and saturation are multiplied by factors drawn evenly from 1 ± `jitter`, in this order.
+    the image's mean grey) and saturation are multiplied by factors drawn evenly from 1 ± `jitter`, in this order.
 
     Args:
         images: (N, 3, H, W), uint8.

@@ -1,4 +1,4 @@
-"""Batches of one worker: one global order for any number of workers, nothing dropped or repeated."""
+"""Yield the batches of one worker: one global order for any number of workers, nothing dropped or repeated."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gentrain.study.sections import ImagesConfig
 
 @dataclass(frozen=True)
 class Batch:
-    """One worker's part of a global batch, on its device."""
+    """Holds one worker's part of a global batch, on its device."""
 
     images: Tensor
     """(n, 3, H, W), uint8, channels last in memory."""
@@ -29,7 +29,7 @@ class Batch:
     global_size: int
     """Samples in the global batch, over all workers."""
     filler: bool = False
-    """No sample of this global batch is this worker's: the batch repeats one, to be weighted 0."""
+    """Whether this worker has no sample in this global batch: the batch then repeats one, to be weighted 0."""
 
 
 class Loader:
@@ -39,7 +39,7 @@ class Loader:
     of the last, smaller one too. A worker that the last batch has no sample for gets a filler, so that all workers
     take the same number of steps. Evaluation: in the split's own order, each worker a contiguous part, no fillers.
 
-    Pictures of any size (`pictures`) are cut to `size` pixels while they are read: at random parts to train, which are
+    Images of any size (`images`) are cut to `size` pixels while they are read: at random parts to train, which are
     a function of (seed, epoch, sample), the middle otherwise.
     """
 
@@ -54,13 +54,13 @@ class Loader:
         shuffle: bool,
         threads: int = 1,
         device: torch.device | None = None,
-        pictures: ImagesConfig | None = None,
+        images: ImagesConfig | None = None,
         size: int = 0,
     ) -> None:
         self._crop: SeededResizedCrop | None = None
-        if pictures is not None and shuffle:
-            self._crop = SeededResizedCrop(size, scale=pictures.scale, ratio=pictures.ratio, seed=seed)
-        decoder = self._crop or (center_crop(size, part=pictures.center) if pictures is not None else None)
+        if images is not None and shuffle:
+            self._crop = SeededResizedCrop(size, scale=images.scale, ratio=images.ratio, seed=seed)
+        decoder = self._crop or (center_crop(size, part=images.center) if images is not None else None)
         per_worker = math.ceil(batch_size / world_size)
         self._reader = BetonReader(path, batch_size=per_worker, threads=threads, decoder=decoder)
         self._batch_size, self._rank, self._world_size = batch_size, rank, world_size
@@ -69,7 +69,7 @@ class Loader:
         self.num_samples = self._reader.num_samples
 
     def __len__(self) -> int:
-        """Global batches of an epoch."""
+        """Return the global batches of an epoch."""
         return math.ceil(self.num_samples / self._batch_size)
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
@@ -113,10 +113,10 @@ def _copied(batches: Iterator[_Tensors]) -> Iterator[_Tensors]:
 
 
 def _moved_ahead(batches: Iterator[_Tensors], device: torch.device) -> Iterator[_Tensors]:
-    """Yield the batches on a GPU, each copied over a stream of its own while the step before it is computed.
+    """Yield the batches on a GPU, each copied on a second stream while the step before it is computed.
 
-    From FFCV's buffer to pinned memory here and now, which torch's allocator keeps until the copy to the GPU is over.
-    The stream that computes waits for that copy alone; the GPU's memory isn't used again before it is done with it.
+    FFCV's buffer is copied to pinned memory at once; torch's allocator keeps that until the copy to the GPU is over.
+    The computing stream waits for the batch's own copy only, and its memory isn't used again before it is done with it.
     """
     side = torch.cuda.Stream(device)
     ahead: tuple[_Tensors, torch.cuda.Event] | None = None
@@ -136,7 +136,7 @@ def _moved_ahead(batches: Iterator[_Tensors], device: torch.device) -> Iterator[
 
 
 def _arrived(batch: _Tensors, copied: torch.cuda.Event) -> _Tensors:
-    """Let the current stream wait for the batch's copy, and the allocator know that this stream uses it."""
+    """Make the current stream wait for the batch's copy, and tell the allocator that this stream uses it."""
     stream = torch.cuda.current_stream(batch[0].device)
     stream.wait_event(copied)
     for tensor in batch:

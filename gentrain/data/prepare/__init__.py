@@ -1,1 +1,5 @@
-"""Compile a source once into `.beton` files and a manifest: verified, rebuilt when damaged, shared between nodes."""
+"""Compile a source once into `.beton` files and a manifest; verify, rebuild, publish and fetch them.
+
+May touch: `sources`, the writers in `loading`, and the store.
+May not touch: FFCV itself, torch or a device.
+"""

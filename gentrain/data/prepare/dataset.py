@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pydantic import ValidationError
 
+from gentrain.data.prepare.images import build_images
 from gentrain.data.prepare.manifest import Manifest, SplitInfo
-from gentrain.data.prepare.pictures import build_pictures
 from gentrain.data.prepare.statistics import channel_statistics, count_duplicates, file_digest, histogram_of
 from gentrain.data.sources.formats import Split
-from gentrain.data.sources.registry import SourceData, load_source
+from gentrain.data.sources.registry import SourceData, load_source, source_missing, source_path
 from gentrain.errors import DataError, ResourceError
 from gentrain.study.sections import DatasetConfig
 from gentrain.study.settings import stored_form
@@ -32,14 +31,14 @@ SPARE_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class PreparedData:
-    """A verified prepared dataset on a local disk."""
+    """Is a verified prepared dataset on a local disk."""
 
     manifest: Manifest
     folder: Path
 
     @property
     def num_classes(self) -> int:
-        """C."""
+        """Return C."""
         return len(self.manifest.classes)
 
     def split_path(self, split: str) -> Path:
@@ -47,11 +46,18 @@ class PreparedData:
         return self.folder / self.manifest.splits[split].file
 
 
+@dataclass(frozen=True)
+class Damage:
+    """Says which file of a prepared dataset is missing or damaged."""
+
+    reason: str
+
+
 def prepare(config: DatasetConfig, folder: Path, *, notify: Callable[[str], None] = lambda _: None) -> PreparedData:
     """Return the dataset prepared below `folder`, compiled now if it isn't there, has changed or is damaged.
 
-    The set's own folder is named by a hash of the settings and of the source files' names, sizes and times. It is
-    built beside its place and renamed, so that a reader never sees half of it.
+    Its folder is named by a hash of the settings and of the source files' names, sizes and times. It is built under
+    another name and renamed, so that no reader sees half of it.
 
     Raises:
         DataError: for a source that is missing, broken or doesn't fit the settings.
@@ -59,15 +65,15 @@ def prepare(config: DatasetConfig, folder: Path, *, notify: Callable[[str], None
     """
     target = folder / prepared_name(config)
     if target.exists():
-        try:
-            return load_prepared(target)
-        except DataError as error:
-            notify(f"{error}; it is rebuilt")
+        existing = verify(target)
+        if isinstance(existing, PreparedData):
+            return existing
+        notify(f"{existing.reason}; it is rebuilt")
     notify(f"preparing {config.source} in {target} (once)")
     data = load_source(config) if config.storage == "raw" else None
     with _disk_errors(target):
         folder.mkdir(parents=True, exist_ok=True)
-        _sweep(folder)
+        _remove_leftovers(folder)
         if data is not None:
             _check_space(target, sum(split.images.nbytes for split in data.splits.values()))
         building = folder / f".building-{os.getpid()}-{uuid.uuid4().hex[:8]}"
@@ -77,7 +83,7 @@ def prepare(config: DatasetConfig, folder: Path, *, notify: Callable[[str], None
                 manifest = _build(config.source, data, building)
             else:
                 shards = folder / f".shards-{target.name}"
-                manifest = build_pictures(config, shards, building, version=PREPARE_VERSION, notify=notify)
+                manifest = build_images(config, shards, building, version=PREPARE_VERSION, notify=notify)
                 _write_manifest(manifest, building)
                 shutil.rmtree(shards)
             with contextlib.suppress(FileNotFoundError):
@@ -90,7 +96,7 @@ def prepare(config: DatasetConfig, folder: Path, *, notify: Callable[[str], None
         finally:
             shutil.rmtree(building, ignore_errors=True)
             shutil.rmtree(building.with_suffix(".old"), ignore_errors=True)
-    _tell(manifest, notify)
+    _report(manifest, notify)
     return load_prepared(target)
 
 
@@ -105,41 +111,56 @@ def _check_space(target: Path, wanted: int) -> None:
 
 
 def find_manifest(config: DatasetConfig, folder: Path) -> Manifest | None:
-    """Return the manifest of the dataset if it is prepared below `folder`; its files are not verified."""
-    try:
-        return _read_manifest(folder / prepared_name(config))
-    except DataError:
-        return None
+    """Return the manifest of the dataset prepared below `folder`; the dataset's files are not verified.
+
+    None where it isn't prepared, its manifest is damaged, or the source's folder is missing.
+    """
+    return None if source_missing(config) else read_manifest(folder / prepared_name(config))
 
 
 def find_prepared(fingerprint: str, folder: Path) -> Path | None:
-    """Return the folder below `folder` of the dataset with this fingerprint; its files are not verified."""
+    """Return the folder below `folder` of the dataset with this fingerprint; the dataset's files are not verified.
+
+    None where there is none.
+    """
     for path in sorted(folder.glob(f"*/{MANIFEST}")):
-        with contextlib.suppress(DataError):
-            if _read_manifest(path.parent).fingerprint == fingerprint:
-                return path.parent
+        manifest = read_manifest(path.parent)
+        if manifest is not None and manifest.fingerprint == fingerprint:
+            return path.parent
     return None
 
 
-def _read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Path) -> Manifest | None:
+    """Return the manifest in a prepared dataset's folder, None where it is missing or damaged."""
     try:
-        return Manifest.model_validate_json((folder / MANIFEST).read_bytes())
-    except (OSError, ValidationError) as error:
-        raise DataError(f"{folder / MANIFEST}: missing or damaged") from error
+        content = (folder / MANIFEST).read_bytes()
+    except OSError:
+        return None
+    return Manifest.parse(content)
+
+
+def verify(folder: Path) -> PreparedData | Damage:
+    """Return the prepared dataset in `folder` after checking every file's size and sha256, or what is damaged."""
+    manifest = read_manifest(folder)
+    if manifest is None:
+        return Damage(f"{folder / MANIFEST}: missing or damaged")
+    for info in manifest.splits.values():
+        path = folder / info.file
+        if not path.is_file() or path.stat().st_size != info.bytes or file_digest(path) != info.sha256:
+            return Damage(f"{path}: damaged (checksum differs)")
+    return PreparedData(manifest, folder)
 
 
 def load_prepared(folder: Path) -> PreparedData:
-    """Return a prepared dataset after checking every file's size and sha256.
+    """Return the prepared dataset in `folder`, verified.
 
     Raises:
         DataError: when it is missing or damaged.
     """
-    manifest = _read_manifest(folder)
-    for info in manifest.splits.values():
-        path = folder / info.file
-        if not path.is_file() or path.stat().st_size != info.bytes or file_digest(path) != info.sha256:
-            raise DataError(f"{path}: damaged (checksum differs)")
-    return PreparedData(manifest, folder)
+    data = verify(folder)
+    if isinstance(data, Damage):
+        raise DataError(data.reason)
+    return data
 
 
 def _build(source: str, data: SourceData, folder: Path) -> Manifest:
@@ -186,16 +207,16 @@ def _write_manifest(manifest: Manifest, folder: Path) -> None:
 
 
 def _fingerprint(splits: dict[str, Split], classes: tuple[str, ...]) -> str:
-    found = hashlib.sha256(json.dumps(classes).encode())
+    digest = hashlib.sha256(json.dumps(classes).encode())
     for name in sorted(splits):
         split = splits[name]
-        found.update(f"{name} {split.images.shape}".encode())
-        found.update(np.ascontiguousarray(split.labels, dtype="<i8").tobytes())
-        found.update(np.ascontiguousarray(split.images).data)
-    return found.hexdigest()
+        digest.update(f"{name} {split.images.shape}".encode())
+        digest.update(np.ascontiguousarray(split.labels, dtype="<i8").tobytes())
+        digest.update(np.ascontiguousarray(split.images).data)
+    return digest.hexdigest()
 
 
-def _tell(manifest: Manifest, notify: Callable[[str], None]) -> None:
+def _report(manifest: Manifest, notify: Callable[[str], None]) -> None:
     counts = ", ".join(f"{info.count:,} {name}" for name, info in manifest.splits.items())
     notify(f"{manifest.source}: {counts} images of {len(manifest.classes)} classes")
     parts = [f"{n} within {name}" for name, n in manifest.duplicates.within.items() if n]
@@ -207,23 +228,21 @@ def _tell(manifest: Manifest, notify: Callable[[str], None]) -> None:
     if parts:
         notify("exact duplicate images: " + ", ".join(parts))
     if manifest.skipped:
-        notify(f"skipped {len(manifest.skipped)} broken pictures: " + ", ".join(manifest.skipped[:5]))
+        notify(f"skipped {len(manifest.skipped)} broken images: " + ", ".join(manifest.skipped[:5]))
 
 
 def prepared_name(config: DatasetConfig) -> str:
-    """Return the name of the prepared set's folder.
+    """Return the name of the prepared dataset's folder, which has a hash of all that the dataset depends on.
 
-    It has a hash of the settings and of the source files' names, sizes and times: cheap, so that a changed source is
-    noticed.
+    That is the settings and the source files' names, sizes and times, which are quick to read: a changed source is
+    noticed at every use.
 
     Raises:
         DataError: when there is no such source folder.
     """
     wanted = stored_form(config, hashed=True, exclude={"path"}) | {"version": PREPARE_VERSION}
-    if config.path is not None:
-        root = Path(config.path).expanduser()
-        if not root.is_dir():
-            raise DataError(f"dataset.path: {config.path}: no such folder; give the one with the {config.source} files")
+    root = source_path(config)
+    if root is not None:
         wanted["files"] = sorted(
             (str(p.relative_to(root)), p.stat().st_size, p.stat().st_mtime_ns) for p in root.rglob("*") if p.is_file()
         )
@@ -231,8 +250,8 @@ def prepared_name(config: DatasetConfig) -> str:
     return f"{config.source}-{request}"
 
 
-def _sweep(folder: Path) -> None:
-    """Remove what preparations that were killed left behind."""
+def _remove_leftovers(folder: Path) -> None:
+    """Remove the unfinished folders of preparations whose process is gone."""
     for left in folder.glob(".building-*"):
         pid = left.name.split("-")[1]
         if not Path(f"/proc/{pid}").exists():

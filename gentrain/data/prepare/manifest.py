@@ -1,18 +1,18 @@
-"""What a prepared dataset says of itself; its fingerprint is part of every generation's key."""
+"""Describe a prepared dataset; its fingerprint is part of every generation's key."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 
-class _Frozen(BaseModel):
+class _ManifestPart(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class SplitInfo(_Frozen):
-    """One `.beton` file."""
+class SplitInfo(_ManifestPart):
+    """Describes one `.beton` file."""
 
     file: str
     sha256: str
@@ -21,15 +21,15 @@ class SplitInfo(_Frozen):
     per_class: tuple[int, ...]
 
 
-class Duplicates(_Frozen):
-    """Images whose pixels are exactly those of an earlier one: within a split, and of one split in another."""
+class Duplicates(_ManifestPart):
+    """Counts images with exactly the pixels of an earlier one: within a split, and of one split in another."""
 
     within: dict[str, int]
     across: dict[str, int]
 
 
-class Manifest(_Frozen):
-    """A prepared dataset."""
+class Manifest(_ManifestPart):
+    """Describes a prepared dataset."""
 
     version: int
     source: str
@@ -41,13 +41,23 @@ class Manifest(_Frozen):
     """Group of each class, an index into `groups`."""
     height: int
     width: int
-    """What the network sees, in pixels."""
+    """Of the images that the network gets, in pixels."""
     storage: Literal["raw", "jpeg"] = "raw"
-    """raw: all images are of that size; jpeg: pictures of any size, cut to it when they are read."""
+    """raw: all images are of that size; jpeg: images of any size, cut to it when they are read."""
     mean: tuple[float, float, float]
     """Of the training split's pixels by channel, in 0..1."""
     std: tuple[float, float, float]
     splits: dict[str, SplitInfo]
     duplicates: Duplicates
     skipped: tuple[str, ...]
-    """Broken pictures that `skip_broken` left out."""
+    """Files of the broken images that `skip_broken` left out."""
+
+    @classmethod
+    def parse(cls, content: bytes | None) -> Manifest | None:
+        """Return the manifest that a file's content holds, None where there is none or it is damaged."""
+        if content is None:
+            return None
+        try:
+            return cls.model_validate_json(content)
+        except ValidationError:
+            return None

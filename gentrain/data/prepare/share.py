@@ -1,20 +1,17 @@
-"""Prepared datasets where the store is no disk of this node: published beside the generations, fetched once a node."""
+"""Share prepared datasets through a store that is no disk of this node: publish them there, fetch them once a node."""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.fs as pafs
-from pydantic import ValidationError
+from filelock import FileLock
 
-from gentrain.data.prepare.dataset import MANIFEST, PreparedData, load_prepared
+from gentrain.data.prepare.dataset import MANIFEST, Damage, PreparedData, load_prepared, verify
 from gentrain.data.prepare.manifest import Manifest
 from gentrain.errors import DataError
 from gentrain.store.folder import Folder
@@ -24,7 +21,7 @@ CHUNK_BYTES = 16 << 20
 
 
 def publish(data: PreparedData, store: RunStore) -> None:
-    """Copy a prepared dataset into the store, its manifest last; nothing is done where it is there, or a disk."""
+    """Copy a prepared dataset into the store, its manifest last, unless the store has it or is a disk itself."""
     folder = _shared(data.folder.name, store)
     if store.local or folder.read(MANIFEST) is not None:
         return
@@ -40,12 +37,12 @@ def publish(data: PreparedData, store: RunStore) -> None:
 
 
 def published(name: str, store: RunStore) -> bool:
-    """Return whether the store has the dataset to be fetched."""
+    """Return whether the dataset can be fetched from the store; from a store on a disk nothing has to be fetched."""
     return not store.local and _shared(name, store).read(MANIFEST) is not None
 
 
 def obtain(name: str, store: RunStore) -> PreparedData:
-    """Return a dataset on this node's disk: verified, and fetched first where it is missing or damaged.
+    """Return a prepared dataset on this node's disk, verified; fetch it first where it is missing or damaged.
 
     Raises:
         DataError: when it is damaged in the store too, or the store is a disk that this node doesn't share.
@@ -56,32 +53,37 @@ def obtain(name: str, store: RunStore) -> PreparedData:
             node = os.uname().nodename
             raise DataError(f"{target}: not on node {node}; --runs must be a disk that all nodes share, or s3://…")
         return load_prepared(target)
-    with contextlib.suppress(DataError):
-        return load_prepared(target)
-    with _only_one(target):
-        with contextlib.suppress(DataError):  # another process has fetched it meanwhile
-            return load_prepared(target)
-        return _fetch(_shared(name, store), target)
+    data = verify(target)
+    if isinstance(data, Damage):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(target.parent / f".{name}.lock"):
+            data = verify(target)  # another process may have fetched it meanwhile
+            if isinstance(data, Damage):
+                data = _fetch(_shared(name, store), target)
+    return data
 
 
 def find_shared(fingerprint: str, store: RunStore) -> tuple[str, Manifest] | None:
-    """Return the name and manifest of the store's dataset with this fingerprint; its files are not verified."""
+    """Return the name and manifest of the store's dataset with this fingerprint, None where there is none.
+
+    The dataset's files are not verified.
+    """
     for name in (store.root / "data").names():
-        with contextlib.suppress(ValidationError):
-            manifest = Manifest.model_validate_json(_shared(name, store).read(MANIFEST) or b"")
-            if manifest.fingerprint == fingerprint:
-                return name, manifest
+        manifest = Manifest.parse(_shared(name, store).read(MANIFEST))
+        if manifest is not None and manifest.fingerprint == fingerprint:
+            return name, manifest
     return None
 
 
 def _fetch(folder: Folder, target: Path) -> PreparedData:
     content = folder.read(MANIFEST)
-    if content is None:
-        raise DataError(f"{folder}: no prepared dataset there; run the same command again")
+    manifest = Manifest.parse(content)
+    if content is None or manifest is None:
+        raise DataError(f"{folder}: no prepared dataset there, or a damaged one; run the same command again")
     building = target.parent / f".building-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     building.mkdir(parents=True)
     try:
-        for info in Manifest.model_validate_json(content).splits.values():
+        for info in manifest.splits.values():
             pafs.copy_files(
                 f"{folder}/{info.file}",
                 str(building / info.file),
@@ -102,12 +104,3 @@ def _fetch(folder: Folder, target: Path) -> PreparedData:
 
 def _shared(name: str, store: RunStore) -> Folder:
     return store.root / "data" / name
-
-
-@contextlib.contextmanager
-def _only_one(target: Path) -> Iterator[None]:
-    """Let one process of this node fetch at a time."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with open(target.parent / f".{target.name}.lock", "wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -1,4 +1,4 @@
-"""What a manifest tells of its images: digests, exact mean and std, duplicates."""
+"""Compute what a manifest says of its images: digests, exact mean and std, duplicates."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def channel_statistics(histogram: np.ndarray) -> tuple[Channels, Channels]:
 
 def count_duplicates(digests: Mapping[str, Sequence[bytes]]) -> Duplicates:
     """Return how many images are exact copies, within each split and across, by their digests."""
-    unique = {name: set(found) for name, found in digests.items()}
+    unique = {name: set(split) for name, split in digests.items()}
     names = list(digests)
     return Duplicates(
         within={name: len(digests[name]) - len(unique[name]) for name in names},
         across={
-            f"{one}/{other}": sum(found in unique[one] for found in digests[other])
+            f"{one}/{other}": sum(digest in unique[one] for digest in digests[other])
             for i, one in enumerate(names)
             for other in names[i + 1 :]
         },

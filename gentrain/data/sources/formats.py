@@ -25,7 +25,7 @@ DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
 
 @dataclass(frozen=True)
 class Split:
-    """Images (N, H, W, 3) uint8 and labels (N,) int64; while a source is filtered, images may be PNG files (N,)."""
+    """Holds images (N, H, W, 3) uint8 and labels (N,) int64; before `decoded`, images may be PNG files' bytes (N,)."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -35,7 +35,11 @@ class Split:
         return Split(self.images[indices], self.labels[indices])
 
     def decoded(self) -> Split:
-        """Return the split with pixels in the place of PNG files; raises what Pillow says of a broken one."""
+        """Return the split with pixels in place of PNG files.
+
+        Raises:
+            OSError, ValueError, SyntaxError: Pillow's, for a broken one.
+        """
         if self.images.dtype != object:
             return self
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
@@ -44,7 +48,7 @@ class Split:
 
 @dataclass(frozen=True)
 class CifarData:
-    """CIFAR-10 or -100 as its files tell it."""
+    """Holds CIFAR-10 or -100; the groups are CIFAR-100's coarse labels, where its files have them."""
 
     splits: dict[str, Split]
     classes: tuple[str, ...]
@@ -56,9 +60,9 @@ def read_digits() -> Split:
     """Return scikit-learn's 1,797 handwritten digits, 8×8, its 17 grey levels spread over 0..255."""
     from sklearn.datasets import load_digits
 
-    found = load_digits()
-    grey = np.rint(found.images * (255 / 16)).astype(np.uint8)
-    return Split(_rgb(grey), found.target.astype(np.int64))
+    digits = load_digits()
+    grey = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+    return Split(_rgb(grey), digits.target.astype(np.int64))
 
 
 def read_cifar(source: Literal["cifar10", "cifar100"] | str, path: Path | None) -> CifarData:
@@ -88,8 +92,8 @@ def _cifar_parquet(path: Path, *, fine: str) -> CifarData:
                     .get("info", {})
                     .get("features", {})
                 )
-                picture = "img" if "img" in table.column_names else "image"
-                images += pc.struct_field(table[picture], "bytes").to_pylist()
+                column = "img" if "img" in table.column_names else "image"
+                images += pc.struct_field(table[column], "bytes").to_pylist()
                 labels.append(table[fine].to_numpy())
                 if "coarse_label" in table.column_names:
                     groups_of.append(np.stack([labels[-1], table["coarse_label"].to_numpy()]))
@@ -116,10 +120,10 @@ def _cifar_torchvision(source: str, path: Path | None) -> CifarData:
 
     kind = datasets.CIFAR100 if source == "cifar100" else datasets.CIFAR10
     root = DOWNLOADS.expanduser() if path is None else path
-    found: dict[str, Any] = {}
+    parts: dict[str, Any] = {}
     for name in ("train", "test"):
         try:
-            found[name] = kind(str(root), train=name == "train", download=path is None)
+            parts[name] = kind(str(root), train=name == "train", download=path is None)
         except Exception as error:  # torchvision raises whatever its downloader met
             if path is None:
                 raise DataError(
@@ -129,9 +133,9 @@ def _cifar_torchvision(source: str, path: Path | None) -> CifarData:
                 f"{path}: neither Parquet files (train-*.parquet) nor torchvision's {kind.base_folder} in it"
             ) from error
     splits = {
-        name: Split(np.asarray(data.data), np.asarray(data.targets, dtype=np.int64)) for name, data in found.items()
+        name: Split(np.asarray(data.data), np.asarray(data.targets, dtype=np.int64)) for name, data in parts.items()
     }
-    return CifarData(splits, tuple(found["train"].classes), None, None)
+    return CifarData(splits, tuple(parts["train"].classes), None, None)
 
 
 def read_fashion_mnist(path: Path | None) -> tuple[dict[str, Split], tuple[str, ...]]:

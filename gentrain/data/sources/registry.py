@@ -1,4 +1,4 @@
-"""Where images come from: each source is read into arrays, filtered and split, the same way every time."""
+"""Load a source by its name: read it into arrays, filter and split it, the same way every time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SPLIT_SEED = 20181  # fixed: a held-out part is a property of the dataset, not o
 
 @dataclass(frozen=True)
 class SourceData:
-    """All images of a source, in memory: (N, H, W, 3) uint8 and labels (N,) by split."""
+    """Holds all images of a source in memory: (N, H, W, 3) uint8 and labels (N,) by split."""
 
     splits: dict[str, Split]
     classes: tuple[str, ...]
@@ -29,7 +29,7 @@ class SourceData:
 
 
 def load_source(config: DatasetConfig) -> SourceData:
-    """Read a source's training and test images, filtered and limited, with the held-out split if one is wanted.
+    """Return a source's training and test images, filtered and limited, and a validation split where one is wanted.
 
     Raises:
         DataError: naming the file or setting, and the remedy.
@@ -38,11 +38,11 @@ def load_source(config: DatasetConfig) -> SourceData:
     try:
         return replace(data, splits={name: split.decoded() for name, split in data.splits.items()})
     except (OSError, ValueError, SyntaxError) as error:
-        raise DataError(f"dataset.path: {config.path}: a picture in it can't be decoded: {error}") from error
+        raise DataError(f"dataset.path: {config.path}: an image in it can't be decoded: {error}") from error
 
 
 def select(data: SourceData, config: DatasetConfig) -> SourceData:
-    """Return the source filtered by class and limited, with the held-out split if one is wanted.
+    """Return the source filtered by class and limited, with a validation split where one is wanted.
 
     Raises:
         DataError: naming the setting, and the remedy.
@@ -68,8 +68,8 @@ def _digits(_: DatasetConfig) -> SourceData:
 
 
 def _cifar(config: DatasetConfig) -> SourceData:
-    found = read_cifar(config.source, source_path(config))
-    return SourceData(found.splits, found.classes, found.groups, found.class_groups)
+    data = read_cifar(config.source, source_path(config))
+    return SourceData(data.splits, data.classes, data.groups, data.class_groups)
 
 
 def _fashion_mnist(config: DatasetConfig) -> SourceData:
@@ -94,6 +94,11 @@ _READERS: dict[str, Callable[[DatasetConfig], SourceData]] = {
 }
 
 
+def source_missing(config: DatasetConfig) -> bool:
+    """Return whether the study names a folder of the source that isn't there."""
+    return config.path is not None and not Path(config.path).expanduser().is_dir()
+
+
 def source_path(config: DatasetConfig) -> Path | None:
     """Return the source's folder, None where the study names none.
 
@@ -103,7 +108,7 @@ def source_path(config: DatasetConfig) -> Path | None:
     if config.path is None:
         return None
     path = Path(config.path).expanduser()
-    if not path.is_dir():
+    if source_missing(config):
         raise DataError(f"dataset.path: {config.path}: no such folder; give the one with the {config.source} files")
     return path
 

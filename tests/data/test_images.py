@@ -2,6 +2,7 @@
 
 import gc
 import json
+import sys
 from pathlib import Path
 
 import cv2
@@ -16,17 +17,17 @@ from gentrain.data.loading.augment import distort, random_unit
 from gentrain.data.loading.crops import crop_box
 from gentrain.data.loading.loader import Loader
 from gentrain.data.prepare.dataset import load_prepared, prepare, prepared_name
-from gentrain.data.sources.folders import encode_picture, list_pictures
-from gentrain.errors import ConfigError, DataError
+from gentrain.data.sources.folders import encode_image, list_images
+from gentrain.errors import ConfigError, DataError, DependencyError
 from gentrain.study.loading import load_study
 from gentrain.study.sections import DatasetConfig
-from tests.pictures import photographs, write_tree
+from tests.images import photographs, write_tree
 
 
 @pytest.fixture(scope="session")
 def tree(tmp_path_factory):
     """Pieces of three photographs, of many shapes: 8 to train and 4 to test a class."""
-    return write_tree(tmp_path_factory.mktemp("pictures"), photographs())
+    return write_tree(tmp_path_factory.mktemp("images"), photographs())
 
 
 def config(tree, **settings):
@@ -40,7 +41,7 @@ def prepared(tree, tmp_path_factory):
 
 def study(tree, *more):
     return load_study(
-        overrides=["name=pictures", "dataset.source=imagefolder", f"dataset.path={tree}", "dataset.storage=jpeg",
+        overrides=["name=images", "dataset.source=imagefolder", f"dataset.path={tree}", "dataset.storage=jpeg",
                    "dataset.image_size=32", "recipe.images={}", "recipe.padding=0", "recipe.epochs=2",
                    "recipe.milestones=[]", "recipe.batch_size=8", "process.k=3", "network.name=resnet8",
                    "generations=1", "device=cpu", "precision=fp32", "cpus_per_worker=1", *more]
@@ -50,7 +51,7 @@ def study(tree, *more):
 def loader(prepared, *, seed=1, rank=0, world_size=1, threads=1, batch_size=6, shuffle=True):
     return Loader(
         prepared.split_path("train"), batch_size=batch_size, rank=rank, world_size=world_size, seed=seed,
-        threads=threads, shuffle=shuffle, pictures=study("x").recipe.images, size=32,
+        threads=threads, shuffle=shuffle, images=study("x").recipe.images, size=32,
     )  # fmt: skip
 
 
@@ -60,7 +61,7 @@ def by_index(*loaders, epoch=0):
     }
 
 
-def test_the_manifest_tells_of_the_pictures(prepared):
+def test_the_manifest_describes_the_images(prepared):
     manifest = prepared.manifest
     assert (manifest.storage, manifest.height, manifest.width) == ("jpeg", 32, 32)
     assert manifest.classes == ("china", "flower", "hopper")
@@ -71,18 +72,18 @@ def test_the_manifest_tells_of_the_pictures(prepared):
 
 
 def test_the_middle_is_what_a_careful_reader_cuts(prepared, tree):
-    found = by_index(loader(prepared, shuffle=False))
-    listed, _ = list_pictures(tree)
+    middles = by_index(loader(prepared, shuffle=False))
+    listed, _ = list_images(tree)
     for index, file in enumerate(listed["train"].files):
         with Image.open(file) as opened:
-            picture = opened.copy()
-        side = int(0.875 * min(picture.size))
-        left, top = (picture.width - side) // 2, (picture.height - side) // 2
-        if max(picture.size) > 160:
+            image = opened.copy()
+        side = int(0.875 * min(image.size))
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        if max(image.size) > 160:
             continue  # was shrunk before
-        middle = np.asarray(picture.crop((left, top, left + side, top + side)))
+        middle = np.asarray(image.crop((left, top, left + side, top + side)))
         wanted = cv2.resize(middle, (32, 32), interpolation=cv2.INTER_AREA)
-        difference = np.abs(found[index].permute(1, 2, 0).numpy().astype(int) - wanted.astype(int))
+        difference = np.abs(middles[index].permute(1, 2, 0).numpy().astype(int) - wanted.astype(int))
         assert difference.mean() < 3, file
 
 
@@ -101,9 +102,9 @@ def test_random_crops_are_functions_of_seed_epoch_and_sample(prepared):
 
 def test_a_process_compiles_once_for_all_its_generations(prepared, monkeypatch):
     def generation(seed):
-        found = by_index(loader(prepared, seed=seed)), by_index(loader(prepared, shuffle=False))
+        images = by_index(loader(prepared, seed=seed)), by_index(loader(prepared, shuffle=False))
         gc.collect()
-        return found
+        return images
 
     one, middle = generation(1)
     monkeypatch.setattr("numba.njit", None)
@@ -171,29 +172,29 @@ def test_draws_are_even():
 
 def test_a_jpeg_keeps_its_own_bytes_and_others_are_encoded(tree, tmp_path):
     file = tree / "train" / "china" / "1.jpg"
-    assert encode_picture(file, max_side=500, quality=50).jpeg == file.read_bytes()
-    shrunk = encode_picture(tree / "train" / "china" / "7.jpg", max_side=100, quality=90)
+    assert encode_image(file, max_side=500, quality=50).jpeg == file.read_bytes()
+    shrunk = encode_image(tree / "train" / "china" / "7.jpg", max_side=100, quality=90)
     assert (shrunk.width, shrunk.height) == (100, 16)
     for mode in ("L", "CMYK"):
         with Image.open(file) as opened:
             opened.convert(mode).save(tmp_path / f"{mode}.jpg")
-        found = encode_picture(tmp_path / f"{mode}.jpg", max_side=500, quality=90)
-        assert found.histogram.sum() == 3 * found.height * found.width
+        encoded = encode_image(tmp_path / f"{mode}.jpg", max_side=500, quality=90)
+        assert encoded.histogram.sum() == 3 * encoded.height * encoded.width
     with Image.open(tree / "train" / "china" / "0.jpg") as opened:
         exif = opened.getexif()
         exif[0x0112] = 6
         opened.save(tmp_path / "rotated.jpg", exif=exif)
-    found = encode_picture(tmp_path / "rotated.jpg", max_side=500, quality=90)
-    assert (found.height, found.width) == (90, 60)
+    encoded = encode_image(tmp_path / "rotated.jpg", max_side=500, quality=90)
+    assert (encoded.height, encoded.width) == (90, 60)
 
 
 def test_a_killed_preparation_goes_on_with_its_shards(tree, tmp_path, monkeypatch):
     from gentrain.data.prepare import shards
 
-    monkeypatch.setattr(shards, "SHARD_PICTURES", 5)
+    monkeypatch.setattr(shards, "SHARD_IMAGES", 5)
     reference = prepare(config(tree), tmp_path / "reference")
     calls = []
-    original = shards.encode_picture
+    original = shards.encode_image
 
     def dies(file, **settings):
         calls.append(file)
@@ -201,29 +202,29 @@ def test_a_killed_preparation_goes_on_with_its_shards(tree, tmp_path, monkeypatc
             raise KeyboardInterrupt
         return original(file, **settings)
 
-    monkeypatch.setattr(shards, "encode_picture", dies)
+    monkeypatch.setattr(shards, "encode_image", dies)
     with pytest.raises(KeyboardInterrupt):
         prepare(config(tree), tmp_path / "data")
     left = list((tmp_path / "data").glob(".shards-*/train-*.parquet"))
     assert len(left) == 2
     left[1].write_bytes(left[1].read_bytes()[:100])  # half a shard is no shard
     calls.clear()
-    monkeypatch.setattr(shards, "encode_picture", lambda file, **s: calls.append(file) or original(file, **s))
-    found = prepare(config(tree), tmp_path / "data")
+    monkeypatch.setattr(shards, "encode_image", lambda file, **s: calls.append(file) or original(file, **s))
+    resumed = prepare(config(tree), tmp_path / "data")
     assert len(calls) == 24 + 12 - 5
-    assert found.manifest == reference.manifest
-    assert [path.name for path in (tmp_path / "data").iterdir()] == [found.folder.name]
-    assert load_prepared(found.folder).manifest == reference.manifest
+    assert resumed.manifest == reference.manifest
+    assert [path.name for path in (tmp_path / "data").iterdir()] == [resumed.folder.name]
+    assert load_prepared(resumed.folder).manifest == reference.manifest
 
 
-def test_a_broken_picture_is_named_or_skipped(tree, tmp_path):
+def test_a_broken_image_is_named_or_skipped(tree, tmp_path):
     import shutil
 
     copy = tmp_path / "tree"
     shutil.copytree(tree, copy)
     broken = copy / "train" / "flower" / "2.jpg"
     broken.write_bytes(broken.read_bytes()[:200])
-    with pytest.raises(DataError, match=r"2\.jpg: broken picture"):
+    with pytest.raises(DataError, match=r"2\.jpg: broken image"):
         prepare(config(copy), tmp_path / "data")
     manifest = prepare(config(copy, skip_broken=True), tmp_path / "data").manifest
     assert manifest.skipped == (str(broken),)
@@ -233,21 +234,22 @@ def test_a_broken_picture_is_named_or_skipped(tree, tmp_path):
 def test_prepare_takes_a_source_and_its_options(tree, tmp_path, capsys):
     command = ["prepare", "imagefolder", "--data", str(tree), "--runs", str(tmp_path), "--json"]
     assert run([*command, "--size", "48", "--max-side", "100", "--quality", "70"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert (found["storage"], found["height"], found["classes"]) == ("jpeg", 48, ["china", "flower", "hopper"])
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["storage"], summary["height"], summary["classes"]) == ("jpeg", 48, ["china", "flower", "hopper"])
     study_of_it = study(tree, "dataset.image_size=48", "dataset.max_side=100", "dataset.quality=70")
-    assert prepared_name(study_of_it.dataset) == Path(found["folder"]).name
+    assert prepared_name(study_of_it.dataset) == Path(summary["folder"]).name
     assert run([*command, "--smoke"]) == 2
     assert "--smoke: the study has no section `smoke`" in capsys.readouterr().err
 
 
 def test_filters_and_held_out_parts_apply(tree, tmp_path):
-    found = prepare(config(tree, classes=("hopper", "china"), limit=6, validation=0.34), tmp_path).manifest
-    assert found.classes == ("hopper", "china")
-    assert {n: i.per_class for n, i in found.splits.items()} == {"train": (4, 4), "validation": (2, 2), "test": (4, 4)}
+    manifest = prepare(config(tree, classes=("hopper", "china"), limit=6, validation=0.34), tmp_path).manifest
+    assert manifest.classes == ("hopper", "china")
+    counts = {name: split.per_class for name, split in manifest.splits.items()}
+    assert counts == {"train": (4, 4), "validation": (2, 2), "test": (4, 4)}
 
 
-def test_the_official_validation_layout(tree, tmp_path):
+def test_the_official_validation_layout(tree, tmp_path, monkeypatch):
     import shutil
 
     from scipy.io import savemat
@@ -257,21 +259,28 @@ def test_the_official_validation_layout(tree, tmp_path):
     names = ["flower", "china", "hopper", "china"]
     for i, name in enumerate(names):
         shutil.copy(tree / "val" / name / f"{i}.jpg", tmp_path / "val" / f"ILSVRC2012_val_{i + 1:08d}.JPEG")
-    with pytest.raises(DataError, match=r"pictures without folders by class; put LOC_val_solution\.csv"):
-        list_pictures(tmp_path)
+    with pytest.raises(DataError, match=r"images without folders by class; put LOC_val_solution\.csv"):
+        list_images(tmp_path)
     rows = [f"ILSVRC2012_val_{i + 1:08d},{name} 1 2 3 4 {name} 5 6 7 8" for i, name in enumerate(names)]
     (tmp_path / "LOC_val_solution.csv").write_text("\n".join(["ImageId,PredictionString", *reversed(rows)]))
-    assert list_pictures(tmp_path)[0]["test"].labels.tolist() == [1, 0, 2, 0]
+    assert list_images(tmp_path)[0]["test"].labels.tolist() == [1, 0, 2, 0]
     (tmp_path / "LOC_val_solution.csv").unlink()
     devkit = tmp_path / "ILSVRC2012_devkit_t12" / "data"
     devkit.mkdir(parents=True)
     synsets = np.array([(1, "hopper"), (2, "china"), (3, "flower")], dtype=[("ILSVRC2012_ID", "O"), ("WNID", "O")])
     savemat(devkit / "meta.mat", {"synsets": synsets})
     (devkit / "ILSVRC2012_validation_ground_truth.txt").write_text("3\n2\n1\n2\n")
-    assert list_pictures(tmp_path)[0]["test"].labels.tolist() == [1, 0, 2, 0]
+    assert list_images(tmp_path)[0]["test"].labels.tolist() == [1, 0, 2, 0]
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "scipy.io", None)
+        with pytest.raises(
+            DependencyError, match=r"meta\.mat: reading it needs SciPy; pip install .*ilsvrc2012"
+        ) as error:
+            list_images(tmp_path)
+        assert "\n" not in str(error.value)
     (devkit / "ILSVRC2012_validation_ground_truth.txt").write_text("3\n2\n")
-    with pytest.raises(DataError, match="2 classes for 4 pictures"):
-        list_pictures(tmp_path)
+    with pytest.raises(DataError, match="2 classes for 4 images"):
+        list_images(tmp_path)
 
 
 def test_a_chain_trains_on_photographs_twice_to_the_same_bits(tree, tmp_path):
