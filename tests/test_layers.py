@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 
 DOORS = {
     "ray": ["cluster"],
-    "ffcv": ["data.loading"],
+    "ffcv": ["data.loading._compat"],
     "numba": ["data.loading"],
     "rich": ["view"],
     "matplotlib": ["report"],

@@ -1,4 +1,4 @@
-"""The paper's residual networks for small images: L = 6n + 2 layers in three stages."""
+"""Build the paper's residual networks for small images: L = 6n + 2 layers in three stages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ WIDTHS = (16, 32, 64)
 
 
 class BasicBlock(nn.Module):
-    """Two 3×3 convolutions and an identity shortcut, subsampled by the stride, zero-padded where the channels grow."""
+    """Adds two 3×3 convolutions to an identity shortcut, subsampled by the stride, zero-padded where channels grow."""
 
     def __init__(self, in_channels: int, channels: int, *, stride: int = 1) -> None:
         super().__init__()
@@ -21,7 +21,7 @@ class BasicBlock(nn.Module):
         self.new_channels = channels - in_channels
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) -> (N, channels, H / stride, W / stride)."""
+        """Map (N, in_channels, H, W) to (N, channels, H / stride, W / stride)."""
         out = F.relu(self.bn1(self.conv1(x)), inplace=True)
         out = self.bn2(self.conv2(out))
         shortcut = x if self.stride == 1 else x[:, :, :: self.stride, :: self.stride]
@@ -32,7 +32,7 @@ class BasicBlock(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """3×3 convolution, three stages of n blocks with 2×2 average pooling between them, global pooling, linear.
+    """Chains a 3×3 convolution, three stages of n blocks, 2×2 average pooling between them, global pooling, linear.
 
     With `strided`, the first convolutions of stages 2 and 3 have stride 2 instead (He et al., shortcuts of option A).
     """
@@ -56,7 +56,7 @@ class CifarResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (N, 3, H, W), H and W at least 4 -> logits (N, num_classes)."""
+        """Map images (N, 3, H, W), H and W at least 4, to logits (N, num_classes)."""
         x = F.relu(self.bn(self.conv(x)), inplace=True)
         for index, stage in enumerate(self.stages):
             x = stage(F.avg_pool2d(x, 2) if index and self.pooled else x)

@@ -1,4 +1,4 @@
-"""DenseNet-BC for small images: L = 6n + 4 layers in three dense blocks of n bottleneck layers."""
+"""Build DenseNet-BC for small images: L = 6n + 4 layers in three dense blocks of n bottleneck layers."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ COMPRESSION = 2
 
 
 class DenseLayer(nn.Module):
-    """BN-ReLU-1×1 convolution to 4k, BN-ReLU-3×3 convolution to k, and the input kept beside the output.
+    """Chains BN-ReLU-1×1 convolution to 4k and BN-ReLU-3×3 convolution to k; keeps the input beside the output.
 
-    With `memory_efficient`, the wide input's normalisation is computed again in the backward pass instead of kept; the
+    With `memory_efficient`, the wide input's normalisation isn't kept but computed again in the backward pass; the
     results are bitwise the same, the running statistics included.
     """
 
@@ -31,7 +31,7 @@ class DenseLayer(nn.Module):
         self.memory_efficient = memory_efficient
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) -> (N, in_channels + growth, H, W)."""
+        """Map (N, in_channels, H, W) to (N, in_channels + growth, H, W)."""
         if self.memory_efficient and torch.is_grad_enabled() and x.requires_grad:
             out = checkpoint(
                 self._bottleneck,
@@ -50,7 +50,7 @@ class DenseLayer(nn.Module):
 
     @contextlib.contextmanager
     def _statistics_kept(self) -> Iterator[None]:
-        """Normalise once more without counting the batch twice: the running statistics are copies meanwhile."""
+        """Normalise again without counting the batch twice: copies take the place of the running statistics."""
         buffers = dict(self.bn1.named_buffers())
         for name, buffer in buffers.items():
             setattr(self.bn1, name, buffer.clone())
@@ -62,7 +62,7 @@ class DenseLayer(nn.Module):
 
 
 class DenseNet(nn.Module):
-    """3×3 convolution to 2k channels, three dense blocks with halving transitions, BN-ReLU, global pooling, linear."""
+    """Chains a 3×3 convolution to 2k channels, three dense blocks, halving transitions, BN-ReLU, pooling, linear."""
 
     def __init__(self, depth: int, growth: int, *, num_classes: int, memory_efficient: bool = False) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class DenseNet(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (N, 3, H, W), H and W at least 4 -> logits (N, num_classes)."""
+        """Map images (N, 3, H, W), H and W at least 4, to logits (N, num_classes)."""
         x = F.relu(self.bn(self.blocks(self.conv(x))), inplace=True)
         logits: Tensor = self.linear(x.mean(dim=(2, 3)))
         return logits

@@ -1,4 +1,4 @@
-"""ResNet-18 for 224² images: the paper's, whose stages are halved by max-pooling, and the usual strided one."""
+"""Build the paper's ResNet-18 for 224² images, whose stages are halved by max-pooling."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ WIDTHS = (64, 128, 256, 512)
 
 
 class PooledResNet18(nn.Module):
-    """7×7/2 convolution, 2×2 max-pooling, four stages of two basic blocks with max-pooling between them, linear.
+    """Chains a 7×7/2 convolution, four stages of two basic blocks, each after 2×2 max-pooling, and a linear layer.
 
     Shortcuts are identities, their channels zero-padded where they grow (the paper's section 4.2).
     """
@@ -30,7 +30,7 @@ class PooledResNet18(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (N, 3, H, W), H and W at least 32 -> logits (N, num_classes)."""
+        """Map images (N, 3, H, W), H and W at least 32, to logits (N, num_classes)."""
         x = F.relu(self.bn(self.conv(x)), inplace=True)
         for stage in self.stages:
             x = stage(F.max_pool2d(x, 2))

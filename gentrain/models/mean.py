@@ -1,4 +1,4 @@
-"""Several networks as one: the ensemble that teaches (`process.teacher: ensemble`)."""
+"""Average several networks into one teacher (`process.teacher: ensemble`)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class MeanOfNetworks(nn.Module):
         self.members = nn.ModuleList(members)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return log f_T, in the order of the members whatever their number: the same bits at every call."""
+        """Return log f_T; the members are added in their order, so that every call gives the same bits."""
         logits = [member(images) for member in self.members]
         with torch.autocast(images.device.type, enabled=False):
             logs = torch.stack([member.float().log_softmax(dim=1) for member in logits])

@@ -54,5 +54,8 @@ def test_a_dataset_is_found_in_the_store_by_its_fingerprint(store, data):
     assert share.find_shared("0" * 64, store) is None
     (store.root / "data" / data.folder.name).write("manifest.json", b"{}")
     assert share.find_shared(data.manifest.fingerprint, store) is None
-    with pytest.raises(DataError, match="no prepared dataset there, or a damaged one; run the same command again"):
+    with pytest.raises(DataError, match=r"manifest\.json: damaged; delete it and run the same command again"):
+        share.obtain(data.folder.name, store)
+    (store.root / "data" / data.folder.name).delete("manifest.json")
+    with pytest.raises(DataError, match="no prepared dataset there; run the same command again"):
         share.obtain(data.folder.name, store)

@@ -1,12 +1,12 @@
-"""All that gentrain uses of FFCV's and Numba's insides; whatever needs FFCV takes it from here.
+"""Take from FFCV and Numba what gentrain uses of them, their private names among it.
 
-Each private name stands here with the reason why; one that is gone is an error at import (`gentrain.upstream`). This
-module must be imported before FFCV's own modules, as it changes two things of theirs:
+Each private name stands here with the reason why; one that is gone is an error at import (`gentrain.upstream`). No
+other module imports FFCV: this one has to come first, as it changes two things of FFCV's:
 
 - FFCV keeps its two image modes in Numba's typed dictionary, for which every process compiles 3 s
-  (https://github.com/numba/numba/issues/5713). Only Python reads it here, so it becomes an ordinary one.
-- FFCV compiles every loader's code anew, and compiled code is never freed; here a function is compiled once, when it
-  is first called, and one that is marked `plain` never. FFCV also sets the number of torch's threads, in its reading
+  (https://github.com/numba/numba/issues/5713). Only Python reads it, so an ordinary dictionary takes its place.
+- FFCV compiles every loader's code, and compiled code is never freed; here a function is compiled once, when it is
+  first called, and one that is marked `plain` never. FFCV also sets the number of torch's threads, in its reading
   thread too (https://github.com/libffcv/ffcv/issues/13): as soon as two threads have OpenMP threads, there are more of
   them than cores, and a training step takes a quarter longer. Here it leaves torch's threads alone.
 """
@@ -146,7 +146,7 @@ def pointer(_context: Any, _address: Any) -> Any:
 def write_samples(path: Path, fields: dict[str, Any], *, count: int, samples: Iterable[tuple[Any, ...]]) -> None:
     """Write samples, tuples of the fields' values, in order into a `.beton` file; the same bytes every time.
 
-    In this process, as FFCV's writer waits for ever for a worker process of its own that died (of a full disk, say).
+    It writes in this process: FFCV's writer waits for ever for a worker process that died (of a full disk, say).
 
     Raises:
         OSError: when the file can't be written.

@@ -31,7 +31,7 @@ SPARE_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class PreparedData:
-    """Is a verified prepared dataset on a local disk."""
+    """Holds the manifest of a verified prepared dataset and its folder on a local disk."""
 
     manifest: Manifest
     folder: Path

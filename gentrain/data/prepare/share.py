@@ -78,8 +78,10 @@ def find_shared(fingerprint: str, store: RunStore) -> tuple[str, Manifest] | Non
 def _fetch(folder: Folder, target: Path) -> PreparedData:
     content = folder.read(MANIFEST)
     manifest = Manifest.parse(content)
-    if content is None or manifest is None:
-        raise DataError(f"{folder}: no prepared dataset there, or a damaged one; run the same command again")
+    if content is None:
+        raise DataError(f"{folder}: no prepared dataset there; run the same command again")
+    if manifest is None:
+        raise DataError(f"{folder}/{MANIFEST}: damaged; delete it and run the same command again")
     building = target.parent / f".building-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     building.mkdir(parents=True)
     try:
