@@ -90,7 +90,11 @@ def too_long(path: Path) -> Iterator[str]:
 
 
 def test_no_file_is_longer_than_350_lines_without_a_reason_and_no_class_than_150():
-    pending = {PACKAGE / "cli.py", PACKAGE / "study" / "schema.py", PACKAGE / "train" / "generation.py"}
+    pending = {
+        PACKAGE / "study" / "schema.py",
+        PACKAGE / "train" / "generation.py",
+        ROOT / "tests/study/test_lineage.py",
+    }
     assert [fault for path in FILES if path not in pending for fault in too_long(path)] == []
 
 
@@ -109,10 +113,7 @@ def test_what_is_too_long_is_seen(tmp_path, content, faults):
     assert len(list(too_long(tmp_path / "planted.py"))) == faults
 
 
-PENDING = {PACKAGE / room for room in ("cluster", "data", "data/loading", "data/prepare", "data/sources")}
-
-
-@pytest.mark.parametrize("room", sorted({*ROOMS} - PENDING), ids=lambda room: str(room.relative_to(PACKAGE)))
+@pytest.mark.parametrize("room", ROOMS, ids=lambda room: str(room.relative_to(PACKAGE)))
 def test_a_room_says_in_about_three_lines_what_it_is_for_what_it_may_touch_and_what_not(room):
     docstring = ast.get_docstring(ast.parse((room / "__init__.py").read_text()))
     assert docstring

@@ -118,7 +118,7 @@ def test_the_table_shows_them_where_there_are_any(finished, capsys):
 
     show(results_table(finished[1]))
     shown = capsys.readouterr().out
-    for text in ("+ weighted", "+ selected", "weights of the weighted", "generations selected"):
+    for text in ("+ weighted", "+ selected", "weights of the ensemble", "generations selected"):
         assert text in shown
     show(results_table([{k: v for k, v in row.items() if "ed_" not in k} for row in finished[1][:1]]))
     assert "+ weighted" not in capsys.readouterr().out
