@@ -186,7 +186,7 @@ def status_table(status: StudyStatus) -> Table:
     """Return a study's state: a row for each chain, a column for each generation."""
     cells = [cell for chain in status.chains.values() for cell in chain]
     counts = {state: sum(cell.state == state for cell in cells) for state in STATES}
-    summary = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    summary = ", ".join([_count(len(cells), "generation"), *(f"{n} {state}" for state, n in counts.items() if n)])
     table = Table(title=f"{status.name}: {summary}", title_justify="left", title_style="bold", caption_justify="left")
     table.add_column("chain", no_wrap=True)
     for generation in range(max((len(chain) for chain in status.chains.values()), default=0)):

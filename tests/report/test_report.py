@@ -141,9 +141,9 @@ def test_settings_that_differ_from_the_papers_are_listed():
     point = parse_study(DENSENETS | {"grid": {}, "network": {"name": "densenet100"}}, where="test")
     assert deviations(point, num_classes=100) == ()
     assert deviations(parse_study({}, where="test"), num_classes=100) == ()  # the defaults are the paper's
-    pictures = parse_study(ILSVRC2012 | {"grid": {}}, where="test")
-    assert deviations(pictures, num_classes=1000) == ()
-    assert deviations(pictures, num_classes=10, images=1000) == (
+    ilsvrc = parse_study(ILSVRC2012 | {"grid": {}}, where="test")
+    assert deviations(ilsvrc, num_classes=1000) == ()
+    assert deviations(ilsvrc, num_classes=10, images=1000) == (
         "1,000 training images (the paper: 1,281,167)", "10 classes (ILSVRC2012: 1,000)",
     )  # fmt: skip
     changed = load_study(
