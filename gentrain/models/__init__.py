@@ -1,6 +1,6 @@
 """Build networks by name; count, fold, fuse and average them.
 
-May touch: torch, torchvision, `errors`.
+May touch: torch, torchvision, `upstream` and `errors`.
 May not touch: studies, stores, data or training.
 """
 
