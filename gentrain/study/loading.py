@@ -51,11 +51,15 @@ def load_study(
     sources = (text, tuple(overrides), settings)
     renamed: list[str] = []
     mapping = _assemble(*sources, where=where, smoke=smoke, read=_yaml_1_2, renamed=renamed)
-    study = parse_study(mapping, where=where)
+    changed = _read_otherwise(mapping, *sources, where=where, smoke=smoke)
+    try:
+        study = parse_study(mapping, where=where)
+    except ConfigError as error:
+        raise ConfigError(f"{error} ({changed})" if changed else str(error)) from None
     if renamed:
         notify(f"{where}: {'; '.join(dict.fromkeys(renamed))}; the old names are still read")
-    if changed := _read_otherwise(study, mapping, *sources, where=where, smoke=smoke):
-        notify(f"{where}: read as YAML 1.2 (1.1 before): {'; '.join(changed)}")
+    if changed:
+        notify(f"{where}: {changed}")
     return study
 
 
@@ -174,7 +178,6 @@ def _problem(error: Exception) -> str:
 
 
 def _read_otherwise(
-    study: Study,
     mapping: Mapping[str, Any],
     text: str,
     overrides: Iterable[str],
@@ -182,17 +185,25 @@ def _read_otherwise(
     *,
     where: str,
     smoke: bool,
-) -> list[str]:
-    """Return what YAML 1.1 reads otherwise, such as "seed is 10 (before: 8)", where that was another valid study."""
+) -> str:
+    """Return what YAML 1.1 reads otherwise where that is a valid study, and another one; else an empty text."""
     try:
         before = _assemble(text, overrides, settings, where=where, smoke=smoke, read=_yaml_1_1, renamed=[])
-        if before == mapping or parse_study(before, where=where) == study:
-            return []
+        if before == mapping or _same(parse_study(before, where=where), mapping):
+            return ""
     except (yaml.YAMLError, ConfigError, ValueError):
-        return []
+        return ""
     old, new = flat_settings(before), flat_settings(mapping)
     changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-    return [f"{key} is {new.get(key)!r} (before: {old.get(key)!r})" for key in changed]
+    values = "; ".join(f"{key} is {new.get(key)!r} (as YAML 1.1: {old.get(key)!r})" for key in changed)
+    return f"read as YAML 1.2: {values}"
+
+
+def _same(study: Study, mapping: Mapping[str, Any]) -> bool:
+    try:
+        return study == Study.model_validate(mapping)
+    except ValidationError:
+        return False
 
 
 def flat_settings(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -52,7 +53,7 @@ class SchedulerConfig(Settings):
 
 
 class Study(Settings):
-    """Everything that one study says."""
+    """All settings of a study; every default is the paper's."""
 
     name: str = Field("study", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Folder of the study's results.")
     description: str = Field("", description="What the study reproduces, what it costs, how to run it.")
@@ -167,20 +168,10 @@ class Study(Settings):
 
         Its parts were validated with the study, so that a point only puts them together.
         """
-        grid = self.grid
-        if grid.empty:
+        if self.grid.empty:
             return (self,)
         alone = self.model_copy(update={"grid": GridConfig()})
-        names = (self.network.name, *grid.network, *(point.network for point in grid.points if point.network))
-        networks = {name: self.network.model_copy(update={"name": name}) for name in names}
-        product = itertools.product(
-            grid.network or (self.network.name,), grid.seed or (self.seed,), grid.process or (self.process,)
-        )
-        changes = [{"process": process, "network": networks[name], "seed": seed} for name, seed, process in product]
-        for point in grid.points:
-            own = {"process": point.process, "network": networks.get(point.network or ""), "seed": point.seed}
-            changes.append({key: value for key, value in own.items() if value is not None})
-        return tuple(dict.fromkeys(alone.model_copy(update=change) for change in changes))
+        return tuple(dict.fromkeys(alone.model_copy(update=changes) for changes in _changes_by_point(self)))
 
     @property
     def students(self) -> int:
@@ -206,3 +197,17 @@ class Study(Settings):
     def dump(self) -> dict[str, Any]:
         """Return the study as plain YAML types, with the file's own key names."""
         return self.model_dump(mode="json", by_alias=True)
+
+
+def _changes_by_point(study: Study) -> Iterator[dict[str, Any]]:
+    """Yield what each point of the grid puts in place of the study's own settings."""
+    grid, own = study.grid, study.network
+    names = (own.name, *grid.network, *(point.network for point in grid.points if point.network))
+    networks = {name: own.model_copy(update={"name": name}) for name in names}
+    for name, seed, process in itertools.product(
+        grid.network or (own.name,), grid.seed or (study.seed,), grid.process or (study.process,)
+    ):
+        yield {"process": process, "network": networks[name], "seed": seed}
+    for point in grid.points:
+        changes = {"process": point.process, "network": networks.get(point.network or ""), "seed": point.seed}
+        yield {key: value for key, value in changes.items() if value is not None}

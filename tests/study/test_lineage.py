@@ -22,11 +22,11 @@ def keys(*overrides, **settings):
 
 
 def test_a_chain_is_a_path_of_teachers():
-    found = chain()
-    assert found.name == "D(0.6,0.6)-resnet20-s0"
-    assert len(found.specs) == 6
-    assert found.specs[0].teacher is None
-    for teacher, student in zip(found.specs, found.specs[1:], strict=False):
+    built = chain()
+    assert built.name == "D(0.6,0.6)-resnet20-s0"
+    assert len(built.specs) == 6
+    assert built.specs[0].teacher is None
+    for teacher, student in zip(built.specs, built.specs[1:], strict=False):
         assert student.teacher == teacher.key
     assert len(set(keys())) == 6
     assert all(len(key) == 16 and int(key, 16) >= 0 for key in keys())
@@ -96,38 +96,38 @@ def forest(*overrides):
 
 
 def test_figure_2_of_one_network_shares_its_patriarchs():
-    found = forest(PAPER)
-    assert [chain.name for chain in found.chains] == [
+    built = forest(PAPER)
+    assert [chain.name for chain in built.chains] == [
         f"D({point})-resnet20-s0" for point in ("1.0,0.0", "1.0,0.5", "0.6,0.5", "0.6,0.6", "0.6,0.7")
     ]
-    assert (found.wanted, len(found.specs)) == (25, 22)  # four chains of six and the baseline: three patriarchs saved
-    patriarchs = [found.wanted_by[key] for key, spec in found.specs.items() if spec.generation == 0]
+    assert (built.wanted, len(built.specs)) == (25, 22)  # four chains of six and the baseline: three patriarchs saved
+    patriarchs = [built.wanted_by[key] for key, spec in built.specs.items() if spec.generation == 0]
     assert sorted(map(len, patriarchs)) == [2, 3]
 
 
 def test_the_whole_of_figure_2():
-    found = forest(PAPER, "grid.network=[resnet20, resnet32, resnet44, resnet56, resnet74, resnet92, resnet110]")
-    assert (len(found.chains), found.wanted, len(found.specs)) == (35, 175, 154)
+    built = forest(PAPER, "grid.network=[resnet20, resnet32, resnet44, resnet56, resnet74, resnet92, resnet110]")
+    assert (len(built.chains), built.wanted, len(built.specs)) == (35, 175, 154)
 
 
 def test_seeds_networks_and_extra_points():
-    found = forest(
+    built = forest(
         "grid.seed=[0, 1]", "grid.points=[{network: resnet32, process: {f_a1: 0.8, lambda: 0.5}}, {seed: 1}]"
     )
-    names = [chain.name for chain in found.chains]
+    names = [chain.name for chain in built.chains]
     assert names == ["D(0.6,0.6)-resnet20-s0", "D(0.6,0.6)-resnet20-s1", "D(0.8,0.5)-resnet32-s0"]
-    assert len(found.specs) == 18
+    assert len(built.specs) == 18
 
 
 def test_lambda_schedules_share_their_common_beginning():
-    found = forest(
+    built = forest(
         "generations=2", "process.lambda=[0.5, 0.6]", "grid.process=[{lambda: [0.5, 0.6]}, {lambda: [0.5, 0.7]}]"
     )
-    assert [chain.name for chain in found.chains] == ["D(0.6,0.5-0.6)-resnet20-s0", "D(0.6,0.5-0.7)-resnet20-s0"]
-    assert (found.wanted, len(found.specs)) == (6, 4)
-    assert found.chains[0].targets == pytest.approx((0.6, 1 - 0.4 * 0.5, 1 - 0.4 * 0.5 * 0.6))
+    assert [chain.name for chain in built.chains] == ["D(0.6,0.5-0.6)-resnet20-s0", "D(0.6,0.5-0.7)-resnet20-s0"]
+    assert (built.wanted, len(built.specs)) == (6, 4)
+    assert built.chains[0].targets == pytest.approx((0.6, 1 - 0.4 * 0.5, 1 - 0.4 * 0.5 * 0.6))
     constant = forest("generations=2", "process.lambda=0.5").chains[0]
-    assert constant.specs[1] == found.chains[0].specs[1]
+    assert constant.specs[1] == built.chains[0].specs[1]
 
 
 def test_teachers_come_before_their_students():
@@ -208,9 +208,9 @@ def test_the_keys_and_names_after_pretrained_networks_stay(several, teacher, nam
     networks = (pretrained(), pretrained("1" * 64).model_copy(update={"generation": 1}))[:several]
     entries = ", ".join(["{checkpoint: x}"] * several)
     study = load_study(overrides=[f"pretrained=[{entries}]", f"process.teacher={teacher}", "generations=3"])
-    found = build_chain(study, data="d" * 64, num_classes=10, resolve=lambda _: networks)
-    assert (found.name, found.keys[0], found.keys[-1]) == (name, "d6c3d313b2f30787", key)
-    assert (found.pretrained, [spec.work for spec in found.specs][several - 1]) == (several, "pretrained")
+    built = build_chain(study, data="d" * 64, num_classes=10, resolve=lambda _: networks)
+    assert (built.name, built.keys[0], built.keys[-1]) == (name, "d6c3d313b2f30787", key)
+    assert (built.pretrained, [spec.work for spec in built.specs][several - 1]) == (several, "pretrained")
 
 
 def test_specs_are_stored_under_the_names_they_always_had():
@@ -252,11 +252,11 @@ def test_compilation_and_tf32_make_other_generations():
 
 
 def test_students_may_have_another_network():
-    found = chain("network.students=resnet14", "generations=2")
-    assert [spec.network.name for spec in found.specs] == ["resnet20", "resnet14", "resnet14"]
-    assert found.name == "D(0.6,0.6)-resnet20-resnet14-s0"
-    assert found.keys[0] == keys()[0]
-    assert found.keys[1] != keys()[1]
+    built = chain("network.students=resnet14", "generations=2")
+    assert [spec.network.name for spec in built.specs] == ["resnet20", "resnet14", "resnet14"]
+    assert built.name == "D(0.6,0.6)-resnet20-resnet14-s0"
+    assert built.keys[0] == keys()[0]
+    assert built.keys[1] != keys()[1]
     assert chain("network.name=torchvision/resnet18").name == "D(0.6,0.6)-torchvision-resnet18-s0"
 
 
@@ -275,17 +275,17 @@ def test_a_schedule_is_the_list_of_its_numbers():
 
 
 def test_what_goes_beyond_the_paper_stands_in_the_name():
-    found = forest(
+    built = forest(
         "grid.process=[{k: 4}, {k: {top_p: 0.95}}, {k: {top_p: 0.95, by: class}}, {k: {top_p: 0.95, k_max: 10}},"
         " {temperature: 2}, {teacher: ensemble}, {lambda: {schedule: cosine, from: 0.8, to: 0.4}, teacher: ensemble}]"
     )
-    names = [chain.name.removesuffix("-resnet20-s0") for chain in found.chains]
+    names = [chain.name.removesuffix("-resnet20-s0") for chain in built.chains]
     assert names == [
         "D(0.6,0.6,K4)", "D(0.6,0.6,K0.95-sample-20)", "D(0.6,0.6,K0.95-class-20)", "D(0.6,0.6,K0.95-sample-10)",
         "D(0.6,0.6,T2.0)", "D(0.6,0.6,ensemble)", "D(0.6,cosine-0.8-0.4,ensemble)",
     ]  # fmt: skip
-    assert len({chain.keys for chain in found.chains}) == 7
-    assert found.chains[4].keys[0] == found.chains[5].keys[0]  # temperature and teacher are the students' affair
+    assert len({chain.keys for chain in built.chains}) == 7
+    assert built.chains[4].keys[0] == built.chains[5].keys[0]  # temperature and teacher are the students' affair
 
 
 def test_an_adaptive_k_is_part_of_the_patriarch_and_cut_to_the_classes():
@@ -298,16 +298,16 @@ def test_an_adaptive_k_is_part_of_the_patriarch_and_cut_to_the_classes():
 
 
 def test_an_ensemble_that_teaches_is_named_by_all_its_members():
-    found, plain = chain("process.teacher=ensemble", "generations=3"), keys("generations=3")
-    assert list(found.keys[:2]) == plain[:2]  # the first student's teacher is the patriarch either way
-    assert not set(found.keys[2:]) & set(plain)
-    for generation, spec in enumerate(found.specs[2:], start=2):
-        assert spec.task.teachers == found.keys[:generation]
-        assert spec.teacher == found.keys[generation - 1]
+    built, plain = chain("process.teacher=ensemble", "generations=3"), keys("generations=3")
+    assert list(built.keys[:2]) == plain[:2]  # the first student's teacher is the patriarch either way
+    assert not set(built.keys[2:]) & set(plain)
+    for generation, spec in enumerate(built.specs[2:], start=2):
+        assert spec.task.teachers == built.keys[:generation]
+        assert spec.teacher == built.keys[generation - 1]
     e = [0.4, 0.24]
     e.append(0.6 * (e[0] + e[1]) / 2)
     e.append(0.6 * sum(e) / 3)
-    assert found.targets == pytest.approx([1 - energy for energy in e])
+    assert built.targets == pytest.approx([1 - energy for energy in e])
 
 
 # Specs and their keys
@@ -336,10 +336,10 @@ def test_a_spec_is_parsed_only_where_it_is_whole_and_the_keys_own():
 
 
 def test_a_chain_carries_the_study_of_its_own_point():
-    for point, found in zip(load_study(overrides=[PAPER]).points(), forest(PAPER).chains, strict=True):
-        assert found.settings == point
-        assert found.settings.grid.empty
-        assert build_chain(found.settings, data="d" * 64, num_classes=100) == found
+    for point, built in zip(load_study(overrides=[PAPER]).points(), forest(PAPER).chains, strict=True):
+        assert built.settings == point
+        assert built.settings.grid.empty
+        assert build_chain(built.settings, data="d" * 64, num_classes=100) == built
 
 
 def test_a_large_grid_costs_each_point_and_each_spec_once(monkeypatch):
@@ -350,10 +350,10 @@ def test_a_large_grid_costs_each_point_and_each_spec_once(monkeypatch):
     stored_form = lineage.stored_form
     monkeypatch.setattr(lineage, "stored_form", lambda spec, **how: hashed.update([spec]) or stored_form(spec, **how))
     monkeypatch.setattr(Study, "model_validate", lambda *_, **__: validated.append(1))
-    found = build_forest(study, data="d" * 64, num_classes=100)
-    assert (len(found.chains), found.wanted, len(found.specs)) == (60, 360, 320)
-    assert [found.wanted_by[key] for chain in found.chains for key in chain.keys]
+    built = build_forest(study, data="d" * 64, num_classes=100)
+    assert (len(built.chains), built.wanted, len(built.specs)) == (60, 360, 320)
+    assert [built.wanted_by[key] for chain in built.chains for key in chain.keys]
     assert set(hashed.values()) == {1}
     assert len(hashed) == 320
     assert validated == []
-    assert len({id(spec) for chain in found.chains for spec in chain.specs}) == 320  # equal specs are one object
+    assert len({id(spec) for chain in built.chains for spec in chain.specs}) == 320  # equal specs are one object

@@ -146,12 +146,16 @@ def test_bad_yaml_is_refused_in_one_line_that_names_its_own(load, text, expected
     assert expected in message
 
 
-def test_what_reads_otherwise_than_before_is_told_with_both_values(load):
+def test_what_reads_otherwise_than_before_is_named_with_both_values(load):
     study, lines = load("seed: 010\nrecipe: {milestones: [010]}\n", overrides=["generations=03"])
     assert (study.seed, study.recipe.milestones, study.generations) == (10, (10,), 3)
-    assert lines == ["read as YAML 1.2 (1.1 before): seed is 10 (before: 8); recipe.milestones is [10] (before: [8])"]
+    assert lines == ["read as YAML 1.2: seed is 10 (as YAML 1.1: 8); recipe.milestones is [10] (as YAML 1.1: [8])"]
     study, lines = load("", overrides=["seed=0o10"])
     assert (study.seed, lines) == (8, [])  # was no number
+    assert refused(load, "seed: 1:30") == (
+        "seed: input should be a valid integer, unable to parse string as an integer (got '1:30') "
+        "(read as YAML 1.2: seed is '1:30' (as YAML 1.1: 90))"
+    )
     assert load("recipe: {flip: no, nesterov: on}")[1] == []  # words that mean the same as a switch
 
 
