@@ -108,7 +108,7 @@ def deviations(study: Study, *, num_classes: int | None, images: int | None = No
     if recipe is None:
         return (f"network {study.network.name} on {study.dataset.source} (not in the paper)",)
     ours, theirs = study.recipe.model_dump(), recipe.model_dump()
-    augmented = [recipe.pop("images") is not None for recipe in (ours, theirs)]  # the paper prints no numbers of it
+    augmented = [recipe.pop("images") is not None for recipe in (ours, theirs)]  # the paper gives no numbers for it
     differences = [
         f"recipe.{name} is {_shown(ours[name])} (the paper: {_shown(theirs[name])})"
         for name in ours

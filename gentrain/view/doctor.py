@@ -1,4 +1,4 @@
-"""Show what `gentrain doctor` found."""
+"""Show the result of `gentrain doctor`."""
 
 from __future__ import annotations
 

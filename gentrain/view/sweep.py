@@ -149,7 +149,7 @@ class SweepLines(LinesView):
 
 
 class SweepTable(TableView):
-    """Show a table with a row for each chain; a small one shows running chains first, and no ensembles."""
+    """Show a table with a row for each chain; a low terminal shows running chains first, a narrow one no ensembles."""
 
     def __init__(self, stream: TextIO, *, after: TextIO | None = None) -> None:
         self._sweep = SweepState()
