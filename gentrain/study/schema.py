@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from gentrain.errors import ConfigError
 from gentrain.study.process import Process
-from gentrain.study.sections import DatasetConfig, NetworkConfig, NetworkName, PretrainedConfig, RecipeConfig
+from gentrain.study.sections import DatasetConfig, NetworkConfig, PretrainedConfig, RecipeConfig, known_network
 from gentrain.study.settings import Settings, Stored
 
 FOLDING = Stored("teacher_pass", values=((False, "exact"), (True, "folded")))
@@ -20,7 +21,7 @@ class PointConfig(Settings):
     """One explicit point of the grid; what it doesn't say is the study's own."""
 
     process: Process | None = None
-    network: NetworkName | None = None
+    network: str | None = None
     seed: Seed | None = None
 
 
@@ -30,7 +31,7 @@ class GridConfig(Settings):
     process: tuple[Process, ...] = Field(
         (), description="Processes, each like the section `process`: `{f_a1: 0.6, lambda: 0.5}`."
     )
-    network: tuple[NetworkName, ...] = Field((), description="Names of networks.")
+    network: tuple[str, ...] = Field((), description="Names of networks.")
     seed: tuple[Seed, ...] = Field((), description="Seeds.")
     points: tuple[PointConfig, ...] = Field(
         (), description="Extra points, each with any of `process`, `network` and `seed`."
@@ -166,7 +167,11 @@ class Study(Settings):
     def points(self) -> tuple[Study, ...]:
         """Return the study of every chain of the grid, without repetition; this study itself where there is no grid.
 
-        Its parts were validated with the study, so that a point only puts them together.
+        The parts were validated with the study, except for the networks' names: a study whose network is a function
+        that can't be imported here can still be looked at.
+
+        Raises:
+            ConfigError: for an unknown network.
         """
         if self.grid.empty:
             return (self,)
@@ -203,7 +208,10 @@ def _changes_by_point(study: Study) -> Iterator[dict[str, Any]]:
     """Yield what each point of the grid puts in place of the study's own settings."""
     grid, own = study.grid, study.network
     names = (own.name, *grid.network, *(point.network for point in grid.points if point.network))
-    networks = {name: own.model_copy(update={"name": name}) for name in names}
+    try:
+        networks = {name: own.model_copy(update={"name": known_network(name)}) for name in dict.fromkeys(names)}
+    except ValueError as error:
+        raise ConfigError(f"grid: {error}") from None
     for name, seed, process in itertools.product(
         grid.network or (own.name,), grid.seed or (study.seed,), grid.process or (study.process,)
     ):

@@ -54,14 +54,19 @@ class DatasetConfig(Settings):
         return self
 
 
-def _known_network(name: str) -> str:
+def known_network(name: str) -> str:
+    """Return the name of a network that can be built.
+
+    Raises:
+        ValueError: for any other name, with the nearest known ones.
+    """
     from gentrain.models.registry import check_model_name
 
     check_model_name(name)
     return name
 
 
-NetworkName = Annotated[str, AfterValidator(_known_network)]
+NetworkName = Annotated[str, AfterValidator(known_network)]
 
 
 class NetworkConfig(Settings):

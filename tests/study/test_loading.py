@@ -167,3 +167,9 @@ def test_a_dumped_study_reads_the_same_by_either_yaml(tmp_path):
     path.write_text(text)
     assert load_study(path, notify=lines.append) == study
     assert lines == []
+
+
+def test_a_study_whose_networks_cannot_be_imported_here_is_read_but_has_no_points(load):
+    study, _ = load("grid: {network: [resnet20, elsewhere.networks:build]}")
+    with pytest.raises(ConfigError, match=r"grid: network 'elsewhere\.networks:build': module .* can't be imported"):
+        study.points()
