@@ -70,7 +70,7 @@ def chain(
 
     Prints errors of every generation and of the running ensembles. Run the same command again to resume.
     """
-    from gentrain.api import launch_chain
+    from gentrain import api
     from gentrain.errors import ConfigError
     from gentrain.study.loading import load_study
     from gentrain.view import ChainLines, ChainTable, open_view, print_json, results_table
@@ -88,8 +88,12 @@ def chain(
         workers=workers,
         dataset__path=data,
     )
+    if not loaded.grid.empty:
+        raise ConfigError(
+            f"{loaded.name}: a study with a grid is more than one chain; run gentrain sweep, or drop `grid`"
+        )
     with open_view(ChainLines, ChainTable, as_json=as_json) as view:
-        rows = launch_chain(loaded, runs=runs, observe=view, address=address, local=local)
+        rows = api.run(loaded, runs=runs, observe=view, address=address, local=local)
     if as_json:
         print_json(rows, sys.stdout)
     else:
@@ -113,15 +117,17 @@ def sweep(
 
     Run the same command again to resume; finished generations are reused.
     """
-    from gentrain.api import launch_sweep
+    from gentrain import api
     from gentrain.results.status import study_status
     from gentrain.store.run import RunStore
     from gentrain.study.loading import load_study
-    from gentrain.view import SweepLines, SweepTable, open_view, print_json, show, status_table
+    from gentrain.view import ChainLines, ChainTable, SweepLines, SweepTable, open_view, print_json, show, status_table
 
     loaded = load_study(study or QUICKSTART, overrides=settings or (), smoke=smoke, dataset__path=data)
-    with open_view(SweepLines, SweepTable, as_json=as_json) as view:
-        rows = launch_sweep(loaded, runs=runs, observe=view, address=address, extend=extend, local=local)
+    views = (ChainLines, ChainTable) if loaded.grid.empty else (SweepLines, SweepTable)
+    with open_view(*views, as_json=as_json) as view:
+        on_change: api.OnChange = "extend" if extend else "refuse"
+        rows = api.run(loaded, runs=runs, observe=view, address=address, local=local, on_change=on_change)
     if as_json:
         print_json(rows, sys.stdout)
     else:
@@ -150,8 +156,7 @@ def prepare(
     smoke: SmokeOption = False,
 ) -> None:
     """Compile a study's images into FFCV files, once."""
-    from gentrain.api import prepare_data
-    from gentrain.store.run import RunStore
+    from gentrain import api
     from gentrain.study.loading import load_study, source_settings
     from gentrain.study.sections import SOURCES
     from gentrain.view import ChainLines, ChainTable, manifest_table, open_view, print_json
@@ -168,7 +173,7 @@ def prepare(
         dataset__quality=quality,
     )
     with open_view(ChainLines, ChainTable, as_json=as_json) as view:
-        prepared = prepare_data(loaded, store=RunStore(runs), observe=view)
+        prepared = api.prepare(loaded, runs=runs, observe=view)
     if as_json:
         print_json([{"folder": str(prepared.folder), **prepared.manifest.model_dump(mode="json")}], sys.stdout)
     else:
@@ -188,12 +193,12 @@ def plan(
     smoke: SmokeOption = False,
 ) -> None:
     """Print a study's lineage, time and cost, without starting it."""
-    from gentrain.api import plan_study
+    from gentrain import api
     from gentrain.study.loading import load_study
     from gentrain.view import forest_tree, plan_assumptions, plan_table, print_json, show
 
     loaded = load_study(study or QUICKSTART, overrides=settings or (), smoke=smoke, dataset__path=data)
-    found = plan_study(loaded, runs=runs, devices=gpus, price=price, measure=measure)
+    found = api.plan(loaded, runs=runs, devices=gpus, price=price, measure=measure)
     if as_json:
         print_json([found.summary()], sys.stdout)
         return
@@ -209,8 +214,9 @@ def status(
     """Print the state of studies, read from the run folder."""
     from dataclasses import asdict
 
-    from gentrain.results.status import study_names, study_status
+    from gentrain.results.status import study_status
     from gentrain.store.run import RunStore
+    from gentrain.store.study_record import study_names
     from gentrain.view import print_json, show, status_table
 
     store = RunStore(runs)

@@ -5,8 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from gentrain.study.loading import load_study
+
+settings.register_profile("gentrain", deadline=None)  # other tests run beside it, so times mean nothing
+settings.load_profile("gentrain")
 
 SMALL = (
     "name=small",

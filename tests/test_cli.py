@@ -107,7 +107,7 @@ def test_version_and_no_arguments(capsys):
         (["--workers", "3"], "`recipe.batch_size` (32) must be a multiple of `workers` (3)"),
         (["--data", "/nowhere", "--set", "dataset.source=cifar10"], "dataset.path: /nowhere: no such folder"),
         (["--set", "device=cuda", "--local"], "device: cuda: torch finds no GPU here; set device: auto or cpu"),
-        (["--workers", "2", "--local"], "workers: 2: the debug runner has one process; set workers: 1 or use Ray"),
+        (["--workers", "2", "--local"], "workers: 2: --local has one process; set workers: 1 or use Ray"),
         (["--set", "grid.seed=[0, 1]"], "small: a study with a grid is more than one chain"),
         (["--wokers", "2"], "No such option: --wokers"),
         (["--lambda", "much"], "Invalid value for '--lambda'"),
@@ -203,7 +203,7 @@ def test_errors_that_are_not_the_users_input_exit_with_1(capsys, monkeypatch, tm
     def fail(*_, **__):
         raise StoreError("a: b")
 
-    monkeypatch.setattr("gentrain.api.launch_chain", fail)
+    monkeypatch.setattr("gentrain.api.run", fail)
     assert run(chain("--runs", tmp_path)) == 1
     assert capsys.readouterr().err == "gentrain: a: b\n"
 
@@ -212,7 +212,7 @@ def test_ctrl_c_says_how_to_go_on(capsys, monkeypatch, tmp_path):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("gentrain.api.launch_chain", interrupt)
+    monkeypatch.setattr("gentrain.api.run", interrupt)
     assert run(chain("--runs", tmp_path)) == 130
     assert "run the same command again to resume from the last epoch" in capsys.readouterr().err
 

@@ -5,11 +5,10 @@ import json
 import pytest
 import torch
 
-from gentrain import api as launch
-from gentrain import doctor
-from gentrain.api import launch_chain
+from gentrain import api, doctor
 from gentrain.cli import run
 from gentrain.doctor import Diagnosis
+from gentrain.events import Note
 from gentrain.study.schema import Study
 from gentrain.train import precision
 from gentrain.train.precision import quick_batch, time_precisions, told_slow
@@ -94,10 +93,10 @@ def test_tf32_without_a_gpu_fails_with_a_remedy(monkeypatch):
 def test_a_run_warns_at_its_start_and_trains_on(small, tmp_path, monkeypatch):
     monkeypatch.setattr(precision, "time_precisions", lambda *_, **__: {"bf16": 1.0, "fp32": 4.0})
     events = []
-    rows = launch_chain(small("generations=0", "recipe.epochs=1", "recipe.milestones=[]"), runs=str(tmp_path),
+    rows = api.run(small("generations=0", "recipe.epochs=1", "recipe.milestones=[]"), runs=str(tmp_path),
                         observe=events.append, local=True)  # fmt: skip
     assert len(rows) == 1
-    warnings = [event.text for event in events if isinstance(event, launch.Note) and event.level == "warning"]
+    warnings = [event.text for event in events if isinstance(event, Note) and event.level == "warning"]
     assert warnings == [
         "precision: fp32 takes 4.0 × the time of bf16 for resnet8 on this machine; --set precision=bf16 is faster here "
         "(another precision is another generation; see gentrain doctor)"

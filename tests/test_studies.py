@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from gentrain.api import launch_sweep
+from gentrain import api
 from gentrain.cli import run
 from gentrain.data.prepare.dataset import find_manifest
 from gentrain.models.registry import build_model
@@ -114,4 +114,4 @@ def test_the_smoke_runs_the_same_path(path, data, runs, capsys, monkeypatch):
 def test_the_smoke_runs_on_ray(path, data, runs, tmp_path, monkeypatch):
     monkeypatch.chdir(runs)
     study, _ = loaded(path, data)
-    check_finished(study, tmp_path, launch_sweep(study, runs=str(tmp_path), observe=lambda _: None))
+    check_finished(study, tmp_path, api.run(study, runs=str(tmp_path), observe=lambda _: None))

@@ -61,8 +61,7 @@ def train(point: Point, *, data: str) -> dict[str, float]:
     """Train the point's patriarch in this process; return its seconds an image and peak memory."""
     import pyarrow.parquet as pq
 
-    from gentrain.api import launch_chain, prepare_data
-    from gentrain.store.run import RunStore
+    from gentrain import api
     from gentrain.study.loading import parse_study
 
     settings = {
@@ -78,9 +77,9 @@ def train(point: Point, *, data: str) -> dict[str, float]:
     }
     with tempfile.TemporaryDirectory(prefix="gentrain-growth-") as runs:
         study = parse_study(settings, where="growth.py")
-        prepare_data(study, store=RunStore(runs), observe=lambda _: None)
+        api.prepare(study, runs=runs)
         Path("/proc/self/clear_refs").write_text("5")  # resets the peak, so that preparing doesn't count
-        (row,) = launch_chain(study, runs=runs, observe=lambda _: None, local=not point.ray)
+        (row,) = api.run(study, runs=runs, observe=lambda _: None, local=not point.ray)
         epochs = pq.read_table(f"{runs}/generations/{row['key']}/epochs.parquet").to_pylist()[1:]
     seconds = statistics.median(epoch["seconds"] / epoch["images"] for epoch in epochs)
     return {"seconds": seconds} if point.ray else {"seconds": seconds, "bytes": peak_bytes()}
@@ -90,7 +89,7 @@ def generations(count: int) -> list[dict[str, float]]:
     """Run a chain of so many tiny generations without Ray; return each one's seconds and the process's memory."""
     import psutil
 
-    from gentrain.api import launch_chain
+    from gentrain import api
     from gentrain.events import GenerationDone
     from gentrain.study.loading import parse_study
 
@@ -114,7 +113,7 @@ def generations(count: int) -> list[dict[str, float]]:
             last = now
 
     with tempfile.TemporaryDirectory(prefix="gentrain-growth-") as runs:
-        launch_chain(parse_study(settings, where="growth.py"), runs=runs, observe=observe, local=True)
+        api.run(parse_study(settings, where="growth.py"), runs=runs, observe=observe, local=True)
     return costs[1:]  # the first waits for the data and the compiler
 
 

@@ -70,7 +70,7 @@ def measure_handover(entry: Entry) -> dict[str, float]:
             engine: Any = trainer  # its worker is replaced
             engine.train_worker = worker
             runner = Runner(wanted, store=store, data=data.folder.name, chain="handover", observe=lambda _: None)
-            run_chain(chain, study=wanted, store=store, runner=runner, observe=lambda _: None)
+            run_chain(chain, store=store, runner=runner, observe=lambda _: None)
         times = mark.read()
     before = {"trained", "evaluated", "saved", "finished", "over"}
     at = {name: times[name, 0 if name in before else 1] for _, *pair in MARKS for name in pair}

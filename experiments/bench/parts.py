@@ -31,10 +31,10 @@ def _entry(network: str, *, data: str, runs: str, **rest: Any) -> Entry:
 
 def finished_teacher(network: str, *, data: str, runs: str) -> str:
     """Train a patriarch for one short epoch, so that students have a teacher; return its key."""
-    from gentrain.api import launch_chain
+    from gentrain import api
 
     wanted = study(_entry(network, data=data, runs=runs), epochs=1).model_copy(update={"generations": 0})
-    (row,) = launch_chain(wanted, runs=runs, observe=lambda _: None, local=True)
+    (row,) = api.run(wanted, runs=runs, observe=lambda _: None, local=True)
     key: str = row["key"]
     return key
 

@@ -47,7 +47,6 @@ def sweep(chains: int) -> dict[str, Any]:
 
     wanted = study(chains)
     forest = build_forest(wanted, data="none", num_classes=CLASSES)
-    points = dict(zip((chain.name for chain in forest.chains), wanted.points(), strict=True))
     seen: list[float] = []
     first: list[float] = []
 
@@ -58,7 +57,7 @@ def sweep(chains: int) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory() as folder:
         store = RunStore(folder)
-        plan = make_plan(wanted, store=store, data="none", num_classes=CLASSES, devices=2)
+        plan = make_plan(forest, wanted, store=store, devices=2)
         order = starting_order(plan, {chain.name: chain.keys for chain in forest.chains})
         with ray_session(address=None, log=Path(folder) / "ray.log"):
             from gentrain.cluster.sweep import run_trials
@@ -82,7 +81,7 @@ def sweep(chains: int) -> dict[str, Any]:
 
             before = time.perf_counter()
             outcome = run_trials(
-                order, points, urgencies(plan), store=store, data="none", observe=observe, runner=Instant
+                order, store=store, data="none", urgencies=urgencies(plan), observe=observe, runner=Instant
             )
             seconds = time.perf_counter() - before
             memory = psutil.Process().memory_info().rss

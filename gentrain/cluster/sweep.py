@@ -24,7 +24,7 @@ from gentrain.cluster.session import Resources
 from gentrain.cluster.trainer import RayRunner
 from gentrain.errors import GentrainError, ResourceError, TakenOverError, TrainingError
 from gentrain.events import CapacityChanged, Event, GenerationDone, InChain, Note, Observer, Progress
-from gentrain.run.chain import run_chain
+from gentrain.run.chain import attempt_chain
 from gentrain.run.executor import Outcome
 from gentrain.store.run import RunStore
 from gentrain.study.lineage import Chain
@@ -42,7 +42,6 @@ class _Context:
     """What every trial needs besides the name of its chain."""
 
     chains: Mapping[str, Chain]
-    points: Mapping[str, Study]
     store: RunStore
     data: str
     resources: Resources
@@ -53,11 +52,10 @@ class _Context:
 
 def run_trials(
     chains: Sequence[Chain],
-    points: Mapping[str, Study],
-    priorities: Mapping[str, float],
     *,
     store: RunStore,
     data: str,
+    urgencies: Mapping[str, float],
     observe: Observer,
     runner: type[RayRunner] = RayRunner,
 ) -> Outcome:
@@ -65,24 +63,22 @@ def run_trials(
 
     Args:
         chains: those that aren't finished.
-        points: the study of every chain, by name.
-        priorities: urgency of every generation, by key.
         store: opened again wherever a trial runs.
         data: name of the prepared dataset.
+        urgencies: of every generation, by key: the work that waits for it.
         observe: told what happens.
         runner: what trains; another than Ray Train's is for measuring all but the training.
     """
-    study = next(iter(points.values()))
+    study = chains[0].settings
     later = scaled_up()
     room = capacity(study, later)
     at_once = min(len(chains), 2 * room.slots, room.drivers)
     observe(Note(_headline(room, chains=len(chains), at_once=at_once)))
     observe(CapacityChanged(room.slots))
     queue = start_event_queue(f"events of {study.name}")
-    leases = start_lease_actor(priorities, room.slots, name=f"leases of {study.name}")
+    leases = start_lease_actor(urgencies, room.slots, name=f"leases of {study.name}")
     context = _Context(
         chains={chain.name: chain for chain in chains},
-        points=dict(points),
         store=store,
         data=data,
         resources=room.resources,
@@ -161,7 +157,7 @@ def _trainable(context: _Context, resources: Mapping[str, float]) -> type[tune.T
 
 def _trial(config: Mapping[str, Any], *, context: _Context) -> None:
     name = config["chain"]
-    study, store, queue = context.points[name], context.store, context.queue
+    chain, store, queue = context.chains[name], context.store, context.queue
     post: Callable[[Event], None] = queue.post.remote
     gauges = Gauges(name)
 
@@ -173,11 +169,11 @@ def _trial(config: Mapping[str, Any], *, context: _Context) -> None:
             post(InChain(name, event))
         if isinstance(event, GenerationDone):
             row = {k: value for k, value in event.row.items() if isinstance(value, int | float | str)}
-            last = event.generation + 1 == len(context.chains[name].specs)
+            last = event.generation + 1 == len(chain.specs)
             tune.report(row | {"chain_done": last})
 
     runner = context.runner(
-        study,
+        chain.settings,
         store=store,
         data=context.data,
         chain=name,
@@ -186,7 +182,7 @@ def _trial(config: Mapping[str, Any], *, context: _Context) -> None:
         lease=ChainLeases(context.leases, store, chain=name),
     )
     for _ in range(MAX_TAKEOVERS):
-        error = _attempt(context.chains[name], study=study, store=store, runner=runner, observe=observe)
+        error = attempt_chain(chain, store=store, runner=runner, observe=observe)
         if not isinstance(error, TakenOverError):
             break
     else:
@@ -194,15 +190,6 @@ def _trial(config: Mapping[str, Any], *, context: _Context) -> None:
             f"its lease lapsed {MAX_TAKEOVERS} times; is the head overloaded, or a second sweep on the same store?"
         )
     ray.get(queue.end.remote(name, error))
-
-
-def _attempt(chain: Chain, **rest: Any) -> GentrainError | None:
-    """Run the chain to its end; return the error that stopped it, None when it is finished."""
-    try:
-        run_chain(chain, **rest)
-    except GentrainError as error:
-        return error
-    return None
 
 
 class _Watch:

@@ -13,7 +13,8 @@ from gentrain.data.prepare.dataset import find_prepared
 from gentrain.data.prepare.manifest import Manifest
 from gentrain.data.prepare.share import obtain
 from gentrain.errors import ConfigError, StoreError
-from gentrain.results.status import study_status
+from gentrain.results.chain import FinishedGeneration, GenerationResult, Generations, RecordedChain, read_chain
+from gentrain.results.legacy import chain_settings
 from gentrain.scores.confusion import (
     GroupErrors,
     agreement,
@@ -22,14 +23,12 @@ from gentrain.scores.confusion import (
     group_errors,
     top_confusions,
 )
-from gentrain.scores.ensembles import Kind, label_scores, member_weights, weighted_ensemble
+from gentrain.scores.ensembles import Kind, member_weights, weighted_ensemble
 from gentrain.scores.metrics import Scores, score
-from gentrain.store.generation import PREDICTIONS, SPEC, VALIDATION_PREDICTIONS
+from gentrain.store.generation import VALIDATION_PREDICTIONS
 from gentrain.store.predictions import decode_predictions
 from gentrain.store.run import RunStore
-from gentrain.study.lineage import GenerationSpec
-
-STORED = {"test": PREDICTIONS, "validation": VALIDATION_PREDICTIONS}
+from gentrain.store.study_record import recorded_chains, recorded_study
 
 
 @dataclass(frozen=True)
@@ -102,24 +101,26 @@ def evaluate_chain(
     Raises:
         ConfigError: naming what there is.
     """
-    keys = _finished(store, study, chain)
-    name, done = keys
-    last = len(done) - 1 if generation is None else generation
-    if not 0 <= last < len(done):
-        raise ConfigError(f"--generation {generation}: {name} has generations 0 to {len(done) - 1} finished")
-    specs = [_read_spec(store, key) for key in done]
+    recorded = _recorded_chain(store, study, chain)
+    results = _finished_results(store, study, recorded)
+    last = len(results) - 1 if generation is None else generation
+    if not 0 <= last < len(results):
+        raise ConfigError(
+            f"--generation {generation}: {recorded.name} has generations 0 to {len(results) - 1} finished"
+        )
+    specs = [result.finished.spec for result in results]
     folder = find_prepared(specs[0].data, store.data)
     if folder is None:
-        raise ConfigError(f"{store.data}: no prepared dataset of {name}; run gentrain prepare on its study")
+        raise ConfigError(f"{store.data}: no prepared dataset of {recorded.name}; run gentrain prepare on its study")
     data = obtain(folder.name, store)
     if split not in data.manifest.splits:
         raise ConfigError(f"--split {split}: the dataset has {', '.join(data.manifest.splits)}")
-    found = [_predictions(store, spec, folder.name, split) for spec in specs]
-    members, labels = np.stack([probabilities for probabilities, _ in found]), found[0][1]
-    weights = _weights(store, name, specs[: last + 1], ensemble) if ensemble else None
+    predictions = [_predictions(store, result.finished, folder.name, split) for result in results]
+    members, labels = np.stack([probabilities for probabilities, _ in predictions]), predictions[0][1]
+    weights = _weights(recorded.name, results[: last + 1], ensemble) if ensemble else None
     probabilities = members[last] if weights is None else weighted_ensemble(members[: last + 1], weights)
     return Evaluation(
-        chain=name,
+        chain=recorded.name,
         split=split,
         generation=last,
         ensemble=weights is not None,
@@ -131,47 +132,60 @@ def evaluate_chain(
     )
 
 
-def _finished(store: RunStore, study: str, chain: str | None) -> tuple[str, Sequence[str]]:
-    chains = study_status(store, study).chains
-    if chain is None and len(chains) != 1:
-        raise ConfigError(f"{study} has {len(chains)} chains; choose one with --chain: {', '.join(chains)}")
-    name = chain or next(iter(chains))
-    if name not in chains:
-        raise ConfigError(f"--chain {name}: not in {study}; there: {', '.join(chains)}")
-    done: list[str] = []
-    for cell in chains[name]:
-        if cell.state != "done":
-            break
-        done.append(cell.key)
-    if not done:
+def _recorded_chain(store: RunStore, study: str, chain: str | None) -> RecordedChain:
+    whole, entries = recorded_study(store, study), recorded_chains(store, study)
+    if chain is None and len(entries) != 1:
+        raise ConfigError(f"{study} has {len(entries)} chains; choose one with --chain: {', '.join(entries)}")
+    name = chain or next(iter(entries))
+    if name not in entries:
+        raise ConfigError(f"--chain {name}: not in {study}; there: {', '.join(entries)}")
+    settings = chain_settings(entries[name], whole, store)
+    if settings is None:
         raise ConfigError(f"{name}: no generation is finished yet; see gentrain status {study}")
-    return name, done
+    return RecordedChain(name, entries[name].keys, settings)
 
 
-def _read_spec(store: RunStore, key: str) -> GenerationSpec:
-    spec = store.generation(key).spec()
-    if spec is None:
-        raise StoreError(f"{store.generation(key)}/{SPEC}: missing or damaged; run the study again to restore it")
-    return spec
+def _finished_results(store: RunStore, study: str, chain: RecordedChain) -> list[GenerationResult]:
+    """Return the results of the chain's generations up to the first that isn't finished.
+
+    Raises:
+        ConfigError: when none is finished.
+        StoreError: when one that is finished is damaged.
+    """
+    generations = Generations(store, [chain])
+    results = []
+    for result in read_chain(chain, generations):
+        if result is None:
+            break
+        results.append(result)
+    if generations.damaged:
+        damaged = next(iter(generations.damaged))
+        raise StoreError(f"{damaged}: missing or damaged; run the study again to restore it")
+    if not results:
+        raise ConfigError(f"{chain.name}: no generation is finished yet; see gentrain status {study}")
+    return results
 
 
-def _weights(store: RunStore, chain: str, specs: Sequence[GenerationSpec], kind: Kind) -> np.ndarray:
+def _weights(chain: str, results: Sequence[GenerationResult], kind: Kind) -> np.ndarray:
     """Return the weights of an ensemble's members, fitted to nothing but the held-out split."""
     if kind == "mean":
-        return np.full(len(specs), 1 / len(specs))
-    records = [store.generation(spec.key).inspect().done for spec in specs]
-    if not all(done is not None and done.validation_scores for done in records):
+        return np.full(len(results), 1 / len(results))
+    scores = [result.finished.held_out for result in results if result.finished.held_out is not None]
+    if len(scores) < len(results):
         raise ConfigError(
             f"--ensemble-kind {kind}: {chain} has no images held out of the training set; set dataset.validation, say "
             "0.1, or use mean"
         )
-    scores = [label_scores(*_predictions(store, spec, "", "validation")) for spec in specs]
     return member_weights(kind, np.stack(scores))
 
 
-def _predictions(store: RunStore, spec: GenerationSpec, data: str, split: str) -> tuple[np.ndarray, np.ndarray]:
-    if split in STORED:
-        return decode_predictions(store.generation(spec.key).read_verified(STORED[split]))
+def _predictions(store: RunStore, finished: FinishedGeneration, data: str, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return (probabilities (N, C), labels (N,)) of a generation on a split: stored ones, else from its weights."""
+    if split == "test":
+        return finished.probabilities, finished.labels
+    if split == "validation":
+        folder = store.generation(finished.spec.key)
+        return decode_predictions(folder.read_verified(VALIDATION_PREDICTIONS, done=finished.done))
     from gentrain.train.inference import predict_split
 
-    return predict_split(spec, split, store=store, data=data, threads=len(os.sched_getaffinity(0)))
+    return predict_split(finished.spec, split, store=store, data=data, threads=len(os.sched_getaffinity(0)))

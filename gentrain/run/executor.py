@@ -28,6 +28,11 @@ class Outcome:
 class Executor(Protocol):
     """Brings chains to their end: on Ray, or in this process."""
 
+    here: bool
+    """Whether it trains on this machine."""
+    concurrent: bool
+    """Whether several chains are trained at the same time."""
+
     def check(self, study: Study) -> None:
         """Raise ResourceError at once where the study can never run here."""
 

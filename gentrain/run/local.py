@@ -1,4 +1,4 @@
-"""The debug runner: a generation in this process, without Ray, so that breakpoints work. One worker."""
+"""The local executor: chains one after the other in this process, without Ray, so that breakpoints work."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import torch
 
 from gentrain.errors import GentrainError, ResourceError
 from gentrain.events import Event, InChain, Observer
-from gentrain.run.chain import lease_by_lock, run_chain
+from gentrain.run.chain import attempt_chain, lease_by_lock
+from gentrain.run.executor import Outcome
 from gentrain.store.run import RunStore
 from gentrain.study.lineage import Chain, GenerationSpec
 from gentrain.study.schema import Study
@@ -19,31 +20,14 @@ from gentrain.train.job import Job
 
 
 class LocalRunner:
-    """Trains generations here and now; the same interface as `gentrain.cluster.trainer.RayRunner`."""
+    """Trains generations in this process; the same interface as `gentrain.cluster.trainer.RayRunner`."""
 
     def __init__(self, study: Study, *, store: RunStore, data: str, observe: Observer) -> None:
-        self.check(study)
         keep_freed_memory()
         self.study, self.store, self.data, self.observe = study, store, data, observe
         self.lease = lease_by_lock(store)
         cuda = study.device != "cpu" and torch.cuda.is_available()
         self.device = torch.device("cuda:0" if cuda else "cpu")
-
-    @staticmethod
-    def check(study: Study) -> None:
-        """Raise ResourceError where this process can't run the study."""
-        if study.workers != 1:
-            raise ResourceError(
-                f"workers: {study.workers}: the debug runner has one process; set workers: 1 or use Ray"
-            )
-        if study.device == "cuda" and not torch.cuda.is_available():
-            raise ResourceError("device: cuda: torch finds no GPU here; set device: auto or cpu")
-        if study.precision == "tf32" and not torch.cuda.is_available():
-            raise ResourceError("precision: tf32 is for GPUs and torch finds none here; set precision: fp32 or bf16")
-        if study.scheduler.name != "fifo":
-            raise ResourceError(
-                f"scheduler.name: {study.scheduler.name}: --local runs one chain after the other; set fifo or use Ray"
-            )
 
     def run_generation(self, spec: GenerationSpec, *, weights_done: bool = False) -> None:
         """Train `spec` to its DONE."""
@@ -60,20 +44,36 @@ class LocalRunner:
         train_generation(job, Worker(rank=0, world_size=1, device=self.device, threads=threads), self.observe)
 
 
-def run_chains(
-    chains: Sequence[Chain], points: Mapping[str, Study], *, store: RunStore, data: str, observe: Observer
-) -> dict[str, str]:
-    """Run chains one after the other in this process; return why those that failed did, by their names."""
-    failed: dict[str, str] = {}
-    for chain in chains:
+class LocalExecutor:
+    """Runs chains one after the other in this process."""
 
-        def inside(event: Event, name: str = chain.name) -> None:
-            observe(InChain(name, event))
+    here, concurrent = True, False
 
-        study = points[chain.name]
-        runner = LocalRunner(study, store=store, data=data, observe=inside)
-        try:
-            run_chain(chain, study=study, store=store, runner=runner, observe=inside)
-        except GentrainError as error:
-            failed[chain.name] = str(error)
-    return failed
+    def check(self, study: Study) -> None:
+        """Raise ResourceError where one process on this machine can't run the study."""
+        if study.workers != 1:
+            raise ResourceError(f"workers: {study.workers}: --local has one process; set workers: 1 or use Ray")
+        if study.device == "cuda" and not torch.cuda.is_available():
+            raise ResourceError("device: cuda: torch finds no GPU here; set device: auto or cpu")
+        if study.precision == "tf32" and not torch.cuda.is_available():
+            raise ResourceError("precision: tf32 is for GPUs and torch finds none here; set precision: fp32 or bf16")
+        if study.scheduler.name != "fifo":
+            raise ResourceError(
+                f"scheduler.name: {study.scheduler.name}: --local runs one chain after the other; set fifo or use Ray"
+            )
+
+    def run(
+        self, chains: Sequence[Chain], *, store: RunStore, data: str, urgencies: Mapping[str, float], observe: Observer
+    ) -> Outcome:
+        """Run the chains in the order given; one that fails doesn't end the others."""
+        failed: dict[str, GentrainError] = {}
+        for chain in chains:
+
+            def observe_chain(event: Event, name: str = chain.name) -> None:
+                observe(InChain(name, event))
+
+            runner = LocalRunner(chain.settings, store=store, data=data, observe=observe_chain)
+            error = attempt_chain(chain, store=store, runner=runner, observe=observe_chain)
+            if error is not None:
+                failed[chain.name] = error
+        return Outcome(failed, stopped=frozenset(), interrupted=False)

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from gentrain.errors import ConfigError
-from gentrain.run.pretrained import PretrainedNetworks
 from gentrain.store.run import RunStore
-from gentrain.study.lineage import Chain, Forest, GenerationSpec, build_forest
+from gentrain.study.lineage import Chain, Forest, GenerationSpec
 from gentrain.study.schema import Study
 
 Rate = tuple[str, str, int, str, bool, str, int]
@@ -104,11 +103,10 @@ class Plan:
 
 
 def make_plan(
+    forest: Forest,
     study: Study,
     *,
     store: RunStore,
-    data: str | None,
-    num_classes: int | None,
     devices: float,
     price: float | None = None,
     measured: Measured | None = None,
@@ -116,10 +114,9 @@ def make_plan(
     """Return the plan of a study's whole grid.
 
     Args:
+        forest: of the study's chains.
         study: with or without a grid.
         store: where finished generations are looked for.
-        data: fingerprint of the prepared dataset; None when it isn't prepared, so that nothing can be finished.
-        num_classes: of the prepared dataset.
         devices: GPUs (or groups of CPU cores) that train at the same time.
         price: of a device-hour.
         measured: seconds an epoch, by network and kind of task, for those that the store knows nothing of.
@@ -127,12 +124,6 @@ def make_plan(
     Raises:
         ConfigError: when the devices can't hold one training.
     """
-    forest = build_forest(
-        study,
-        data=data or "not prepared",
-        num_classes=num_classes or max(point.process.classes_needed for point in study.points()),
-        resolve=PretrainedNetworks(store, data=data, num_classes=num_classes),
-    )
     each = study.workers * (1.0 if study.gpus_per_worker is None else study.gpus_per_worker or 1.0)
     if devices < each:
         raise ConfigError(f"--gpus {devices:g}: one training takes {each:g} (workers × gpus_per_worker); give more")

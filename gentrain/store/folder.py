@@ -35,6 +35,16 @@ def encode_table(table: pa.Table) -> bytes:
     return sink.getvalue()
 
 
+def decode_table(content: bytes) -> list[dict[str, Any]]:
+    """Return the rows of a Parquet file's bytes.
+
+    Raises:
+        pyarrow.ArrowInvalid: when they are no Parquet file.
+    """
+    rows: list[dict[str, Any]] = pq.read_table(io.BytesIO(content)).to_pylist()
+    return rows
+
+
 class Folder:
     """A folder of a pyarrow filesystem; every write is whole or absent."""
 

@@ -1,21 +1,22 @@
-"""What a study's folder holds: the study as resolved, its chains' keys, the table of results. One process writes it."""
+"""A study's folder: the study as resolved, its chains, the table of results. One process writes it."""
 
 from __future__ import annotations
 
 import contextlib
-import io
+import difflib
 import json
 from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 
-from gentrain.errors import ConfigError
+from gentrain.errors import ConfigError, StoreError
+from gentrain.store.folder import Folder, decode_table
 from gentrain.store.run import RunStore
 from gentrain.study.lineage import Chain
-from gentrain.study.loading import dump_study, flat_settings
+from gentrain.study.loading import dump_study, flat_settings, parse_study
 from gentrain.study.schema import Study
 from gentrain.study.settings import current_form
 
@@ -55,34 +56,120 @@ errors of ensembles that were fitted on the held-out split, with the weight of e
 generations selected; null where there is no such split. f_a1 is null where the first generations are given."""
 
 
+STUDY, RESULTS_TABLE, CHAINS = "study.yaml", "results.parquet", "chains"
+
+
+@dataclass(frozen=True)
+class ChainEntry:
+    """A chain as the study's last run recorded it."""
+
+    name: str
+    keys: tuple[str, ...]
+    """Of its generations, in order."""
+    settings: Study | None = None
+    """The chain's own study; None where an older version recorded it."""
+    stopped: bool = False
+    """Whether the study's scheduler has ended it early."""
+    failed: str | None = None
+    """Why it could not be finished."""
+
+
+def study_names(store: RunStore) -> list[str]:
+    """Return the names of the studies in the run folder."""
+    return (store.root / "studies").names()
+
+
+def recorded_study(store: RunStore, name: str) -> Study:
+    """Return a study as its last run resolved it.
+
+    Raises:
+        ConfigError: when there is no such study, naming the nearest and those there are.
+        StoreError: when its record is damaged.
+    """
+    folder = store.study(name)
+    content = folder.read(STUDY)
+    if content is None:
+        known = study_names(store)
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ConfigError(f"{name}: no such study in {store.root}; {hint}there: {', '.join(known) or 'none'}")
+    try:
+        mapping = yaml.safe_load(content)
+    except yaml.YAMLError:
+        mapping = None
+    if not isinstance(mapping, dict):
+        raise StoreError(f"{folder}/{STUDY}: damaged; run the study again to restore it")
+    return parse_study(mapping, where=f"{folder}/{STUDY}")
+
+
+def recorded_chains(store: RunStore, study: str) -> dict[str, ChainEntry]:
+    """Return a study's recorded chains by name.
+
+    Raises:
+        StoreError: naming a record that is damaged.
+    """
+    entries = {}
+    folder = store.study(study) / CHAINS
+    for file in folder.names():
+        entry = _read_entry(folder, file)
+        if entry is None:
+            raise StoreError(f"{folder}/{file}: damaged; run the study again to restore it")
+        entries[entry.name] = entry
+    return entries
+
+
+def _read_entry(folder: Folder, file: str) -> ChainEntry | None:
+    """Return a chain's record; None where it is damaged."""
+    try:
+        entry = json.loads(folder.read(file) or b"")
+        settings = entry.get("settings")
+        return ChainEntry(
+            name=entry["name"],
+            keys=tuple(entry["keys"]),
+            settings=None if settings is None else parse_study(settings, where=f"{folder}/{file}"),
+            stopped=bool(entry.get("stopped")),
+            failed=entry.get("failed"),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
 class StudyRecord:
-    """The folder of one study."""
+    """Writes the folder of one study; what was recorded before is read once."""
 
     def __init__(self, study: Study, *, store: RunStore) -> None:
         self.study = study
         self.folder = store.study(study.name)
+        chains = self.folder / CHAINS
+        entries = (_read_entry(chains, file) for file in chains.names())
+        self._before = {entry.name: entry for entry in entries if entry is not None}  # a damaged one is written again
 
     def begin(
         self, chains: Iterable[Chain], *, stopped: Container[str] = (), failed: Mapping[str, str] | None = None
     ) -> None:
-        """Write the study and the keys of its chains, beside those that are there.
+        """Write the study, and the keys and settings of its chains, beside those that are there.
 
         Args:
             chains: of the study.
             stopped: names of those that the study's scheduler has ended early.
             failed: why others could not be finished, by their names.
         """
-        self.folder.write("study.yaml", dump_study(self.study).encode())
+        self.folder.write(STUDY, dump_study(self.study).encode())
         for chain in chains:
-            entry = {"name": chain.name, "keys": chain.keys, "stopped": chain.name in stopped}
-            entry["failed"] = (failed or {}).get(chain.name)
-            (self.folder / "chains").write_json(f"{chain.name}.json", entry)
+            entry = {
+                "name": chain.name,
+                "keys": chain.keys,
+                "settings": chain.settings.dump(),
+                "stopped": chain.name in stopped,
+                "failed": (failed or {}).get(chain.name),
+            }
+            (self.folder / CHAINS).write_json(f"{chain.name}.json", entry)
 
     def stopped(self) -> frozenset[str]:
         """Return the chains that the study's scheduler has stopped; where it has none now, they go on."""
         if self.study.scheduler.name == "fifo":
             return frozenset()
-        return frozenset(name for name, entry in self._chains().items() if entry.get("stopped"))
+        return frozenset(name for name, entry in self._before.items() if entry.stopped)
 
     def check_unchanged(self, chains: Iterable[Chain], *, extend: bool) -> None:
         """Refuse to mix two sweeps: what a sweep of this name wanted before must still be wanted, to the key.
@@ -90,13 +177,12 @@ class StudyRecord:
         Raises:
             ConfigError: with the settings that differ; where chains are only added, unless `extend`.
         """
-        content = self.folder.read("study.yaml")
+        content = self.folder.read(STUDY)
         if content is None:
             return
-        before = {name: tuple(entry["keys"]) for name, entry in self._chains().items()}
         wanted = {chain.name: chain.keys for chain in chains}
-        changed = [name for name, keys in before.items() if wanted.get(name) != keys]
-        added = [name for name in wanted if name not in before]
+        changed = [name for name, entry in self._before.items() if wanted.get(name) != entry.keys]
+        added = [name for name in wanted if name not in self._before]
         if not changed and (extend or not added):
             return
         old = flat_settings(current_form(Study, yaml.safe_load(content) or {}))
@@ -104,25 +190,19 @@ class StudyRecord:
         differences = [
             f"{key}: {old.get(key)} → {new.get(key)}" for key in {**old, **new} if old.get(key) != new.get(key)
         ]
-        told = "; ".join(differences) or "the dataset's pixels or the method"
+        shown = "; ".join(differences) or "the dataset's pixels or the method"
         remedy = "give the study a new name" if changed else "use --extend to add chains, or give it a new name"
-        raise ConfigError(f"study {self.study.name} was changed since its last run ({told}); {remedy}")
+        raise ConfigError(f"study {self.study.name} was changed since its last run ({shown}); {remedy}")
 
     def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Put rows into results.parquet, in place of those of the same chain and generation."""
         table = {(row["chain"], row["generation"]): row for row in (*self._rows(), *rows)}
         ordered = sorted(table.values(), key=lambda row: (row["chain"], row["generation"]))
-        self.folder.write_table("results.parquet", pa.Table.from_pylist(ordered, RESULTS))
+        self.folder.write_table(RESULTS_TABLE, pa.Table.from_pylist(ordered, RESULTS))
 
     def _rows(self) -> list[dict[str, Any]]:
-        content = self.folder.read("results.parquet")
+        content = self.folder.read(RESULTS_TABLE)
         if content is not None:
-            with contextlib.suppress(pa.ArrowInvalid):  # a damaged table is only a summary: it is written anew
-                found: list[dict[str, Any]] = pq.read_table(io.BytesIO(content)).to_pylist()
-                return found
+            with contextlib.suppress(pa.ArrowInvalid):  # a damaged table is only a summary: it is written again
+                return decode_table(content)
         return []
-
-    def _chains(self) -> dict[str, dict[str, Any]]:
-        folder = self.folder / "chains"
-        records = (json.loads(folder.read(name) or b"{}") for name in folder.names())
-        return {record["name"]: record for record in records}

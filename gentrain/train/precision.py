@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import torch
 import torch.nn.functional as F
 
+from gentrain.data.prepare.manifest import Manifest
 from gentrain.models.cost import multiply_adds
 from gentrain.models.registry import build_model
 from gentrain.study.schema import Study
@@ -65,6 +66,22 @@ def quick_batch(network: str, *, num_classes: int, height: int, width: int, batc
     except RuntimeError:  # it decides by its input's values, and there are none when operations are only counted
         return 0
     return 0 if each > _STEP_OPERATIONS else min(batch, max(2, int(_STEP_OPERATIONS / 4 / each)))
+
+
+def slow_precision(study: Study, manifest: Manifest) -> str | None:
+    """Return a line when this machine's CPU is slow in the study's precision, None where it isn't.
+
+    It takes a second, and is for CPUs only.
+    """
+    if study.device != "cpu" and torch.cuda.is_available():
+        return None
+    name = study.network.name
+    shape = {"num_classes": len(manifest.classes), "height": manifest.height, "width": manifest.width}
+    batch = quick_batch(name, batch=study.recipe.batch_size, **shape)
+    if not batch:
+        return None
+    seconds = time_precisions(name, batch=batch, threads=worker_threads(study), device=torch.device("cpu"), **shape)
+    return told_slow(name, study.precision, seconds)
 
 
 def told_slow(network: str, precision: str, seconds: Mapping[str, float]) -> str | None:

@@ -7,7 +7,7 @@ import subprocess
 import psutil
 import pytest
 
-from gentrain.api import launch_chain
+from gentrain import api
 from gentrain.store.generation import MODEL, PREDICTIONS
 from gentrain.store.run import RunStore
 from gentrain.study.loading import load_study
@@ -80,7 +80,7 @@ def test_a_node_is_lost_and_the_sweep_ends_in_the_same_bits(cluster, tmp_path, m
     reference = tmp_path / "reference"
     for lam in (0.5, 0.7):
         settings = [*SETTINGS[:-1], f"process.lambda={lam}"]
-        launch_chain(load_study(overrides=settings), runs=str(reference), observe=lambda _: None, local=True)
+        api.run(load_study(overrides=settings), runs=str(reference), observe=lambda _: None, local=True)
     with s3_server(monkeypatch) as bucket:
         url = bucket("nodes")
         store = RunStore(url)

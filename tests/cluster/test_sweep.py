@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from gentrain.api import launch_chain, launch_sweep
+from gentrain import api
 from gentrain.errors import ConfigError, TrainingError
 from gentrain.events import GenerationStarted, InChain, Note
 from gentrain.store.generation import MODEL
@@ -36,7 +36,7 @@ def finished(tmp_path_factory):
             # one that isn't up yet has no name so far
             actors.update(actor.repr_name for actor in listed if actor.class_name == "ChainTrial" and actor.repr_name)
 
-    rows = launch_sweep(load_study(overrides=GRID), runs=str(runs), observe=observe)
+    rows = api.run(load_study(overrides=GRID), runs=str(runs), observe=observe)
     return runs, rows, notes, actors
 
 
@@ -59,7 +59,7 @@ def test_every_chain_is_finished_and_shared_generations_are_trained_once(finishe
 @pytest.mark.ray
 def test_a_sweeps_networks_are_those_of_single_chains(finished, tmp_path):
     runs, rows, *_ = finished
-    single = launch_chain(
+    single = api.run(
         load_study(overrides=[*SMALL, "process.lambda=0.5"]), runs=str(tmp_path), observe=lambda _: None, local=True
     )
     assert [row["key"] for row in single] == [row["key"] for row in rows if row["chain"] == NAMES[0]]
@@ -75,9 +75,9 @@ def test_the_debug_sweep_ends_in_the_same_bits_reports_failures_and_goes_on(fini
     (tmp_path / "generations").mkdir()
     (tmp_path / "generations" / rows[1]["key"]).write_text("a file where a folder should be")
     with pytest.raises(TrainingError, match=r"1 of 3 chains are not finished: D\(0\.6,0\.5\)-resnet8-s0: .*"):
-        launch_sweep(study, runs=str(tmp_path), observe=lambda _: None, local=True)
+        api.run(study, runs=str(tmp_path), observe=lambda _: None, local=True)
     (tmp_path / "generations" / rows[1]["key"]).unlink()
-    again = launch_sweep(study, runs=str(tmp_path), observe=notes.append, local=True)
+    again = api.run(study, runs=str(tmp_path), observe=notes.append, local=True)
     assert Note("1 trainings to do, one after the other in this process") in notes
     assert [(row["chain"], row["key"]) for row in again] == [(row["chain"], row["key"]) for row in rows]
     for row in rows:
@@ -90,7 +90,7 @@ def test_a_second_sweep_trains_nothing_and_starts_no_ray(finished, monkeypatch):
     runs, rows, *_ = finished
     monkeypatch.setattr("gentrain.cluster.session.ray_session", lambda **_: pytest.fail("started Ray"))
     before = done(runs)
-    assert launch_sweep(load_study(overrides=GRID), runs=str(runs), observe=lambda _: None) == rows
+    assert api.run(load_study(overrides=GRID), runs=str(runs), observe=lambda _: None) == rows
     assert done(runs) == before
 
 
@@ -100,9 +100,7 @@ def test_a_changed_study_is_refused_with_the_difference(finished):
 
     def refused(*overrides, extend=False):
         with pytest.raises(ConfigError) as error:
-            launch_sweep(
-                load_study(overrides=[*GRID, *overrides]), runs=str(runs), observe=lambda _: None, extend=extend
-            )
+            api.run(load_study(overrides=[*GRID, *overrides]), runs=str(runs), observe=lambda _: None, extend=extend)
         return str(error.value)
 
     before = sorted(runs.glob("studies/grid/chains/*"))
@@ -130,5 +128,5 @@ def test_a_chain_that_fails_is_reported_and_the_others_finish(tmp_path, monkeypa
     (tmp_path / "generations").mkdir()
     (tmp_path / "generations" / key).write_text("a file where a folder should be")
     with pytest.raises(TrainingError, match=r"1 of 2 chains are not finished: D\(0\.6,0\.6\)-resnet14-s0: .*" + key):
-        launch_sweep(study, runs=str(tmp_path), observe=lambda _: None)
+        api.run(study, runs=str(tmp_path), observe=lambda _: None)
     assert len(done(tmp_path)) == 1

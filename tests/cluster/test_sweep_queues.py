@@ -2,7 +2,7 @@
 
 import pytest
 
-from gentrain.api import launch_sweep
+from gentrain import api
 from gentrain.cluster.capacity import reachable
 from gentrain.events import CapacityChanged, GenerationStarted, InChain, Note
 from gentrain.results.status import study_status
@@ -21,7 +21,7 @@ def test_forty_chains_on_two_cpus_queue_and_all_finish(tmp_path):
                    f"grid.seed={list(range(40))}"]
     )  # fmt: skip
     events = []
-    rows = launch_sweep(study, runs=str(tmp_path), observe=events.append)
+    rows = api.run(study, runs=str(tmp_path), observe=events.append)
     assert len(rows) == len({row["key"] for row in rows}) == 40
     assert len(list(tmp_path.glob("generations/*/DONE.json"))) == 40
     assert [e.slots for e in events if isinstance(e, CapacityChanged)] == [2]
@@ -37,7 +37,7 @@ def test_a_scheduler_stops_chains_and_a_second_run_leaves_them_stopped(tmp_path)
                    "grid.process=[{lambda: 0.3}, {lambda: 0.5}, {lambda: 0.6}, {lambda: 0.8}]"]
     )  # fmt: skip
     events = []
-    rows = launch_sweep(study, runs=str(tmp_path), observe=events.append)
+    rows = api.run(study, runs=str(tmp_path), observe=events.append)
     stopped = StudyRecord(study, store=RunStore(str(tmp_path))).stopped()
     finished = {row["chain"] for row in rows}
     assert stopped
@@ -47,7 +47,7 @@ def test_a_scheduler_stops_chains_and_a_second_run_leaves_them_stopped(tmp_path)
     chains = study_status(RunStore(str(tmp_path)), "asha").chains
     assert all({cell.state for cell in chains[name]} == {"done", "stopped"} for name in stopped)
     again = []
-    assert launch_sweep(study, runs=str(tmp_path), observe=again.append) == rows
+    assert api.run(study, runs=str(tmp_path), observe=again.append) == rows
     assert not [e for e in again if isinstance(e, InChain) and isinstance(e.event, GenerationStarted)]
 
 

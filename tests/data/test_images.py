@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gentrain.api import launch_chain
+from gentrain import api
 from gentrain.cli import run
 from gentrain.data.loading.augment import distort, random_unit
 from gentrain.data.loading.crops import crop_box
@@ -285,7 +285,7 @@ def test_the_official_validation_layout(tree, tmp_path, monkeypatch):
 
 def test_a_chain_trains_on_photographs_twice_to_the_same_bits(tree, tmp_path):
     runs = [tmp_path / "one", tmp_path / "other"]
-    rows = [launch_chain(study(tree), runs=str(run), observe=lambda _: None, local=True) for run in runs]
+    rows = [api.run(study(tree), runs=str(run), observe=lambda _: None, local=True) for run in runs]
     assert [row["key"] for row in rows[0]] == [row["key"] for row in rows[1]]
     for row in rows[0]:
         one, other = ((run / "generations" / row["key"] / "model.safetensors").read_bytes() for run in runs)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from gentrain.api import launch_chain
+from gentrain import api
 from gentrain.errors import ConfigError, GentrainError
 from gentrain.models.fold import fold
 from gentrain.models.fuse import FusedConvolution, fuse
@@ -105,7 +105,7 @@ def test_students_learn_from_a_fused_teacher_twice_to_the_same_bits(small, tmp_p
     weights = []
     for name in ("one", "two"):
         runs = str(tmp_path / name)
-        student = launch_chain(study, runs=runs, observe=lambda _: None, local=True)[-1]
+        student = api.run(study, runs=runs, observe=lambda _: None, local=True)[-1]
         weights.append(RunStore(runs).generation(student["key"]).read_verified("model.safetensors"))
     assert calls
     assert weights[0] == weights[1]
@@ -180,7 +180,7 @@ def test_a_study_whose_teacher_cannot_be_folded_is_refused_before_it_trains(smal
     network = r"network 'tests\.models\.test_fold:by_value'"
     message = rf"fold_batchnorm: true: {network}: .* can't be traced.*; set fold_batchnorm: false"
     with pytest.raises(ConfigError, match=message) as error:
-        launch_chain(study, runs=str(tmp_path), observe=lambda _: None, local=True)
+        api.run(study, runs=str(tmp_path), observe=lambda _: None, local=True)
     assert "\n" not in str(error.value)
     assert not list(tmp_path.glob("generations/*"))
 
@@ -198,6 +198,6 @@ def test_a_teacher_that_cannot_be_folded_after_all_is_one_line(small, tmp_path):
     study = small(
         "network.name=tests.models.test_fold:by_value", "generations=0", "recipe.epochs=1", "recipe.milestones=[]"
     )
-    (row,) = launch_chain(study, runs=str(tmp_path), observe=lambda _: None, local=True)
+    (row,) = api.run(study, runs=str(tmp_path), observe=lambda _: None, local=True)
     with pytest.raises(GentrainError, match=r"fold_batchnorm: true: .* can't be traced.*; set fold_batchnorm: false"):
         load_teacher([row["key"]], RunStore(str(tmp_path)), folded=True)

@@ -19,7 +19,8 @@ import pytest
 from PIL import Image
 
 from gentrain import cli
-from gentrain.api import prepare_data, recording
+from gentrain.data.prepare.share import prepare_shared
+from gentrain.events import GenerationDone
 from gentrain.report.gather import gather_study
 from gentrain.report.training import training_scores
 from gentrain.report.write import write_report
@@ -49,15 +50,19 @@ def sweep(runs, *settings, leave_out=()):
     study = load_study(overrides=[*SETTINGS, *settings])
     study = study.model_copy(update={"description": hostile.DESCRIPTION})
     store = RunStore(str(runs))
-    data = prepare_data(study, store=store, observe=lambda _: None)
+    data = prepare_shared(study.dataset, store)
     points = {build_chain(p, data=data.manifest.fingerprint, num_classes=data.num_classes): p for p in study.points()}
     record = StudyRecord(study, store=store)
     record.begin(points)
-    observe = recording(record, lambda _: None)
+
+    def observe(event):
+        if isinstance(event, GenerationDone):
+            record.add([event.row])
+
     for chain, point in points.items():
         if chain.name not in leave_out:
             runner = LocalRunner(point, store=store, data=data.folder.name, observe=lambda _: None)
-            run_chain(chain, study=point, store=store, runner=runner, observe=observe)
+            run_chain(chain, store=store, runner=runner, observe=observe)
     return store
 
 

@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from gentrain import cli
-from gentrain.api import launch_chain
+from gentrain import api, cli
 from gentrain.scores.confusion import agreement, class_errors, confusion_matrix, group_errors, top_confusions
 from gentrain.scores.metrics import top_k_error
 
@@ -52,7 +51,7 @@ def runs(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("evaluate")
     study = load_study(overrides=[*SMALL, "dataset.validation=0.2"])
-    return folder, launch_chain(study, runs=str(folder), observe=lambda _: None, local=True)
+    return folder, api.run(study, runs=str(folder), observe=lambda _: None, local=True)
 
 
 def evaluated(runs, capsys, *options):

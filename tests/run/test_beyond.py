@@ -7,8 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gentrain import cli
-from gentrain.api import launch_chain
+from gentrain import api, cli
 from gentrain.events import EpochDone, GenerationDone, GenerationQueued, GenerationStarted
 from gentrain.scores.ensembles import label_scores, mixture_weights, select_members, weighted_ensemble
 from gentrain.scores.metrics import score
@@ -29,7 +28,7 @@ BEYOND = (
 
 
 def launch(runs, *overrides, observe=lambda _: None):
-    return launch_chain(load_study(overrides=[*BEYOND, *overrides]), runs=str(runs), observe=observe, local=True)
+    return api.run(load_study(overrides=[*BEYOND, *overrides]), runs=str(runs), observe=observe, local=True)
 
 
 def weights_and_predictions(runs, rows):

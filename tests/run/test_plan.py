@@ -5,10 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gentrain.errors import ConfigError
-from gentrain.results.status import study_names, study_status
+from gentrain.results.status import study_status
 from gentrain.run.plan import make_plan, simulate, starting_order, urgencies
+from gentrain.run.pretrained import PretrainedNetworks
 from gentrain.store.generation import EPOCHS, MODEL, SPEC
 from gentrain.store.run import RunStore
+from gentrain.store.study_record import study_names
 from gentrain.study.lineage import build_forest
 from gentrain.study.loading import load_study
 
@@ -21,7 +23,10 @@ def study(*overrides):
 
 
 def plan(store, *overrides, devices=1.0, **settings):
-    return make_plan(study(*overrides), store=store, data=DATA, num_classes=10, devices=devices, **settings)
+    wanted = study(*overrides)
+    resolve = PretrainedNetworks(store, data=DATA, num_classes=10)
+    forest = build_forest(wanted, data=DATA, num_classes=10, resolve=resolve)
+    return make_plan(forest, wanted, store=store, devices=devices, **settings)
 
 
 def finish(store, spec, *, seconds, workers=1, **more):
@@ -113,12 +118,12 @@ def test_status_tells_done_running_interrupted_and_waiting(store):
 
 
 def test_measured_seconds_stand_in_where_the_store_knows_nothing(tmp_path, small):
-    from gentrain.api import plan_study
+    from gentrain import api
 
     grid = "grid.process=[{lambda: 0.5}, {lambda: 0.7}]"
     study = small("recipe.epochs=10", "recipe.milestones=[]", grid)
-    assert plan_study(study, runs=str(tmp_path), devices=1, price=None).unknown == 3
-    found = plan_study(study, runs=str(tmp_path), devices=1, price=None, measure=True)
+    assert api.plan(study, runs=str(tmp_path), devices=1, price=None).unknown == 3
+    found = api.plan(study, runs=str(tmp_path), devices=1, price=None, measure=True)
     assert found.unknown == 0
     assert found.measured_here
     assert len(set(found.seconds.values())) == 2  # a patriarch, and two students alike

@@ -6,8 +6,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from gentrain import cli
-from gentrain.api import launch_chain, launch_sweep, plan_study
+from gentrain import api, cli
 from gentrain.errors import ConfigError, StoreError
 from gentrain.events import EpochDone, GenerationDone, GenerationQueued, TargetsKnown
 from gentrain.models.registry import build_model
@@ -23,7 +22,7 @@ from tests.conftest import SMALL
 
 def launch(runs, *overrides, observe=lambda _: None, pretrained=None, **settings):
     study = load_study(overrides=[*SMALL, "name=given", *overrides], pretrained=pretrained, **settings)
-    return launch_chain(study, runs=str(runs), observe=observe, local=True)
+    return api.run(study, runs=str(runs), observe=observe, local=True)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +102,7 @@ def test_a_second_run_trains_nothing_and_everything_else_knows_it(origin, chain,
     assert all(e.reused for e in events if isinstance(e, GenerationDone))
     (cells,) = study_status(RunStore(str(runs)), "given").chains.values()
     assert [cell.state for cell in cells] == ["done", "done"]
-    found = plan_study(
+    found = api.plan(
         load_study(overrides=[*SMALL, "generations=3"], pretrained=given), runs=str(runs), devices=1, price=None
     ).summary()
     assert (found["trainings"], found["finished"], found["to_train"], found["unknown"]) == (3, 1, 2, 0)
@@ -180,7 +179,7 @@ def test_a_given_generation_that_breaks_meanwhile_is_not_trained_here(origin, mo
     )
     model = runs / "generations" / rows[0]["key"] / MODEL
     sound = model.read_bytes()
-    with pytest.raises(StoreError, match="a given generation is damaged; run the study that trained it again"):
+    with pytest.raises(StoreError, match="a pretrained generation is damaged; run the study that trained it again"):
         launch(runs, "name=broken", pretrained=[{"checkpoint": rows[0]["key"]}])
     model.write_bytes(sound)
 
@@ -284,10 +283,10 @@ def test_a_sweep_on_ray_adopts_evaluates_and_teaches(origin, tmp_path):
     study = load_study(
         overrides=[*SMALL, *changes], pretrained=[{"checkpoint": str(origin[2])}], workers=2, recipe__batch_size=32
     )
-    rows = launch_sweep(study, runs=str(tmp_path), observe=lambda _: None)
+    rows = api.run(study, runs=str(tmp_path), observe=lambda _: None)
     assert [row["generation"] for row in rows] == [0, 1, 2, 0, 1, 2]
     assert [one["key"] == other["key"] for one, other in zip(rows[:3], rows[3:], strict=True)] == [True, True, False]
     assert all(row["ensemble_weights"] for row in rows if row["generation"])
     w_0 = rows[0]["primary_measured"]
     assert rows[1]["primary_predicted"] == pytest.approx(1 - (1 - w_0) * 0.6)
-    assert launch_sweep(study, runs=str(tmp_path), observe=lambda _: None) == rows
+    assert api.run(study, runs=str(tmp_path), observe=lambda _: None) == rows

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from gentrain.api import launch_chain
+from gentrain import api
 from gentrain.errors import ConfigError, GentrainError, TrainingError
 from gentrain.events import ChainSaturated, EpochDone, GenerationDone, GenerationStarted, Note
 from gentrain.run.chain import ensure_generation
@@ -114,7 +114,7 @@ class RunnerCase:
 class TestLocalRunner(RunnerCase):
     @staticmethod
     def launch(study, runs, observe):
-        return launch_chain(study, runs=str(runs), observe=observe, local=True)
+        return api.run(study, runs=str(runs), observe=observe, local=True)
 
     def test_damaged_weights_are_trained_again_to_the_same_bits(self, finished):
         study, runs, rows, _ = finished
@@ -231,7 +231,8 @@ class TestLocalRunner(RunnerCase):
     def test_a_chain_that_has_saturated_ends_early(self, small, tmp_path, monkeypatch):
         events = []
         study = small("dataset.validation=0.2", "generations=3", "patience=1")
-        monkeypatch.setattr("gentrain.run.chain.saturated", lambda errors, patience: len(errors) > patience)
+        for module in ("run", "results"):
+            monkeypatch.setattr(f"gentrain.{module}.chain.saturated", lambda errors, patience: len(errors) > patience)
         rows = self.launch(study, tmp_path, events.append)
         assert [row["generation"] for row in rows] == [0, 1]
         assert all(row["validation_error"] is not None for row in rows)
@@ -252,24 +253,29 @@ class TestRayRunner(RunnerCase):
 
     @staticmethod
     def launch(study, runs, observe):
-        from gentrain.api import prepare_data, recording
         from gentrain.cluster.trainer import RayRunner
+        from gentrain.data.prepare.share import prepare_shared
         from gentrain.run.chain import run_chain
         from gentrain.store.study_record import StudyRecord
         from gentrain.study.lineage import build_chain
 
         store = RunStore(str(runs))
-        data = prepare_data(study, store=store, observe=observe)
+        data = prepare_shared(study.dataset, store)
         chain = build_chain(study, data=data.manifest.fingerprint, num_classes=data.num_classes)
         record = StudyRecord(study, store=store)
         record.begin([chain])
-        observe = recording(record, observe)
-        runner = RayRunner(study, store=store, data=data.folder.name, chain=chain.name, observe=observe)
-        return run_chain(chain, study=study, store=store, runner=runner, observe=observe)
+
+        def observe_and_record(event):
+            if isinstance(event, GenerationDone):
+                record.add([event.row])
+            observe(event)
+
+        runner = RayRunner(study, store=store, data=data.folder.name, chain=chain.name, observe=observe_and_record)
+        return run_chain(chain, store=store, runner=runner, observe=observe_and_record)
 
     def test_it_ends_in_the_debug_runners_bits(self, finished, tmp_path):
         study, runs, rows, _ = finished
-        launch_chain(study, runs=str(tmp_path), observe=lambda _: None, local=True)
+        api.run(study, runs=str(tmp_path), observe=lambda _: None, local=True)
         for row in rows:
             for name in (MODEL, PREDICTIONS):
                 one, other = (Path(root) / "generations" / row["key"] / name for root in (runs, tmp_path))

@@ -6,9 +6,9 @@ import pickle
 import pytest
 import torch
 
-from gentrain.api import launch_chain, prepare_data
+from gentrain import api
 from gentrain.data.prepare.dataset import load_prepared
-from gentrain.data.prepare.share import obtain, published
+from gentrain.data.prepare.share import obtain, prepare_shared, published
 from gentrain.errors import DataError
 from gentrain.models.registry import build_model
 from gentrain.store.generation import MODEL, PREDICTIONS
@@ -37,8 +37,8 @@ def quiet(_event):
 def test_a_chain_on_s3_ends_in_the_bits_of_one_on_disk(small, bucket, node, tmp_path):
     node("one")
     url = bucket("chain")
-    rows = launch_chain(small(), runs=url, observe=quiet, local=True)
-    on_disk = launch_chain(small(), runs=str(tmp_path / "runs"), observe=quiet, local=True)
+    rows = api.run(small(), runs=url, observe=quiet, local=True)
+    on_disk = api.run(small(), runs=str(tmp_path / "runs"), observe=quiet, local=True)
     assert [row["key"] for row in rows] == [row["key"] for row in on_disk]
     store = RunStore(url)
     for row in rows:
@@ -48,7 +48,7 @@ def test_a_chain_on_s3_ends_in_the_bits_of_one_on_disk(small, bucket, node, tmp_
         for name in (MODEL, PREDICTIONS):
             path = tmp_path / "runs" / "generations" / row["key"] / name
             assert folder.read_verified(name) == path.read_bytes()
-    assert launch_chain(small(), runs=url, observe=quiet, local=True) == rows
+    assert api.run(small(), runs=url, observe=quiet, local=True) == rows
 
 
 def test_a_given_network_is_adopted_on_s3(small, bucket, node, tmp_path):
@@ -57,20 +57,20 @@ def test_a_given_network_is_adopted_on_s3(small, bucket, node, tmp_path):
     path, url = tmp_path / "teacher.pt", bucket("given")
     torch.save(build_model("resnet8", num_classes=10).state_dict(), path)
     study = load_study(overrides=[*SMALL, "generations=0"], pretrained=[{"checkpoint": str(path)}])
-    (row,) = launch_chain(study, runs=url, observe=quiet, local=True)
+    (row,) = api.run(study, runs=url, observe=quiet, local=True)
     folder = RunStore(url).generation(row["key"])
     assert folder.inspect().valid
     path.unlink()
     study = load_study(
         overrides=[*SMALL, "generations=0"], pretrained=[{"checkpoint": f"{url}/generations/{row['key']}"}]
     )
-    assert launch_chain(study, runs=url, observe=quiet, local=True) == [row]
+    assert api.run(study, runs=url, observe=quiet, local=True) == [row]
 
 
 def test_a_dataset_is_published_once_and_fetched_by_another_node(small, bucket, node, monkeypatch):
     store = RunStore(bucket("data"))
     node("head")
-    data = prepare_data(small(), store=store, observe=quiet)
+    data = prepare_shared(small().dataset, store)
     name = data.folder.name
     assert published(name, store)
     node("worker")
@@ -82,14 +82,14 @@ def test_a_dataset_is_published_once_and_fetched_by_another_node(small, bucket, 
     node("another head")  # without the source: nothing is prepared again
     monkeypatch.undo()
     monkeypatch.setenv("GENTRAIN_CACHE", str(data.folder.parents[2] / "another"))
-    monkeypatch.setattr("gentrain.api.prepare", lambda *_, **__: pytest.fail("prepared twice"))
-    assert prepare_data(small(), store=store, observe=quiet).manifest == data.manifest
+    monkeypatch.setattr("gentrain.data.prepare.share.prepare", lambda *_, **__: pytest.fail("prepared twice"))
+    assert prepare_shared(small().dataset, store).manifest == data.manifest
 
 
 def test_a_damaged_copy_is_fetched_again_and_damage_in_the_store_is_said(small, bucket, node):
     store = RunStore(bucket("damage"))
     node("head")
-    name = prepare_data(small(), store=store, observe=quiet).folder.name
+    name = prepare_shared(small().dataset, store).folder.name
     node("worker")
     path = obtain(name, store).split_path("train")
     sound = path.read_bytes()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from gentrain.api import launch_chain
+from gentrain import api
 from gentrain.errors import GentrainError
 from gentrain.events import EpochDone
 from gentrain.store.generation import MODEL, PREDICTIONS
@@ -43,7 +43,7 @@ def one_process():
 
 
 def run(study, runs, observe=lambda _: None):
-    return launch_chain(study, runs=str(runs), observe=observe, local=True)
+    return api.run(study, runs=str(runs), observe=observe, local=True)
 
 
 def stored(runs, rows):

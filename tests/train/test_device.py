@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from gentrain.cluster.cores import core_slice
 from gentrain.cluster.session import fit_resources
 from gentrain.errors import ConfigError, ResourceError
-from gentrain.run.local import LocalRunner
+from gentrain.run.local import LocalExecutor
 from gentrain.study.loading import load_study
 from gentrain.train.device import set_tf32
 
@@ -44,7 +44,7 @@ def test_tf32_is_refused_where_there_is_no_gpu(monkeypatch):
     assert fit_resources(study, {"CPU": 2.0, "GPU": 1.0}).cuda
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ResourceError, match="precision: tf32 is for GPUs and torch finds none here"):
-        LocalRunner.check(study)
+        LocalExecutor().check(study)
 
 
 def test_what_is_computed_again_is_not_compiled():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from gentrain.api import launch_chain
+from gentrain import api
 from gentrain.data.loading.augment import augment, normalise
 from gentrain.data.loading.beton import write_beton
 from gentrain.data.loading.loader import Batch, Loader
@@ -118,7 +118,7 @@ def test_tf32_rounds_products_and_fp32_does_not():
 @pytest.mark.parametrize("settings", ["precision=bf16", "precision=fp32", "precision=tf32", "compile=true"])
 def test_a_chain_on_the_card_repeats_to_the_bit(small, tmp_path, settings):
     study = small("device=cuda", settings)
-    rows = [launch_chain(study, runs=str(tmp_path / name), observe=lambda _: None, local=True) for name in ("a", "b")]
+    rows = [api.run(study, runs=str(tmp_path / name), observe=lambda _: None, local=True) for name in ("a", "b")]
     assert stored(tmp_path / "a", rows[0]) == stored(tmp_path / "b", rows[0])
 
 
@@ -136,11 +136,11 @@ def test_a_compiled_chain_that_was_killed_ends_in_the_same_bits(small, tmp_path)
             raise Killed
 
     counters.clear()
-    wanted = launch_chain(study, runs=str(tmp_path / "whole"), observe=lambda _: None, local=True)
+    wanted = api.run(study, runs=str(tmp_path / "whole"), observe=lambda _: None, local=True)
     assert not counters["inductor"]["cudagraph_skips"]
     with pytest.raises(Killed):
-        launch_chain(study, runs=str(tmp_path / "killed"), observe=killed, local=True)
-    found = launch_chain(study, runs=str(tmp_path / "killed"), observe=lambda _: None, local=True)
+        api.run(study, runs=str(tmp_path / "killed"), observe=killed, local=True)
+    found = api.run(study, runs=str(tmp_path / "killed"), observe=lambda _: None, local=True)
     assert stored(tmp_path / "killed", found) == stored(tmp_path / "whole", wanted)
 
 
@@ -176,5 +176,5 @@ def test_steps_as_cuda_graphs_follow_those_without():
 @pytest.mark.parametrize("share", [1, 0.25])
 def test_a_chain_on_ray_takes_the_card_or_a_part_of_it(small, tmp_path, share):
     study = small("device=cuda", f"gpus_per_worker={share}", "pin_workers=true")
-    rows = launch_chain(study, runs=str(tmp_path), observe=lambda _: None)
+    rows = api.run(study, runs=str(tmp_path), observe=lambda _: None)
     assert [row["generation"] for row in rows] == [0, 1]

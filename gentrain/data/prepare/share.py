@@ -5,19 +5,37 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 from filelock import FileLock
 
-from gentrain.data.prepare.dataset import MANIFEST, Damage, PreparedData, load_prepared, verify
+from gentrain.data.prepare.dataset import MANIFEST, Damage, PreparedData, load_prepared, prepare, prepared_name, verify
 from gentrain.data.prepare.manifest import Manifest
 from gentrain.errors import DataError
 from gentrain.store.folder import Folder
 from gentrain.store.run import RunStore
+from gentrain.study.sections import DatasetConfig
 
 CHUNK_BYTES = 16 << 20
+
+
+def prepare_shared(
+    config: DatasetConfig, store: RunStore, *, notify: Callable[[str], None] = lambda _: None
+) -> PreparedData:
+    """Return a dataset on this node's disk, fetched from the store or compiled now, and shared through the store.
+
+    Raises:
+        DataError, ResourceError: see `prepare` and `obtain`.
+    """
+    name = prepared_name(config)
+    if published(name, store):
+        return obtain(name, store)
+    data = prepare(config, store.data, notify=notify)
+    publish(data, store)
+    return data
 
 
 def publish(data: PreparedData, store: RunStore) -> None:

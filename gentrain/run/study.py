@@ -1,0 +1,192 @@
+"""A study, from its settings to the rows of results.parquet: one path for one chain and for a grid of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Container, Iterable, Mapping
+from typing import Any, Literal
+
+from gentrain.data.prepare.dataset import PreparedData
+from gentrain.data.prepare.manifest import Manifest
+from gentrain.data.prepare.share import prepare_shared
+from gentrain.errors import ConfigError, GentrainError, StoreError, TrainingError
+from gentrain.events import Event, GenerationDone, InChain, Note, Observer, SweepStarted
+from gentrain.models.cost import check_fits
+from gentrain.results.chain import Generations, finished_rows
+from gentrain.run.chain import missing_keys, observe_finished
+from gentrain.run.executor import Executor, Outcome
+from gentrain.run.plan import make_plan, starting_order, urgencies
+from gentrain.run.pretrained import PretrainedNetworks
+from gentrain.store.run import RunStore
+from gentrain.store.study_record import StudyRecord
+from gentrain.study.lineage import Chain, Forest, build_forest
+from gentrain.study.schema import Study
+
+OnChange = Literal["refuse", "extend", "keep"]
+"""Where a study of this name wanted something else before: refuse; extend: chains may be added; keep: the other chains
+stay beside these."""
+Row = dict[str, Any]
+"""Of results.parquet."""
+
+
+def run_study(
+    study: Study, *, store: RunStore, executor: Executor, observe: Observer, on_change: OnChange
+) -> list[Row]:
+    """Bring every chain of a study to its end; return the rows of results.parquet.
+
+    Chains that are finished are verified and read, nothing more: a study that is complete starts nothing. Events of a
+    study without a grid, which is one chain, come as they are; those of several chains come as `InChain`.
+
+    Raises:
+        ConfigError: when the study can't be run, or was changed since its last run (`on_change`).
+        TrainingError: when some of several chains could not be finished, naming each; the others are.
+        GentrainError: when the one chain of a study without a grid could not be finished.
+        KeyboardInterrupt: when the run was interrupted; the same call goes on where it stopped.
+    """
+    store.check_writable()
+    executor.check(study)
+    data = prepare_shared(study.dataset, store, notify=lambda text: observe(Note(text)))
+    check_networks(study, data.manifest)
+    study = one_core_each(study) if executor.concurrent else study
+    pretrained = PretrainedNetworks(store, data=data.manifest.fingerprint, num_classes=data.num_classes)
+    forest = build_forest(study, data=data.manifest.fingerprint, num_classes=data.num_classes, resolve=pretrained)
+    record = StudyRecord(study, store=store)
+    if on_change != "keep":
+        record.check_unchanged(forest.chains, extend=on_change == "extend")
+    stopped = record.stopped()
+    pretrained.adopt()
+    record.begin(forest.chains, stopped=stopped)
+    observe = _shown(observe, study)
+    _announce(study, forest, record, observe)
+
+    rows, missing = _read(forest.chains, skip=stopped, store=store, observe=observe)
+    outcome = Outcome({}, stopped, interrupted=False)
+    if missing:
+        outcome = _execute(study, forest, missing, executor, record, store=store, data=data, observe=observe)
+        stopped |= outcome.stopped
+        late, missing = _read([chain for chain in forest.chains if chain.name in missing], store=store)
+        rows += late
+        failures = {name: str(error) for name, error in outcome.failed.items()}
+        record.begin(forest.chains, stopped=stopped & missing.keys(), failed=failures)
+    record.add(rows)
+    if outcome.interrupted or missing.keys() - outcome.failed.keys() - stopped:
+        raise KeyboardInterrupt
+    if outcome.failed:
+        raise _failure(study, forest, outcome.failed)
+    return sorted(rows, key=lambda row: (row["chain"], row["generation"]))
+
+
+def _announce(study: Study, forest: Forest, record: StudyRecord, observe: Observer) -> None:
+    if study.grid.empty:
+        return
+    chains, trainings = forest.chains, len(forest.trainings)
+    observe(Note(f"{study.name}: {len(chains)} chains of {forest.wanted} generations, {trainings} distinct trainings"))
+    keys = {chain.name: chain.keys for chain in chains}
+    observe(SweepStarted(study.name, study.recipe.epochs, keys, str(record.folder)))
+
+
+def _read(
+    chains: Iterable[Chain], *, skip: Container[str] = (), store: RunStore, observe: Observer | None = None
+) -> tuple[list[Row], dict[str, tuple[str, ...]]]:
+    """Return the rows of the chains that are finished, and the keys that the others miss, by their names."""
+    chains = tuple(chains)
+    generations = Generations(store, chains)
+    rows: list[Row] = []
+    missing: dict[str, tuple[str, ...]] = {}
+    for chain in chains:
+        if keys := missing_keys(chain, inspect=generations.inspect):
+            generations.skip(chain)
+            if chain.name not in skip:
+                missing[chain.name] = keys
+            continue
+        own = finished_rows(chain, generations)
+        if own is None:
+            raise StoreError(f"{chain.name}: a generation vanished while it was read; run the same command again")
+        if observe is not None:
+            observe_finished(chain, own, store=store, observe=_inside(chain, observe))
+        rows += own
+    return rows, missing
+
+
+def _execute(
+    study: Study,
+    forest: Forest,
+    missing: Mapping[str, tuple[str, ...]],
+    executor: Executor,
+    record: StudyRecord,
+    *,
+    store: RunStore,
+    data: PreparedData,
+    observe: Observer,
+) -> Outcome:
+    """Run the chains that miss generations, the longest remaining first; put what they finish into the record."""
+    from gentrain.train.precision import slow_precision
+
+    if executor.here and (warning := slow_precision(study, data.manifest)):
+        observe(Note(warning, "warning"))
+    if not study.grid.empty:
+        left = {key for keys in missing.values() for key in keys}
+        observe(
+            Note(f"{len(left)} trainings to do{'' if executor.concurrent else ', one after the other in this process'}")
+        )
+    plan = make_plan(forest, study, store=store, devices=math.inf)
+
+    def observe_and_record(event: Event) -> None:
+        if isinstance(event, InChain) and isinstance(event.event, GenerationDone):
+            record.add([event.event.row])
+        observe(event)
+
+    return executor.run(
+        starting_order(plan, missing),
+        store=store,
+        data=data.folder.name,
+        urgencies=urgencies(plan),
+        observe=observe_and_record,
+    )
+
+
+def _failure(study: Study, forest: Forest, failed: Mapping[str, GentrainError]) -> GentrainError:
+    if study.grid.empty:
+        return next(iter(failed.values()))
+    reasons = "; ".join(f"{name}: {error}" for name, error in failed.items())
+    return TrainingError(f"{len(failed)} of {len(forest.chains)} chains are not finished: {reasons}")
+
+
+def _inside(chain: Chain, observe: Observer) -> Observer:
+    return lambda event: observe(InChain(chain.name, event))
+
+
+def _shown(observe: Observer, study: Study) -> Observer:
+    """Return an observer that takes `InChain` events and passes on what the study's views show."""
+
+    def shown(event: Event) -> None:
+        if isinstance(event, InChain) and study.grid.empty:
+            event = event.event
+        elif isinstance(event, InChain) and isinstance(event.event, Note):
+            event = Note(f"{event.chain}: {event.event.text}", event.event.level)
+        observe(event)
+
+    return shown
+
+
+def check_networks(study: Study, manifest: Manifest) -> None:
+    """Raise ConfigError where a network can't take the dataset's images, before anything is started."""
+    pretrained = [entry.network or study.network.name for entry in study.pretrained]
+    trained = [network for point in study.points() for network in point.trained_networks]
+    folded = (*pretrained, *study.teaching_networks) if study.fold_batchnorm else ()
+    shape = {"num_classes": len(manifest.classes), "height": manifest.height, "width": manifest.width}
+    for network in dict.fromkeys((*pretrained, *trained)):
+        try:
+            check_fits(network, **shape, folded=network in folded)
+        except ValueError as error:
+            raise ConfigError(f"{study.name}: {error}") from None
+
+
+def one_core_each(study: Study) -> Study:
+    """Give each worker of a grid's chains one CPU where the study doesn't say.
+
+    Chains side by side use the cores better than threads do.
+    """
+    if study.grid.empty or study.cpus_per_worker is not None or study.device == "cuda" or study.gpus_per_worker:
+        return study
+    return study.model_copy(update={"cpus_per_worker": 1})
