@@ -146,3 +146,13 @@ def test_what_is_written_is_read(tmp_path_factory, content):
     folder = RunStore(str(tmp_path_factory.mktemp("store"))).study("s")
     folder.write("a.bin", content)
     assert folder.read("a.bin") == content
+
+
+def test_os_errors_name_the_remedy():
+    from gentrain.errors import ResourceError
+    from gentrain.store.folder import _errors_with_remedy
+
+    with pytest.raises(ResourceError, match="disk is full"), _errors_with_remedy("x"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(ResourceError, match="choose another folder with --runs"), _errors_with_remedy("x"):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
