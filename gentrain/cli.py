@@ -89,9 +89,7 @@ def chain(
         dataset__path=data,
     )
     if not loaded.grid.empty:
-        raise ConfigError(
-            f"{loaded.name}: a study with a grid is more than one chain; run gentrain sweep, or drop `grid`"
-        )
+        raise ConfigError(f"{loaded.name}: a study with a grid is more than one chain; use gentrain sweep or no grid")
     with open_view(ChainLines, ChainTable, as_json=as_json) as view:
         rows = api.run(loaded, runs=runs, observe=view, address=address, local=local)
     if as_json:
@@ -144,13 +142,9 @@ def prepare(
     data: DataOption = None,
     runs: RunsOption = "runs",
     size: Annotated[int | None, typer.Option("--size", help="Side of the network's input, in pixels.")] = None,
-    max_side: Annotated[
-        int | None, typer.Option("--max-side", help="Longest side of a stored image, in pixels.")
-    ] = None,
+    max_side: Annotated[int | None, typer.Option("--max-side", help="Longest stored side, in pixels.")] = None,
     quality: Annotated[int | None, typer.Option("--quality", help="JPEG quality of re-encoded images.")] = None,
-    skip_broken: Annotated[
-        bool, typer.Option("--skip-broken", help="Leave out and list images that can't be decoded.")
-    ] = False,
+    skip_broken: Annotated[bool, typer.Option("--skip-broken", help="Leave out and list broken images.")] = False,
     settings: SetOption = None,
     as_json: JsonOption = False,
     smoke: SmokeOption = False,
