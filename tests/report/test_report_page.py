@@ -67,8 +67,8 @@ def sweep(runs, *settings, leave_out=()):
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
     random = np.random.default_rng(0)
     for split, count in (("train", 8), ("test", 12)):
         for name in hostile.CLASSES:
@@ -80,9 +80,9 @@ def pictures(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, pictures):
+def trained(tmp_path_factory, images):
     runs = tmp_path_factory.mktemp("report")
-    return sweep(runs, f"dataset.path={pictures}")
+    return sweep(runs, f"dataset.path={images}")
 
 
 @pytest.fixture(scope="module")
@@ -264,11 +264,11 @@ def test_damaged_and_untrained_generations_are_named_and_have_no_number(copy, wr
     assert "Figure 1, left" not in page
 
 
-def test_an_unstarted_study_has_a_report(tmp_path, pictures, capsys):
+def test_an_unstarted_study_has_a_report(tmp_path, images, capsys):
     names = ["D(1.0,0.0)", "D(1.0,0.5)", "D(0.6,0.6,K3)"]
     label = "tests.hostile--img-src-x-onerror-alert-1--"
     every = [f"{name}-{label}-s0" for name in names] + [f"D(0.6,0.6,K3)-{label}-s1"]
-    sweep(tmp_path, f"dataset.path={pictures}", leave_out=every)
+    sweep(tmp_path, f"dataset.path={images}", leave_out=every)
     assert cli.run(["report", STUDY, "--runs", str(tmp_path)]) == 0
     out, err = capsys.readouterr()
     assert "D(0.6,0.6,K3)" in out
@@ -277,9 +277,9 @@ def test_an_unstarted_study_has_a_report(tmp_path, pictures, capsys):
     assert "not trained yet" in (tmp_path / "studies" / STUDY / "report" / "report.html").read_text()
 
 
-def test_a_chain_of_an_earlier_process_is_shown_and_one_of_another_recipe_is_not(copy, pictures):
+def test_a_chain_of_an_earlier_process_is_shown_and_one_of_another_recipe_is_not(copy, images):
     """`gentrain chain` twice under one name: results of the same setting stand together, others would mislead."""
-    again = ("grid.process=[{f_a1: 1.0, lambda: 0.0, k: 3}]", "grid.points=[]", f"dataset.path={pictures}")
+    again = ("grid.process=[{f_a1: 1.0, lambda: 0.0, k: 3}]", "grid.points=[]", f"dataset.path={images}")
     sweep(copy.root.path, *again)
     report = gather_study(copy, STUDY)
     names = {(group.name, len(group.chains)) for group in report.groups}
