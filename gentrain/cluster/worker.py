@@ -25,10 +25,11 @@ def train_worker(config: dict[str, Any]) -> None:
     import ray.train
     import torch
 
-    from gentrain.train.generation import Worker, train_generation
+    from gentrain.train.generation import train_generation
+    from gentrain.train.workers import Workers
 
     context = ray.train.get_context()
-    worker = Worker(
+    workers = Workers(
         rank=context.get_world_rank(),
         world_size=context.get_world_size(),
         device=_own_gpu() if config["cuda"] else torch.device("cpu"),
@@ -40,9 +41,9 @@ def train_worker(config: dict[str, Any]) -> None:
         return queue.post.remote(event, job.token)
 
     try:
-        train_generation(job, worker, post)
+        train_generation(job, workers, post)
     except GentrainError as error:
-        if worker.rank == 0:
+        if workers.first:
             ray.get(post(error))
 
 

@@ -15,8 +15,9 @@ from gentrain.store.run import RunStore
 from gentrain.study.lineage import Chain, GenerationSpec
 from gentrain.study.schema import Study
 from gentrain.train.allocator import keep_freed_memory
-from gentrain.train.generation import Worker, train_generation
+from gentrain.train.generation import train_generation
 from gentrain.train.job import Job
+from gentrain.train.workers import Workers
 
 
 class LocalRunner:
@@ -41,7 +42,7 @@ class LocalRunner:
             weights_done=weights_done,
         )
         threads = self.study.cpus_per_worker or len(os.sched_getaffinity(0))
-        train_generation(job, Worker(rank=0, world_size=1, device=self.device, threads=threads), self.observe)
+        train_generation(job, Workers(rank=0, world_size=1, device=self.device, threads=threads), self.observe)
 
 
 class LocalExecutor:

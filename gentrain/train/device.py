@@ -1,17 +1,12 @@
-"""Where and how a network computes: threads, precision, memory layout, compiled graphs."""
+"""Where and how a network computes: threads, precision, memory layout."""
 
 from __future__ import annotations
 
 import contextlib
-import socket
-from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
-
-from gentrain.errors import GentrainError
+from torch import nn
 
 
 def configure(device: torch.device, *, threads: int, precision: str) -> None:
@@ -46,75 +41,3 @@ def to_device(model: nn.Module, device: torch.device) -> nn.Module:
 def device_name(device: torch.device) -> str:
     """Return what DONE.json calls the device."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-
-
-def data_parallel(network: nn.Module, blank: Tensor, *, precision: str) -> nn.Module:
-    """Wrap a network for data parallelism; `blank` is a worker's batch of images on its device.
-
-    DDP regroups its gradient buckets after the first step, which would change the order of sums between a fresh and a
-    resumed process. One step on blank images, undone, brings both to the same grouping before the real first step.
-    """
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    wrapped = DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
-    with autocast(blank.device, precision):
-        loss = wrapped(blank.contiguous(memory_format=torch.channels_last)).float().sum()
-    loss.backward()
-    wrapped.zero_grad(set_to_none=False)
-    network.load_state_dict(before)
-    return wrapped
-
-
-# Compiled networks
-
-
-def compile_network(network: nn.Module, device: torch.device, *, graphs: bool) -> nn.Module:
-    """Return the network compiled whole, anew for every shape; it shares weights with the one given.
-
-    Kernels are chosen by rule, not by timing, so that another process computes the same bits. With `graphs`, on CUDA,
-    a call is one CUDA graph: its output is overwritten after the next `torch.compiler.cudagraph_mark_step_begin()`.
-    """
-    options: dict[str, Any] = {"deterministic": True, "triton.cudagraphs": graphs and device.type == "cuda"}
-    compiled: Any = torch.compile(network, fullgraph=True, dynamic=False, options=options)
-    return compiled  # type: ignore[no-any-return]
-
-
-def prepare_compiler(device: torch.device) -> None:
-    """Forget what this process compiled before, as few kinds are kept, and see that a sum can be compiled.
-
-    Raises:
-        GentrainError: when there is no compiler that works.
-    """
-    torch.compiler.reset()
-    try:
-        torch.compile(_sum, dynamic=False)(torch.zeros(8, device=device))
-    except Exception as error:  # whatever a missing or broken compiler makes torch raise
-        tool = "Triton and a C compiler" if device.type == "cuda" else "a C++ compiler"
-        raise GentrainError(
-            f"compile: true needs {tool} on every worker (apt-get install g++ python3-dev), or set compile: false; "
-            f"{socket.gethostname()}: {_reason(error)}"
-        ) from error
-
-
-@contextlib.contextmanager
-def told_uncompilable(network: str) -> Iterator[None]:
-    """Turn what torch.compile says of a network, or of its teacher, that it can't compile whole into one line.
-
-    Raises:
-        GentrainError: naming the network and the remedy.
-    """
-    from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
-
-    try:
-        yield
-    except (FailOnRecompileLimitHit, TorchDynamoException) as error:
-        raise GentrainError(f"compile: true: {network} or its teacher: {_reason(error)}; set compile: false") from error
-
-
-def _sum(values: Tensor) -> Tensor:
-    return values + values
-
-
-def _reason(error: Exception) -> str:
-    """Return the first line of what a compiler says."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -45,11 +45,11 @@ def patriarch_loss(logits: Tensor, labels: Tensor, *, eta: float, k: int = 5) ->
 
 
 def adaptive_patriarch_loss(
-    logits: Tensor, labels: Tensor, *, f_a1: float, mass: float, by: Literal["sample", "class"], most: int
+    logits: Tensor, labels: Tensor, *, f_a1: float, top_p: float, by: Literal["sample", "class"], k_max: int
 ) -> LossTerms:
     """Return eq. (3) with a K of each sample's own: mean_i[(1-η_i)·CE_i + η_i·(f_i[a_1] - mean of f_i[a_2..a_{K_i}])].
 
-    K_i is the smallest K >= 2 whose K largest scores sum to at least `mass`, at most `most`:
+    K_i is the smallest K >= 2 whose K largest scores sum to at least `top_p`, at most `k_max`:
 
     - by sample: of the sample's own scores f_i, sorted;
     - by class: of the mean sorted scores of all samples of its true class y_i in this call, which is a worker's part
@@ -63,27 +63,27 @@ def adaptive_patriarch_loss(
         logits: (N, C), any floating dtype.
         labels: (N,), int64 in 0..C-1.
         f_a1: the aim, in (1/2, 1).
-        mass: in (0, 1).
+        top_p: in (0, 1).
         by: whose scores decide.
-        most: the largest K, 2..C.
+        k_max: the largest K, 2..C.
 
     Raises:
-        ValueError: when `most` is not in 2..C, or `f_a1` out of range.
+        ValueError: when `k_max` is not in 2..C, or `f_a1` out of range.
     """
-    if not 2 <= most <= logits.shape[1]:
-        raise ValueError(f"most is {most}; it must be at least 2 and at most the {logits.shape[1]} classes")
+    if not 2 <= k_max <= logits.shape[1]:
+        raise ValueError(f"k_max is {k_max}; it must be at least 2 and at most the {logits.shape[1]} classes")
     if not 1 / 2 < f_a1 < 1:
         raise ValueError(f"f_a1 is {f_a1}; with a K from 2 on it must lie above 1/2 and below 1")
     with torch.autocast(logits.device.type, enabled=False):
         logits = logits.float()
         hard = F.cross_entropy(logits, labels, reduction="none")
-        top = logits.softmax(dim=1).topk(most, dim=1).values
+        top = logits.softmax(dim=1).topk(k_max, dim=1).values
         reached = top.detach().cumsum(dim=1)
         if by == "class":  # a product, as sums by scattered addition differ from run to run on a GPU
             same = (labels[:, None] == labels[None, :]).float()
             reached = same @ reached / same.sum(dim=1, keepdim=True)
-        k = ((reached < mass).sum(dim=1) + 1).clamp(2, most)
-        ranks = torch.arange(most, device=logits.device)
+        k = ((reached < top_p).sum(dim=1) + 1).clamp(2, k_max)
+        ranks = torch.arange(k_max, device=logits.device)
         secondary = (ranks >= 1) & (ranks < k[:, None])
         others = (k - 1).float()
         soft = top[:, 0] - (top * secondary).sum(dim=1) / others

@@ -1,14 +1,17 @@
-"""What an epoch is summed up to: losses, error, primary score; a row of epochs.parquet."""
+"""Sums of losses, errors and primary scores over an epoch, and the row of epochs.parquet they become."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pyarrow as pa
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from gentrain.data.loading.loader import Batch
 from gentrain.train.losses import LossTerms
+from gentrain.train.workers import Workers
 
 EPOCHS_SCHEMA = pa.schema(
     [(name, pa.int64()) for name in ("epoch", "images")]
@@ -30,15 +33,19 @@ EPOCHS_SCHEMA = pa.schema(
 )
 
 
+_NO_STEP = torch.iinfo(torch.int64).max
+"""Stands for "no step" on the device, where it is above every step."""
+
+
 class Meter:
     """Sums over an epoch, kept on the device so that a step never waits for them."""
 
     NAMES = ("loss", "hard", "soft", "train_error", "primary", "count")
 
-    def __init__(self, *, world_size: int, device: torch.device) -> None:
-        self.world_size = world_size
-        self.sums = torch.zeros(len(self.NAMES), dtype=torch.float64, device=device)
-        self.bad_step = torch.full((), torch.iinfo(torch.int64).max, dtype=torch.int64, device=device)
+    def __init__(self, workers: Workers) -> None:
+        self.workers = workers
+        self.sums = torch.zeros(len(self.NAMES), dtype=torch.float64, device=workers.device)
+        self.bad_step = torch.full((), _NO_STEP, dtype=torch.int64, device=workers.device)
 
     @torch.no_grad()
     def add(self, step: int, batch: Batch, logits: Tensor, terms: LossTerms) -> None:
@@ -62,18 +69,43 @@ class Meter:
 
     def reduce(self) -> None:
         """Sum over the workers, once at the end of the epoch."""
-        if self.world_size > 1:
-            dist.all_reduce(self.sums)
+        self.workers.sum(self.sums)
 
     def first_bad_step(self) -> int | None:
-        """Return the first step whose loss was not finite on any worker."""
-        found = self.bad_step.clone()
-        if self.world_size > 1:
-            dist.all_reduce(found, op=dist.ReduceOp.MIN)
-        return None if int(found) == torch.iinfo(torch.int64).max else int(found)
+        """Return the first step whose loss was not finite on any worker, None where all were."""
+        step = int(self.workers.minimum(self.bad_step.clone()))
+        return None if step == _NO_STEP else step
 
     def means(self) -> dict[str, float]:
         """Return the sums divided by the samples, and the samples themselves as `count`."""
         sums = dict(zip(self.NAMES, self.sums.tolist(), strict=True))
         count = sums.pop("count")
         return {name: value / max(count, 1) for name, value in sums.items()} | {"count": count}
+
+
+def epoch_row(
+    epoch: int, means: Mapping[str, float], *, images: int, seconds: float, learning_rate: float
+) -> dict[str, Any]:
+    """Return the row of epochs.parquet of a trained epoch, which isn't evaluated yet.
+
+    Args:
+        epoch: counted from 1.
+        means: as `Meter.means` returns them.
+        images: trained on, over all workers.
+        seconds: of training.
+        learning_rate: of the last step.
+    """
+    return {
+        "epoch": epoch,
+        "seconds": seconds,
+        "images": images,
+        "images_per_second": images / seconds,
+        "learning_rate": learning_rate,
+        "loss": means["loss"],
+        "hard": means["hard"],
+        "soft": means["soft"],
+        "train_error": means["train_error"],
+        "primary_score": means["primary"],
+        "test_error": None,
+        "validation_error": None,
+    }

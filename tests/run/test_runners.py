@@ -182,8 +182,8 @@ class TestLocalRunner(RunnerCase):
             ensure_generation(chain.specs[1], store=store, runner=runner, observe=lambda _: None)
 
     def test_a_non_finite_loss_stops_and_keeps_the_last_checkpoint(self, small, tmp_path, monkeypatch):
-        from gentrain.train import generation as engine
         from gentrain.train import tasks
+        from gentrain.train.epoch import CHECK_STEPS
 
         study = small("generations=0")
         calls = iter(range(10**6))
@@ -197,7 +197,7 @@ class TestLocalRunner(RunnerCase):
         with pytest.raises(TrainingError, match=r"generation 0 \(\w+\), epoch 2, step 3: the loss is not finite") as e:
             self.launch(study, tmp_path, lambda _: None)
         assert "the checkpoint after epoch 1 stays" in str(e.value)
-        assert engine.CHECK_STEPS > 9
+        assert CHECK_STEPS > 9
         assert [p.name.split(".")[0] for p in tmp_path.glob("generations/*/train/epoch-*")] == ["epoch-00001"]
 
     def test_a_held_out_split_is_predicted_too(self, small, tmp_path):

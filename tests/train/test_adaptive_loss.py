@@ -27,11 +27,11 @@ def by_hand(scores, labels, ks, *, f_a1):
 
 
 @pytest.mark.parametrize(
-    ("mass", "most", "ks"), [(0.65, 6, (2, 2)), (0.75, 6, (3, 3)), (0.85, 6, (4, 4)), (0.92, 6, (5, 5)),
+    ("top_p", "k_max", "ks"), [(0.65, 6, (2, 2)), (0.75, 6, (3, 3)), (0.85, 6, (4, 4)), (0.92, 6, (5, 5)),
                              (0.94, 6, (5, 5)), (0.955, 6, (6, 5)), (0.955, 3, (3, 3)), (0.3, 6, (2, 2))]
 )  # fmt: skip
-def test_by_sample_by_hand(mass, most, ks):
-    terms = adaptive_patriarch_loss(SCORES.log(), LABELS, f_a1=0.6, mass=mass, by="sample", most=most)
+def test_by_sample_by_hand(top_p, k_max, ks):
+    terms = adaptive_patriarch_loss(SCORES.log(), LABELS, f_a1=0.6, top_p=top_p, by="sample", k_max=k_max)
     assert terms.loss.item() == pytest.approx(by_hand(SCORES, LABELS, ks, f_a1=0.6), rel=1e-5)
 
 
@@ -39,9 +39,9 @@ def test_by_class_by_hand():
     scores = torch.tensor([[0.8, 0.1, 0.06, 0.04], [0.4, 0.3, 0.2, 0.1], [0.4, 0.3, 0.2, 0.1]])
     labels = torch.tensor([1, 1, 0])
     # mean sorted scores of class 1: 0.6, 0.2, 0.13, 0.07: K = 3 for 0.85; alone: 2, 3 and 3
-    found = adaptive_patriarch_loss(scores.log(), labels, f_a1=0.7, mass=0.85, by="class", most=4).loss.item()
+    found = adaptive_patriarch_loss(scores.log(), labels, f_a1=0.7, top_p=0.85, by="class", k_max=4).loss.item()
     assert found == pytest.approx(by_hand(scores, labels, (3, 3, 3), f_a1=0.7), rel=1e-5)
-    found = adaptive_patriarch_loss(scores.log(), labels, f_a1=0.7, mass=0.85, by="sample", most=4).loss.item()
+    found = adaptive_patriarch_loss(scores.log(), labels, f_a1=0.7, top_p=0.85, by="sample", k_max=4).loss.item()
     assert found == pytest.approx(by_hand(scores, labels, (2, 3, 3), f_a1=0.7), rel=1e-5)
 
 
@@ -53,15 +53,15 @@ def test_by_class_by_hand():
     st.floats(0.01, 0.99),
     st.integers(2, 7),
 )
-def test_it_is_the_fixed_loss_of_each_samples_k(by, values, f_a1, mass, most):
+def test_it_is_the_fixed_loss_of_each_samples_k(by, values, f_a1, top_p, k_max):
     z, labels = torch.tensor(values, dtype=torch.float32), torch.tensor([0, 1, 1, 3])
-    terms = adaptive_patriarch_loss(z, labels, f_a1=f_a1, mass=mass, by=by, most=most)
-    reached = z.softmax(1).sort(dim=1, descending=True).values[:, :most].cumsum(1)
+    terms = adaptive_patriarch_loss(z, labels, f_a1=f_a1, top_p=top_p, by=by, k_max=k_max)
+    reached = z.softmax(1).sort(dim=1, descending=True).values[:, :k_max].cumsum(1)
     if by == "class":
         reached = torch.stack([reached[labels == label].mean(dim=0) for label in labels])
-    if ((reached - mass).abs() < 1e-5).any():
+    if ((reached - top_p).abs() < 1e-5).any():
         return  # too close to call in other arithmetic
-    ks = [min(most, max(2, next((k + 1 for k, sum_ in enumerate(row) if sum_ >= mass), most))) for row in reached]
+    ks = [min(k_max, max(2, next((k + 1 for k, sum_ in enumerate(row) if sum_ >= top_p), k_max))) for row in reached]
     singles = [
         patriarch_loss(z[i : i + 1], labels[i : i + 1], eta=eta_for_primary(f_a1, k=k), k=k) for i, k in enumerate(ks)
     ]
@@ -75,18 +75,18 @@ def test_gradients_are_those_of_the_fixed_loss_where_all_k_are_equal(by):
     z = torch.randn(8, 10, generator=torch.Generator().manual_seed(0))
     one, other = z.clone().requires_grad_(), z.clone().requires_grad_()
     labels = torch.arange(8) % 3
-    adaptive_patriarch_loss(one, labels, f_a1=0.6, mass=0.9999, by=by, most=5).loss.backward()
+    adaptive_patriarch_loss(one, labels, f_a1=0.6, top_p=0.9999, by=by, k_max=5).loss.backward()
     patriarch_loss(other, labels, eta=4 / 7, k=5).loss.backward()
     assert_close(one.grad, other.grad, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("by", ["sample", "class"])
 def test_gradients_are_those_of_finite_differences(by):
-    """Each K is constant near a point where no sum is at the mass, so the loss is smooth there."""
+    """Each K is constant near a point where no sum is at the top_p, so the loss is smooth there."""
     z, labels = 2 * torch.randn(4, 6, generator=torch.Generator().manual_seed(3)), torch.tensor([0, 3, 3, 5])
 
     def value(logits):
-        return adaptive_patriarch_loss(logits, labels, f_a1=0.7, mass=0.9, by=by, most=6).loss
+        return adaptive_patriarch_loss(logits, labels, f_a1=0.7, top_p=0.9, by=by, k_max=6).loss
 
     own = z.clone().requires_grad_()
     value(own).backward()
@@ -99,15 +99,15 @@ def test_gradients_are_those_of_finite_differences(by):
             assert own.grad[i, j].item() == pytest.approx(difference, abs=2e-3)
 
 
-@pytest.mark.parametrize(("f_a1", "mass", "most"), [(0.6, 0.95, 20), (0.8, 0.9, 20), (0.7, 0.99, 3), (0.55, 0.5, 20)])
-def test_minimising_freely_lands_on_the_aim_whatever_the_k(f_a1, mass, most):
+@pytest.mark.parametrize(("f_a1", "top_p", "k_max"), [(0.6, 0.95, 20), (0.8, 0.9, 20), (0.7, 0.99, 3), (0.55, 0.5, 20)])
+def test_minimising_freely_lands_on_the_aim_whatever_the_k(f_a1, top_p, k_max):
     generator = torch.Generator().manual_seed(1)
     z = torch.randn(1, 8, generator=generator).requires_grad_()
     optimizer = torch.optim.Adam([z], lr=0.05)
     for _ in range(1500):
         optimizer.zero_grad()
         adaptive_patriarch_loss(
-            z, torch.tensor([0]), f_a1=f_a1, mass=mass, by="sample", most=min(most, 8)
+            z, torch.tensor([0]), f_a1=f_a1, top_p=top_p, by="sample", k_max=min(k_max, 8)
         ).loss.backward()
         optimizer.step()
     assert z.softmax(1)[0, 0].item() == pytest.approx(f_a1, abs=2e-2)
@@ -115,7 +115,7 @@ def test_minimising_freely_lands_on_the_aim_whatever_the_k(f_a1, mass, most):
 
 def test_float32_under_autocast_and_finite_at_extremes():
     z = torch.randn(4, 10, generator=torch.Generator().manual_seed(2)).to(torch.bfloat16)
-    settings = {"f_a1": 0.6, "mass": 0.9, "by": "class", "most": 6}
+    settings = {"f_a1": 0.6, "top_p": 0.9, "by": "class", "k_max": 6}
     with torch.autocast("cpu", torch.bfloat16):
         found = adaptive_patriarch_loss(z, torch.arange(4) // 2, **settings).loss
     assert found.dtype == torch.float32
@@ -129,7 +129,7 @@ def test_float32_under_autocast_and_finite_at_extremes():
 
 def test_impossible_settings_are_refused():
     z, labels = torch.zeros(1, 5), torch.tensor([0])
-    with pytest.raises(ValueError, match="most is 6; it must be at least 2 and at most the 5 classes"):
-        adaptive_patriarch_loss(z, labels, f_a1=0.6, mass=0.9, by="sample", most=6)
+    with pytest.raises(ValueError, match="k_max is 6; it must be at least 2 and at k_max the 5 classes"):
+        adaptive_patriarch_loss(z, labels, f_a1=0.6, top_p=0.9, by="sample", k_max=6)
     with pytest.raises(ValueError, match=r"f_a1 is 0\.5; with a K from 2 on"):
-        adaptive_patriarch_loss(z, labels, f_a1=0.5, mass=0.9, by="sample", most=5)
+        adaptive_patriarch_loss(z, labels, f_a1=0.5, top_p=0.9, by="sample", k_max=5)

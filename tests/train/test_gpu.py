@@ -11,9 +11,11 @@ from gentrain.data.loading.loader import Batch, Loader
 from gentrain.events import EpochDone
 from gentrain.models.registry import build_model
 from gentrain.store.generation import MODEL, PREDICTIONS
-from gentrain.train.device import compile_network, configure, prepare_compiler, set_tf32, to_device
+from gentrain.train.compiling import compile_network, prepare_compiler
+from gentrain.train.device import configure, set_tf32, to_device
 from gentrain.train.losses import patriarch_loss, student_loss
 from gentrain.train.meter import Meter
+from gentrain.train.workers import Workers
 
 pytestmark = [
     pytest.mark.gpu,
@@ -61,7 +63,7 @@ def test_a_step_around_the_network_never_waits_for_the_card():
     images = torch.randint(0, 256, (64, 3, 32, 32), dtype=torch.uint8, device="cuda")
     labels = indices = torch.arange(64, device="cuda")
     batch = Batch(images=images, labels=labels, indices=indices, global_size=64)
-    meter = Meter(world_size=1, device=images.device)
+    meter = Meter(Workers(rank=0, world_size=1, device=images.device, threads=1))
 
     def step():
         pixels = augment(images, indices, seed=7, epoch=3, padding=4, flip=True)

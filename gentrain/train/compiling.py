@@ -1,0 +1,68 @@
+"""Networks compiled by torch.compile: whole, by rule instead of by timing, and with one line where that fails."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gentrain.errors import GentrainError
+from gentrain.train._compat import compile_errors
+
+
+def compile_network(network: nn.Module, device: torch.device, *, graphs: bool) -> nn.Module:
+    """Return the network compiled whole, once for every shape; it shares weights with the one given.
+
+    Kernels are chosen by rule, not by timing, so that another process computes the same bits. With `graphs`, on CUDA,
+    a call is one CUDA graph: its output is overwritten after the next `torch.compiler.cudagraph_mark_step_begin()`.
+    """
+    options: dict[str, Any] = {"deterministic": True, "triton.cudagraphs": graphs and device.type == "cuda"}
+    compiled: Any = torch.compile(network, fullgraph=True, dynamic=False, options=options)
+    return compiled  # type: ignore[no-any-return]
+
+
+def prepare_compiler(device: torch.device) -> None:
+    """Drop what this process compiled before, as torch keeps few kinds, and check that a sum can be compiled.
+
+    Raises:
+        GentrainError: when there is no compiler that works.
+    """
+    torch.compiler.reset()
+    try:
+        torch.compile(_sum, dynamic=False)(torch.zeros(8, device=device))
+    except Exception as error:  # whatever a missing or broken compiler makes torch raise
+        tool = "Triton and a C compiler" if device.type == "cuda" else "a C++ compiler"
+        raise GentrainError(
+            f"compile: true needs {tool} on every worker (apt-get install g++ python3-dev), or set compile: false; "
+            f"{socket.gethostname()}: {_first_line(error)}"
+        ) from error
+
+
+@contextlib.contextmanager
+def compile_errors_named(network: str) -> Iterator[None]:
+    """Turn torch.compile's error on a network, or its teacher, that it can't compile whole into one line.
+
+    Raises:
+        GentrainError: naming the network and the remedy.
+    """
+    errors = compile_errors()
+    try:
+        yield
+    except errors as error:
+        raise GentrainError(
+            f"compile: true: {network} or its teacher: {_first_line(error)}; set compile: false"
+        ) from error
+
+
+def _sum(values: Tensor) -> Tensor:
+    return values + values
+
+
+def _first_line(error: Exception) -> str:
+    """Return the first line of a compiler's message, or the error's type where there is none."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,73 @@
+"""The end of a generation: predict the held-out splits, write its files, DONE.json last."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from gentrain import __version__
+from gentrain.scores.metrics import score
+from gentrain.store.folder import encode_table
+from gentrain.store.generation import EPOCHS, MODEL, PREDICTIONS, SPEC, VALIDATION_PREDICTIONS
+from gentrain.store.predictions import encode_predictions
+from gentrain.train.checkpoint import encode_weights
+from gentrain.train.device import device_name
+from gentrain.train.evaluation import Evaluator
+from gentrain.train.job import Job
+from gentrain.train.meter import EPOCHS_SCHEMA
+
+FILES = {"test": PREDICTIONS, "validation": VALIDATION_PREDICTIONS}
+"""Where the predictions of a split are stored."""
+
+
+def finish(job: Job, *, rows: Sequence[Mapping[str, Any]], evaluator: Evaluator) -> None:
+    """Predict on all workers and write the finished generation on rank 0; what was there is replaced.
+
+    Args:
+        job: the generation.
+        rows: of epochs.parquet; none of a network that was trained elsewhere.
+        evaluator: of the trained network.
+
+    Raises:
+        GentrainError: on every worker, when the store can't be written or another attempt has taken the folder over.
+    """
+    predictions = {split: evaluator.predictions(split) for split in evaluator.splits.held_out}
+    # of the last epoch, or, where there was none, as the network is
+    primary = float(rows[-1]["primary_score"]) if rows else evaluator.train_primary()
+    evaluator.workers.on_first(lambda: _write(job, rows, evaluator, predictions, primary))
+
+
+def _write(
+    job: Job,
+    rows: Sequence[Mapping[str, Any]],
+    evaluator: Evaluator,
+    predictions: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    primary: float,
+) -> None:
+    workers, folder = evaluator.workers, job.store.generation(job.spec.key)
+    scores = {split: asdict(score(*arrays)) for split, arrays in predictions.items()}
+    files = {
+        MODEL: encode_weights(evaluator.model),
+        EPOCHS: encode_table(pa.Table.from_pylist(list(rows), EPOCHS_SCHEMA)),
+    }
+    files |= {FILES[split]: encode_predictions(*arrays) for split, arrays in predictions.items()}
+    folder.check_claim(job.token)
+    folder.write(SPEC, json.dumps(job.spec.model_dump(mode="json"), indent=2).encode())
+    folder.finish(
+        files,
+        scores=scores["test"],
+        validation_scores=scores.get("validation"),
+        train_primary=primary,
+        seconds=sum(row["seconds"] for row in rows),
+        workers=workers.world_size,
+        threads=workers.threads,
+        device=device_name(workers.device),
+        versions={"gentrain": __version__, "torch": torch.__version__, "ffcv": version("ffcv")},
+    )
