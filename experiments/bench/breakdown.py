@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 PARTS = ("loading", "augmentation", "student forward", "teacher", "loss", "backward", "optimiser", "metrics")
@@ -61,25 +61,26 @@ class TimedLoader:
             yield batch
 
 
-def timed_generation(base: Any, clock: Clock) -> Any:
-    """Return the engine's generation with a clock around the parts of its step."""
+def timed_epoch(train_epoch: Callable[..., dict[str, Any]], clock: Clock) -> Callable[..., dict[str, Any]]:
+    """Return the engine's `train_epoch` with a clock around the parts of its step; for one network a process."""
     import torch
 
-    from gentrain.train import generation
+    from gentrain.train import epoch as module
 
-    engine: Any = generation  # its names are replaced
+    engine: Any = module  # its names are replaced
 
-    def watch(module: Any, part: str) -> None:
-        module.register_forward_pre_hook(lambda *_: clock.begin(part))
-        module.register_forward_hook(lambda *_: clock.end(part))
+    def watch(network: Any, part: str) -> None:
+        network.register_forward_pre_hook(lambda *_: clock.begin(part))
+        network.register_forward_hook(lambda *_: clock.end(part))
 
-    backward = torch.Tensor.backward
+    def timed(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*rest: Any, **named: Any) -> Any:
+            with clock(part):
+                return function(*rest, **named)
 
-    def timed_backward(self: Any, *rest: Any, **named: Any) -> None:
-        with clock("backward"):
-            backward(self, *rest, **named)
+        return call
 
-    torch.Tensor.backward = timed_backward  # type: ignore[method-assign]
+    torch.Tensor.backward = timed("backward", torch.Tensor.backward)  # type: ignore[method-assign]
 
     class TimedMeter(engine.Meter):
         def add(self, *rest: Any) -> None:
@@ -87,31 +88,27 @@ def timed_generation(base: Any, clock: Clock) -> Any:
                 super().add(*rest)
 
     engine.Meter = TimedMeter
+    watched: list[Any] = []
 
-    class Timed(base):
-        def _build_task(self) -> Any:
-            task = super()._build_task()
-            watch(self.model, "student forward")
+    def epoch_by_part(
+        epoch: int, *, network: Any, optimizer: Any, task: Any, loader: Any, pixels: Any, **rest: Any
+    ) -> dict[str, Any]:
+        if network not in watched:
+            watched.append(network)
+            watch(network, "student forward")
             if hasattr(task, "teacher"):
                 watch(task.teacher, "teacher")
+            optimizer.register_step_pre_hook(lambda *_: clock.begin("optimiser"))
+            optimizer.register_step_post_hook(lambda *_: clock.end("optimiser"))
+        clock.take()
+        return train_epoch(
+            epoch,
+            network=network,
+            optimizer=optimizer,
+            task=timed("loss", task),
+            loader=TimedLoader(loader, clock),
+            pixels=timed("augmentation", pixels),
+            **rest,
+        )
 
-            def timed(*rest: Any) -> Any:
-                with clock("loss"):
-                    return task(*rest)
-
-            return timed
-
-        def _pixels(self, *rest: Any) -> Any:
-            with clock("augmentation"):
-                return super()._pixels(*rest)
-
-        def _epoch(self, epoch: int, *, optimizer: Any, loader: Any, **rest: Any) -> dict[str, Any]:
-            if not hasattr(self, "_watched"):
-                self._watched = True
-                optimizer.register_step_pre_hook(lambda *_: clock.begin("optimiser"))
-                optimizer.register_step_post_hook(lambda *_: clock.end("optimiser"))
-            clock.take()
-            row: dict[str, Any] = super()._epoch(epoch, optimizer=optimizer, loader=TimedLoader(loader, clock), **rest)
-            return row
-
-    return Timed
+    return epoch_by_part

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -86,27 +87,21 @@ def marked_worker(config: dict[str, Any], path: str) -> None:
     from gentrain.train import generation as module
 
     mark("imported", generation)
-    engine: Any = module  # its class is replaced
+    engine: Any = module  # its names are replaced
 
-    class Marked(engine._Generation):  # noqa: SLF001  (what is measured is the engine itself)
-        def __init__(self, *rest: Any) -> None:
-            super().__init__(*rest)
-            mark("built", generation)
+    def marked(function: Callable[..., Any], *, before: str | None = None, after: str | None = None) -> Any:
+        def call(*rest: Any, **named: Any) -> Any:
+            if before:
+                mark(before, generation)
+            result = function(*rest, **named)
+            if after:
+                mark(after, generation)
+            return result
 
-        def _epoch(self, epoch: int, **rest: Any) -> dict[str, Any]:
-            mark("ready", generation)
-            row: dict[str, Any] = super()._epoch(epoch, **rest)
-            mark("trained", generation)
-            return row
+        return call
 
-        def _save(self, *rest: Any) -> None:
-            mark("evaluated", generation)
-            super()._save(*rest)
-            mark("saved", generation)
-
-        def _finish(self) -> None:
-            super()._finish()
-            mark("finished", generation)
-
-    engine._Generation = Marked  # noqa: SLF001
+    engine.Evaluator = marked(engine.Evaluator, after="built")
+    engine.train_epoch = marked(engine.train_epoch, before="ready", after="trained")
+    engine.save_checkpoint = marked(engine.save_checkpoint, before="evaluated", after="saved")
+    engine.finish = marked(engine.finish, after="finished")
     train_worker(config)

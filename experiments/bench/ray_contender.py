@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from experiments.bench.breakdown import Clock, timed_generation
+from experiments.bench.breakdown import Clock, timed_epoch
 from experiments.bench.entry import ETA, LAM, Entry, K, prepared
 from experiments.bench.gate import Gate, Stopped
 
@@ -92,36 +92,36 @@ def gated_worker(config: dict[str, Any], folder: str) -> None:
 
 
 def patch_engine(gate: Gate, *, by_part: bool = False) -> None:
-    """Let the engine's generation pass the gate before every epoch, on every rank, and time what it does."""
+    """Let the engine pass the gate before every epoch, on every rank, and time what it does."""
     from gentrain.errors import TrainingError
     from gentrain.train import generation
 
-    engine: Any = generation  # its class is replaced
+    engine: Any = generation  # its names are replaced
     clock = Clock()
-    base: Any = engine._Generation  # noqa: SLF001  (what is measured is the engine itself)
-    if by_part:
-        base = timed_generation(base, clock)
+    train_epoch = timed_epoch(engine.train_epoch, clock) if by_part else engine.train_epoch
+    evaluator, save_checkpoint = engine.Evaluator, engine.save_checkpoint
+    facts: dict[str, Any] = {}
 
-    class Gated(base):
-        def _epoch(self, epoch: int, **rest: Any) -> dict[str, Any]:
-            try:
-                gate.wait(epoch)
-            except Stopped:
-                raise TrainingError("the race is over") from None
-            row: dict[str, Any] = super()._epoch(epoch, **rest)
-            self._facts = {"seconds": row["seconds"], "evaluated": 0.0, "parts": clock.take()}
-            return row
+    def gated_epoch(epoch: int, **rest: Any) -> dict[str, Any]:
+        try:
+            gate.wait(epoch)
+        except Stopped:
+            raise TrainingError("the race is over") from None
+        row: dict[str, Any] = train_epoch(epoch, **rest)
+        facts.update(seconds=row["seconds"], evaluated=0.0, parts=clock.take())
+        return row
 
-        def _error(self, loader: Any) -> float:
+    class TimedEvaluator(evaluator):  # type: ignore[misc, valid-type]
+        def error(self, split: str) -> float:
             started = time.perf_counter()
-            error: float = super()._error(loader)
-            self._facts["evaluated"] += time.perf_counter() - started
-            self._facts["evaluated_images"] = loader.num_samples
+            error: float = super().error(split)
+            facts["evaluated"] += time.perf_counter() - started
+            facts["evaluated_images"] = self.splits.manifest.splits[split].count
             return error
 
-        def _save(self, epoch: int, optimizer: Any) -> None:
-            started = time.perf_counter()
-            super()._save(epoch, optimizer)
-            gate.done(epoch - 1, **self._facts, saved=time.perf_counter() - started)
+    def timed_save(job: Any, model: Any, optimizer: Any, rows: list[dict[str, Any]]) -> None:
+        started = time.perf_counter()
+        save_checkpoint(job, model, optimizer, rows)
+        gate.done(len(rows) - 1, **facts, saved=time.perf_counter() - started)
 
-    engine._Generation = Gated  # noqa: SLF001
+    engine.train_epoch, engine.Evaluator, engine.save_checkpoint = gated_epoch, TimedEvaluator, timed_save

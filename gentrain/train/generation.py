@@ -95,7 +95,7 @@ def _train(job: Job, evaluator: Evaluator, post: Post) -> Rows:
         if (epoch + 1) % job.evaluate_every == 0 or epoch + 1 == spec.recipe.epochs:
             row |= evaluator.errors()
         rows.append(row)
-        workers.on_first(partial(_save, job, model, optimizer, rows))
+        workers.on_first(partial(save_checkpoint, job, model, optimizer, rows))
         post(EpochDone(spec.generation, row))
     return rows
 
@@ -134,7 +134,12 @@ def _resume(job: Job, model: nn.Module, optimizer: torch.optim.Optimizer, worker
     return rows
 
 
-def _save(job: Job, model: nn.Module, optimizer: torch.optim.Optimizer, rows: Rows) -> None:
+def save_checkpoint(job: Job, model: nn.Module, optimizer: torch.optim.Optimizer, rows: Rows) -> None:
+    """Write the state after the last of the rows' epochs; for rank 0.
+
+    Raises:
+        TakenOverError: when another attempt has taken the folder over.
+    """
     folder = job.store.generation(job.spec.key)
     folder.check_claim(job.token)
     folder.save_checkpoint(len(rows), encode_training_state(model, optimizer, {"rows": rows}))

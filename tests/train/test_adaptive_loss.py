@@ -82,7 +82,7 @@ def test_gradients_are_those_of_the_fixed_loss_where_all_k_are_equal(by):
 
 @pytest.mark.parametrize("by", ["sample", "class"])
 def test_gradients_are_those_of_finite_differences(by):
-    """Each K is constant near a point where no sum is at the top_p, so the loss is smooth there."""
+    """Each K is constant near a point where no sum is at top_p, so the loss is smooth there."""
     z, labels = 2 * torch.randn(4, 6, generator=torch.Generator().manual_seed(3)), torch.tensor([0, 3, 3, 5])
 
     def value(logits):
@@ -129,7 +129,7 @@ def test_float32_under_autocast_and_finite_at_extremes():
 
 def test_impossible_settings_are_refused():
     z, labels = torch.zeros(1, 5), torch.tensor([0])
-    with pytest.raises(ValueError, match="k_max is 6; it must be at least 2 and at k_max the 5 classes"):
+    with pytest.raises(ValueError, match="k_max is 6; it must be at least 2 and at most the 5 classes"):
         adaptive_patriarch_loss(z, labels, f_a1=0.6, top_p=0.9, by="sample", k_max=6)
     with pytest.raises(ValueError, match=r"f_a1 is 0\.5; with a K from 2 on"):
         adaptive_patriarch_loss(z, labels, f_a1=0.5, top_p=0.9, by="sample", k_max=5)
