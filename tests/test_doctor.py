@@ -11,7 +11,7 @@ from gentrain.doctor import Diagnosis
 from gentrain.events import Note
 from gentrain.study.schema import Study
 from gentrain.train import precision
-from gentrain.train.precision import quick_batch, time_precisions, told_slow
+from gentrain.train.precision import quick_batch, slow_precision_note, time_precisions
 from gentrain.view.doctor import doctor_tables
 from tests.conftest import SMALL
 
@@ -46,14 +46,16 @@ def test_a_failed_check_has_a_remedy_and_the_exit_status_is_1(capsys, tmp_path, 
 
 
 def test_only_a_clearly_slow_precision_gets_a_warning():
-    assert told_slow("resnet20", "bf16", {"bf16": 1.4, "fp32": 1.0}) is None
-    assert told_slow("resnet20", "bf16", {"bf16": 0.4, "fp32": 1.0}) is None
-    assert "bf16 takes 3.0 × the time of fp32 for resnet20" in told_slow("resnet20", "bf16", {"bf16": 3, "fp32": 1})
-    assert "--set precision=bf16 is faster here" in told_slow("resnet20", "fp32", {"bf16": 1, "fp32": 2})
+    assert slow_precision_note("resnet20", "bf16", {"bf16": 1.4, "fp32": 1.0}) is None
+    assert slow_precision_note("resnet20", "bf16", {"bf16": 0.4, "fp32": 1.0}) is None
+    assert "bf16 takes 3.0 × the time of fp32 for resnet20" in slow_precision_note(
+        "resnet20", "bf16", {"bf16": 3, "fp32": 1}
+    )
+    assert "--set precision=bf16 is faster here" in slow_precision_note("resnet20", "fp32", {"bf16": 1, "fp32": 2})
     three = {"bf16": 1, "fp32": 2, "tf32": 1.2}
-    assert told_slow("resnet20", "tf32", three) is None
-    assert "fp32 takes 2.0 × the time of bf16" in told_slow("resnet20", "fp32", three)
-    assert "tf32 takes 2.4 × the time of bf16" in told_slow("resnet20", "tf32", three | {"tf32": 2.4})
+    assert slow_precision_note("resnet20", "tf32", three) is None
+    assert "fp32 takes 2.0 × the time of bf16" in slow_precision_note("resnet20", "fp32", three)
+    assert "tf32 takes 2.4 × the time of bf16" in slow_precision_note("resnet20", "tf32", three | {"tf32": 2.4})
 
 
 def test_timing_leaves_the_random_stream_and_the_threads_alone():

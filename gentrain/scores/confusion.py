@@ -1,4 +1,4 @@
-"""What a network confuses, and how generations differ: pure functions of predictions. Errors are fractions."""
+"""Count what a network confuses and where generations differ. Errors are fractions."""
 
 from __future__ import annotations
 
@@ -26,33 +26,33 @@ def class_errors(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def top_confusions(confusion: NDArray[np.int64], *, count: int) -> list[tuple[int, int, int]]:
-    """Return the commonest mistakes as (true class, predicted class, samples), most first."""
+    """Return the most frequent mistakes as (true class, predicted class, samples), most first."""
     wrong = confusion - np.diag(np.diag(confusion))
     order = np.argsort(-wrong, axis=None, kind="stable")[:count]
     pairs = [np.unravel_index(index, wrong.shape) for index in order]
-    return [(int(true), int(found), int(wrong[true, found])) for true, found in pairs if wrong[true, found]]
+    return [(int(true), int(other), int(wrong[true, other])) for true, other in pairs if wrong[true, other]]
 
 
 @dataclass(frozen=True)
 class GroupErrors:
-    """Whether mistakes stay among look-alikes: the paper's claim about similarity, on CIFAR-100's groups of five."""
+    """Says whether mistakes stay among similar classes: the paper's claim, on CIFAR-100's groups of five."""
 
     within: float
-    """Part of all samples that is mistaken for another class of its own group."""
+    """Fraction of all samples that is mistaken for another class of the same group."""
     outside: float
-    """Part of all samples that is mistaken for a class of another group."""
+    """Fraction of all samples that is mistaken for a class of another group."""
     chance: float
-    """Part of the mistakes that would stay within the group if wrong classes were drawn evenly."""
+    """Fraction of the mistakes that would stay within the group if wrong classes were drawn uniformly."""
 
     @property
     def share_within(self) -> float:
-        """Part of the mistakes that stays within the group; nan where there are none."""
+        """Fraction of the mistakes that stays within the group; nan where there are no mistakes."""
         wrong = self.within + self.outside
         return self.within / wrong if wrong else float("nan")
 
 
 def group_errors(confusion: NDArray[np.int64], class_groups: NDArray[np.integer]) -> GroupErrors:
-    """Return where mistakes go, by the group of each class (C,)."""
+    """Return how mistakes divide among groups: counts (C, C) and the group of each class (C,)."""
     same = class_groups[:, None] == class_groups[None, :]
     wrong = confusion - np.diag(np.diag(confusion))
     total = confusion.sum()
@@ -65,7 +65,7 @@ def group_errors(confusion: NDArray[np.int64], class_groups: NDArray[np.integer]
 
 
 def agreement(members: Probabilities) -> NDArray[np.float64]:
-    """Return the part of samples on which two generations predict the same class: (G, N, C) -> (G, G)."""
+    """Return the fraction of samples on which two generations predict the same class: (G, N, C) -> (G, G)."""
     predicted = members.argmax(axis=2)
     return np.asarray((predicted[:, None] == predicted[None]).mean(axis=2), dtype=np.float64)
 
@@ -78,7 +78,7 @@ def score_by_rank(probabilities: Probabilities) -> NDArray[np.float64]:
 def second_class_matrix(probabilities: Probabilities, labels: Labels) -> NDArray[np.int64]:
     """Return counts (C, C): true class by class of the second highest score: figure 1, right.
 
-    Of equal scores the lower class is the higher. Counts on the diagonal are samples whose own class comes second.
+    Equal scores rank by class number, the lower class first. The diagonal counts samples whose own class is second.
     """
     classes = probabilities.shape[1]
     second = np.argsort(-probabilities, axis=1, kind="stable")[:, 1]

@@ -1,4 +1,4 @@
-"""Ensembles of a chain's generations: the running mean, and those weighted or chosen on the held-out split."""
+"""Average the predictions of a chain's generations: all so far, weighted, or selected on the held-out split."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from numpy.typing import ArrayLike, NDArray
 Kind = Literal["mean", "weighted", "selected"]
 
 GAP = 1e-6
-"""Nats of held-out NLL that the weights may be away from the best ones."""
+"""Nats of held-out NLL by which `mixture_weights` may miss the best weights."""
 MOST_ITERATIONS = 5000
 
 
 def running_ensemble(probabilities: ArrayLike) -> NDArray[np.float64]:
     """Return the mean of M(0)..M(g) for every g: stacked probabilities (G+1, N, C) -> (G+1, N, C), float64.
 
-    The patriarch is included. Entry 0 is the patriarch alone, which is no ensemble.
+    The patriarch is included; entry 0 is the patriarch alone.
     """
     stacked = np.asarray(probabilities, dtype=np.float64)
     members = np.arange(1, len(stacked) + 1).reshape(-1, *[1] * (stacked.ndim - 1))
@@ -54,8 +54,9 @@ def mixture_weights(scores: NDArray[np.float64]) -> NDArray[np.float64]:
 
         g_m = mean_i p_mi / Σ_l w_l·p_li        w_m <- w_m·g_m
 
-    which keeps Σ w = 1 and never raises the NLL. As Σ_m w_m·g_m = 1, convexity bounds what is left to gain by
-    max_m g_m - 1; it ends when that is at most `GAP`, or after `MOST_ITERATIONS`. Nothing is random.
+    which keeps Σ w = 1 and never raises the NLL. As Σ_m w_m·g_m = 1, convexity bounds the distance to
+    the minimum by max_m g_m - 1; iterations end when that is at most `GAP`, or after `MOST_ITERATIONS`. Nothing is
+    random.
 
     Args:
         scores: (M, N), positive, on the held-out split.
@@ -73,9 +74,9 @@ def mixture_weights(scores: NDArray[np.float64]) -> NDArray[np.float64]:
 def select_members(scores: NDArray[np.float64]) -> tuple[int, ...]:
     """Return the members whose plain mean is best, by greedy forward selection (Caruana et al. 2004).
 
-    From the one with the least NLL on, the member is added that lowers the NLL of the mean most, until none does; of
-    equals the earliest. Without replacement: a network is in the ensemble or isn't, so this tells which ones to keep;
-    for unequal weights there is `mixture_weights`.
+    It starts from the member with the least NLL and adds the one that lowers the NLL of the mean most, the earlier of
+    equals, until none lowers it. Without replacement: each member counts once or not at all, so the result says which
+    networks to keep; `mixture_weights` gives unequal weights.
 
     Args:
         scores: (M, N), positive: of each sample's label, on the held-out split.
@@ -86,10 +87,10 @@ def select_members(scores: NDArray[np.float64]) -> tuple[int, ...]:
     chosen: list[int] = []
     total, best = np.zeros(scores.shape[1]), np.inf
     while left := [member for member in range(len(scores)) if member not in chosen]:
-        found = {member: float(-np.log((total + scores[member]) / (len(chosen) + 1)).mean()) for member in left}
-        member = min(left, key=found.__getitem__)
-        if found[member] >= best:
+        losses = {member: float(-np.log((total + scores[member]) / (len(chosen) + 1)).mean()) for member in left}
+        member = min(left, key=losses.__getitem__)
+        if losses[member] >= best:
             break
-        best, total = found[member], total + scores[member]
+        best, total = losses[member], total + scores[member]
         chosen.append(member)
     return tuple(sorted(chosen))

@@ -1,4 +1,4 @@
-"""What predictions are worth: errors, likelihood, calibration. Errors are fractions; means are over samples."""
+"""Score predictions by errors, likelihood and calibration. Errors are fractions; means are over samples."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ Labels = NDArray[np.integer]
 
 
 def top_k_error(probabilities: Probabilities, labels: Labels, *, k: int) -> float:
-    """Return the part of samples whose label is not among the k largest of (N, C); of equals the lower class wins."""
+    """Return the fraction of samples whose label is not among the k largest scores of (N, C).
+
+    Equal scores rank by class number, the lower class first.
+    """
     own = np.take_along_axis(probabilities, labels[:, None], axis=1)
     earlier = np.arange(probabilities.shape[1]) < labels[:, None]
     ahead = (probabilities > own) | ((probabilities == own) & earlier)
@@ -33,7 +36,7 @@ def calibration_error(probabilities: Probabilities, labels: Labels, *, bins: int
 
 
 def reliability(probabilities: Probabilities, labels: Labels, *, bins: int = 15) -> NDArray[np.float64]:
-    """Return what a reliability diagram is drawn from (3, bins): samples, and their sums of confidence and of hits.
+    """Return the data of a reliability diagram (3, bins): samples, and their sums of confidence and of hits.
 
     The bins are those of `calibration_error`, of equal width from 0 to 1; sums of several networks may be added.
     """
@@ -61,7 +64,7 @@ def primary_score(probabilities: Probabilities) -> float:
 
 @dataclass(frozen=True)
 class Scores:
-    """All of the above for one set of predictions."""
+    """Holds every score of one set of predictions: `nll` in nats, `ece` as `calibration_error` returns it."""
 
     top1_error: float
     top5_error: float

@@ -1,8 +1,8 @@
-"""Memory that a training step gives back and takes again should stay with the process.
+"""Keep freed memory with the process, so that the next training step takes it again without the kernel.
 
-glibc hands large blocks back to the kernel as soon as they're freed, so every activation of every step is made of
-fresh pages, which the kernel must find, clear and map. Kept, and in huge pages, they cost next to nothing, and the
-bits are the same (docs/performance.md).
+glibc returns large blocks to the kernel as soon as they're freed, so every activation of every step is made of fresh
+pages, which the kernel must find, clear and map. Kept, and in huge pages, they cost next to nothing, and the bits are
+the same (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -13,22 +13,23 @@ import os
 HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"
 """Torch's environment variable, which it reads at its first allocation: blocks above 2 MiB ask for huge pages."""
 _OPTIONS = {"M_TRIM_THRESHOLD": (-1, 2**31 - 1), "M_TOP_PAD": (-2, 1 << 26), "M_MMAP_THRESHOLD": (-3, 2**31 - 1)}
-"""Of mallopt (malloc.h): nothing up to 2 GiB is mapped by itself or trimmed, and the heap grows by 64 MiB."""
+"""Parameters and values for mallopt (malloc.h): nothing up to 2 GiB is mapped separately or trimmed; the heap grows by
+64 MiB."""
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep the memory that it frees; return whether the C library could be told so.
+    """Make this process keep the memory that it frees; return whether the C library accepted all settings.
 
-    Call it before the first tensor is made. What the user set in the environment stays as it is: torch's variable and
-    glibc's own (MALLOC_MMAP_THRESHOLD_ and the like); where the C library isn't glibc, nothing happens.
+    Call it before the first tensor is made. Variables that the user set in the environment win: torch's and glibc's
+    own (MALLOC_MMAP_THRESHOLD_ and so on). Where the C library isn't glibc, nothing happens.
     """
     os.environ.setdefault(HUGE_PAGES, "1")
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    told = [
+    accepted = [
         bool(mallopt(number, value))
         for name, (number, value) in _OPTIONS.items()
         if f"MALLOC_{name.removeprefix('M_')}_" not in os.environ
     ]
-    return all(told)
+    return all(accepted)

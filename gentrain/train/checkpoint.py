@@ -1,7 +1,7 @@
-"""Training state and weights as safetensors bytes with JSON metadata: nothing is pickled.
+"""Encode training state and weights as safetensors bytes with JSON metadata; nothing is pickled.
 
-There is no RNG state to keep: initial weights, order, augmentation and dropout are functions of (seed, generation,
-epoch, rank), so model, momentum and the finished epochs' rows are all that a resumed run needs.
+RNG state isn't stored: initial weights, order, augmentation and dropout are functions of (seed, generation, epoch,
+rank), so a resumed run needs only the model, the momentum and the rows of the finished epochs.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _read_metadata(content: bytes) -> dict[str, Any]:
     try:
         metadata: dict[str, Any] = json.loads(header["__metadata__"]["gentrain"])
     except KeyError:
-        raise StoreError("a checkpoint without gentrain's metadata; delete it and run again") from None
+        raise StoreError("a checkpoint without gentrain's metadata; delete it and run the same command again") from None
     return metadata
 
 

@@ -1,4 +1,4 @@
-"""Where and how a network computes: threads, precision, memory layout."""
+"""Set up where and how networks compute: threads, precision, memory layout."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 
 def configure(device: torch.device, *, threads: int, precision: str) -> None:
-    """Make this process compute on the device the same way every time, in the study's precision."""
+    """Set threads, determinism and the study's precision for this process."""
     torch.set_num_threads(threads)
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -22,7 +22,7 @@ def configure(device: torch.device, *, threads: int, precision: str) -> None:
 def set_tf32(allowed: bool) -> None:
     """Let a GPU round the factors of float32 matrix products and convolutions to TF32, or keep them exact.
 
-    Through the switches that all supported versions of torch know; what they were set by, torch.compile reads.
+    It uses the switches that all supported versions of torch have and that torch.compile reads.
     """
     torch.set_float32_matmul_precision("high" if allowed else "highest")
     torch.backends.cudnn.allow_tf32 = allowed
@@ -39,5 +39,5 @@ def to_device(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 def device_name(device: torch.device) -> str:
-    """Return what DONE.json calls the device."""
+    """Return the device's name as DONE.json records it."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

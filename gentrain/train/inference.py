@@ -1,4 +1,4 @@
-"""A network's probabilities over a split: evaluation during training, and of finished generations."""
+"""Compute a network's probabilities over a split, and load finished generations as networks."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def load_network(key: str, store: RunStore) -> nn.Module:
     """Return a finished generation's network with its verified weights, on the CPU.
 
     Raises:
-        StoreError: when it is missing or damaged; its spec is, when it doesn't hash to the key.
+        StoreError: when its weights or its spec are missing or damaged.
     """
     folder = store.generation(key)
     content = folder.read_verified(MODEL)
@@ -55,9 +55,13 @@ def load_network(key: str, store: RunStore) -> nn.Module:
 def load_teacher(
     keys: Sequence[str], store: RunStore, *, folded: bool, fuse_for: tuple[Tensor, torch.dtype] | None = None
 ) -> nn.Module:
-    """Return the network that teaches: a finished generation's, or the mean of several; each `folded` (see `fold`).
+    """Return the network that teaches: a finished generation's, or the mean of several.
 
-    What is folded is also fused (see `fuse`) for an image and a dtype, where they are given.
+    Args:
+        keys: of the generations.
+        store: where they are.
+        folded: whether BatchNorm is folded into the convolutions (see `fold`).
+        fuse_for: an image and a dtype for which folded networks are fused as well (see `fuse`).
 
     Raises:
         StoreError: when one is missing or damaged.
@@ -78,7 +82,7 @@ def predict_batches(
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Yield (indices (n,), labels (n,), probabilities (n, C) float32) of a finished generation on a prepared split.
 
-    Every sample comes once; a split whose probabilities fill the memory (ILSVRC2012's training set) passes in parts.
+    Every sample comes once, in parts: all probabilities of ILSVRC2012's training set at once would fill the memory.
     """
     device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     configure(device, threads=threads, precision=spec.precision)

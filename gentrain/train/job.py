@@ -1,4 +1,4 @@
-"""What a runner tells its workers; light to import, so that Ray's helper processes don't load torch for it."""
+"""Describe a training to its workers; light to import, so that Ray's helper processes don't load torch for it."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from gentrain.study.lineage import GenerationSpec
 
 @dataclass(frozen=True)
 class Job:
-    """One generation to train: all else is read from the store."""
+    """Names one generation to train; workers read everything else from the store."""
 
     spec: GenerationSpec
     store: RunStore
     data: str
     """Name of the prepared dataset (see `gentrain.data.prepare.share`)."""
     token: str
-    """Of the claim (`GenerationFolder.claim`): a worker whose token is no longer the folder's stops."""
+    """The attempt's claim (`GenerationFolder.claim`): a worker stops when the folder has another attempt's token."""
     evaluate_every: int
     memory_efficient: bool = False
     weights_done: bool = False
-    """The weights are finished and sound; only predictions have to be made again."""
+    """Whether the weights are finished and valid, so that only predictions have to be computed again."""

@@ -1,4 +1,4 @@
-"""The two losses of the paper. Softmaxes are float32 whatever the precision of the logits."""
+"""Compute the two losses of the paper. Softmaxes are float32 in every precision of the logits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class LossTerms(NamedTuple):
 def patriarch_loss(logits: Tensor, labels: Tensor, *, eta: float, k: int = 5) -> LossTerms:
     """Return (1-η)·CE(y, f) + η·(f[a_1] - mean of f[a_2..a_K]), eq. (3), mean over the batch.
 
-    The a_k are found anew from f at every call; gradients flow through the scores, not through their choice.
+    The a_k are chosen from f at every call; gradients flow through the scores, not through the choice.
 
     Args:
         logits: (N, C), any floating dtype.
@@ -47,24 +47,24 @@ def patriarch_loss(logits: Tensor, labels: Tensor, *, eta: float, k: int = 5) ->
 def adaptive_patriarch_loss(
     logits: Tensor, labels: Tensor, *, f_a1: float, top_p: float, by: Literal["sample", "class"], k_max: int
 ) -> LossTerms:
-    """Return eq. (3) with a K of each sample's own: mean_i[(1-η_i)·CE_i + η_i·(f_i[a_1] - mean of f_i[a_2..a_{K_i}])].
+    """Return eq. (3) with another K for each sample: mean_i[(1-η_i)·CE_i + η_i·(f_i[a_1] - mean of f_i[a_2..a_{K_i}])].
 
     K_i is the smallest K >= 2 whose K largest scores sum to at least `top_p`, at most `k_max`:
 
-    - by sample: of the sample's own scores f_i, sorted;
-    - by class: of the mean sorted scores of all samples of its true class y_i in this call, which is a worker's part
-      of the batch; a class that is there once is a sample by itself.
+    - by sample: of the sample's scores f_i, sorted;
+    - by class: of the mean sorted scores of all samples with its true class y_i in this call, which sees one worker's
+      part of the batch; where no other sample has that class, the same as by sample.
 
     η_i = η_{K_i}(f_a1) = (K_i-1) / (K_i·f_a1 + K_i - 1), so every sample's optimum is at f_a1 whatever its K (see
-    `process.eta_for_primary`). K_i is found anew at every call, and no gradient flows through it. With the same K for
+    `process.eta_for_primary`). K_i is chosen at every call, and no gradient flows through it. With the same K for
     every sample this is `patriarch_loss`.
 
     Args:
         logits: (N, C), any floating dtype.
         labels: (N,), int64 in 0..C-1.
-        f_a1: the aim, in (1/2, 1).
-        top_p: in (0, 1).
-        by: whose scores decide.
+        f_a1: the primary score aimed at, in (1/2, 1).
+        top_p: the sum of scores that K classes must reach, in (0, 1).
+        by: whether each sample's scores decide, or its class's mean scores.
         k_max: the largest K, 2..C.
 
     Raises:

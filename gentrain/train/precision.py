@@ -1,4 +1,4 @@
-"""Which precision is faster here: bf16 convolutions are several times slower than fp32 on some processors."""
+"""Time the precisions on this machine: bf16 convolutions are several times slower than fp32 on some processors."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from gentrain.train.device import autocast, set_tf32, to_device
 PRECISIONS = {"cpu": ("bf16", "fp32"), "cuda": ("bf16", "fp32", "tf32")}
 """By type of device."""
 SLOW = 1.5
-"""A precision that takes so many times the fastest's seconds is worth a line; less may be the machine's other work."""
+"""Ratio of step times to the fastest precision from which a line warns; less may come from other work here."""
 _ROUNDS = 3
 _STEP_OPERATIONS = 4e9
-"""Multiply-adds of a quick look's forward pass: some tenths of a second on one core."""
+"""Multiply-adds of the forward pass that is timed at a run's start: some tenths of a second on one core."""
 
 
 def time_precisions(
     network: str, *, num_classes: int, height: int, width: int, batch: int, threads: int, device: torch.device
 ) -> dict[str, float]:
-    """Return the seconds of one training step of a network by precision: the least of a few, which take turns."""
+    """Return the seconds of one training step of a network by precision: the least of a few, measured in turns."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -37,9 +37,9 @@ def time_precisions(
             images = torch.randn(batch, 3, height, width, device=device)
             labels = torch.randint(0, num_classes, (batch,), device=device)
         images = images.contiguous(memory_format=torch.channels_last)
-        found = dict.fromkeys(PRECISIONS[device.type], float("inf"))
+        seconds = dict.fromkeys(PRECISIONS[device.type], float("inf"))
         for attempt in range(1 + _ROUNDS):
-            for precision in found:
+            for precision in seconds:
                 set_tf32(precision == "tf32")
                 started = time.perf_counter()
                 with autocast(device, precision):
@@ -47,9 +47,9 @@ def time_precisions(
                 F.cross_entropy(logits.float(), labels).backward()
                 if device.type == "cuda":
                     torch.cuda.synchronize(device)
-                if attempt:  # the first makes ready what the others use again
-                    found[precision] = min(found[precision], time.perf_counter() - started)
-        return found
+                if attempt:  # the first allocates what the others use again
+                    seconds[precision] = min(seconds[precision], time.perf_counter() - started)
+        return seconds
     finally:
         torch.set_num_threads(before)
 
@@ -60,10 +60,10 @@ def worker_threads(study: Study) -> int:
 
 
 def quick_batch(network: str, *, num_classes: int, height: int, width: int, batch: int) -> int:
-    """Return how many images of a batch make a quick look; 0 where one would take seconds, or can't be told."""
+    """Return how many images of a batch to time at a run's start; 0 where one would take seconds, or none can tell."""
     try:
         each = multiply_adds(network, num_classes=num_classes, height=height, width=width)
-    except RuntimeError:  # it decides by its input's values, and there are none when operations are only counted
+    except RuntimeError:  # it branches on its input's values, and counting operations computes none
         return 0
     return 0 if each > _STEP_OPERATIONS else min(batch, max(2, int(_STEP_OPERATIONS / 4 / each)))
 
@@ -81,11 +81,11 @@ def slow_precision(study: Study, manifest: Manifest) -> str | None:
     if not batch:
         return None
     seconds = time_precisions(name, batch=batch, threads=worker_threads(study), device=torch.device("cpu"), **shape)
-    return told_slow(name, study.precision, seconds)
+    return slow_precision_note(name, study.precision, seconds)
 
 
-def told_slow(network: str, precision: str, seconds: Mapping[str, float]) -> str | None:
-    """Return the line for a run whose precision is the slow one here, None where it isn't."""
+def slow_precision_note(network: str, precision: str, seconds: Mapping[str, float]) -> str | None:
+    """Return a line for a run whose precision is slow on this machine; None where it isn't."""
     fastest = min(seconds, key=seconds.__getitem__)
     times = seconds[precision] / seconds[fastest]
     if times < SLOW:

@@ -1,4 +1,4 @@
-"""The learning rate as a pure function of the step: nothing to save, nothing to resume wrongly."""
+"""Compute the learning rate as a pure function of the step, so that a checkpoint needn't store it."""
 
 from __future__ import annotations
 

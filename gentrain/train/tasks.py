@@ -1,4 +1,4 @@
-"""Tasks own their losses: logits and batch in, loss and named parts out. The loop knows nothing of them."""
+"""Compute the loss of a generation: logits and batch in, loss and named parts out; the loop calls any of them alike."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from gentrain.train.workers import Workers
 
 
 class Task(Protocol):
-    """What a generation minimises."""
+    """Computes what a generation minimises."""
 
     def __call__(self, logits: Tensor, images: Tensor, labels: Tensor) -> LossTerms:
         """Return the loss of the logits (N, C) that the network in training gave for these images."""
 
 
 class PatriarchTask:
-    """Eq. (3): cross-entropy and score difference."""
+    """Computes eq. (3): cross-entropy and score difference."""
 
     def __init__(self, *, eta: float, k: int) -> None:
         self.eta, self.k = eta, k
@@ -36,7 +36,7 @@ class PatriarchTask:
 
 
 class AdaptivePatriarchTask:
-    """Eq. (3) with K by sample or by class."""
+    """Computes eq. (3) with K by sample or by class."""
 
     def __init__(self, *, f_a1: float, k: AdaptiveK) -> None:
         self.f_a1, self.k = f_a1, k
@@ -48,7 +48,7 @@ class AdaptivePatriarchTask:
 
 
 class StudentTask:
-    """Eq. (4): cross-entropy and KL from a frozen teacher, which sees the very same pixels."""
+    """Computes eq. (4): cross-entropy and KL divergence from a frozen teacher, which sees the same augmented pixels."""
 
     def __init__(self, teacher: nn.Module, *, lam: float, temperature: float = 1.0) -> None:
         self.teacher = teacher.requires_grad_(False).eval()
@@ -56,7 +56,7 @@ class StudentTask:
 
     def __call__(self, logits: Tensor, images: Tensor, labels: Tensor) -> LossTerms:
         """Return the student's loss; the teacher runs in eval mode, without gradient, in the caller's autocast."""
-        if self.teacher.training:  # whatever a wrapper did meanwhile
+        if self.teacher.training:  # a wrapper's train() reached it
             self.teacher.eval()
         with torch.no_grad():
             teacher_logits = self.teacher(images)

@@ -39,9 +39,9 @@ def test_weights_are_the_best_mixture(scores):
     assert (weights >= 0).all()
     assert np.array_equal(weights, mixture_weights(scores))
     gap = (scores / (weights @ scores)).mean(axis=1).max() - 1
-    found = nll(weights, scores)
+    loss = nll(weights, scores)
     for other in (*np.eye(4), np.full(4, 0.25), *np.random.default_rng(0).dirichlet(np.ones(4), 20)):
-        assert found <= nll(other, scores) + max(gap, GAP) + 1e-9
+        assert loss <= nll(other, scores) + max(gap, GAP) + 1e-9
     assert gap < 1e-2
 
 
@@ -65,13 +65,13 @@ def test_selection_by_hand():
 
 def test_equal_weights_are_the_running_mean():
     probabilities = np.random.default_rng(1).dirichlet(np.ones(5), (3, 7))
-    found = weighted_ensemble(probabilities, member_weights("mean", np.ones((3, 7))))
-    np.testing.assert_allclose(found, running_ensemble(probabilities)[-1])
-    found = weighted_ensemble(probabilities, [0.5, 0.5, 0])
-    np.testing.assert_allclose(found, probabilities[:2].mean(axis=0))
+    mean = weighted_ensemble(probabilities, member_weights("mean", np.ones((3, 7))))
+    np.testing.assert_allclose(mean, running_ensemble(probabilities)[-1])
+    mean = weighted_ensemble(probabilities, [0.5, 0.5, 0])
+    np.testing.assert_allclose(mean, probabilities[:2].mean(axis=0))
 
 
 def test_label_scores_pick_the_labels_and_are_never_zero():
-    found = label_scores(np.array([[0.25, 0.75], [1.0, 0.0]], dtype=np.float32), np.array([1, 1]))
-    assert found[0] == 0.75
-    assert 0 < found[1] < 1e-30
+    scores = label_scores(np.array([[0.25, 0.75], [1.0, 0.0]], dtype=np.float32), np.array([1, 1]))
+    assert scores[0] == 0.75
+    assert 0 < scores[1] < 1e-30

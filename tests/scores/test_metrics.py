@@ -44,19 +44,19 @@ def test_errors_fall_with_k_and_lie_in_range(values, labels):
     assert errors == sorted(errors, reverse=True)
     assert errors[0] == pytest.approx((probabilities.argmax(1) != labels).mean())
     assert errors[-1] == 0
-    found = score(probabilities, labels)
-    assert found.top1_error == errors[0]
-    assert 0 <= found.ece <= 1
+    scores = score(probabilities, labels)
+    assert scores.top1_error == errors[0]
+    assert 0 <= scores.ece <= 1
 
 
 @given(hnp.arrays(np.float64, (4, 6, 5), elements=st.floats(-5, 5)))
 def test_running_ensemble_is_the_mean_of_all_so_far(values):
     members = softmax(values)
-    found = running_ensemble(members)
-    assert found.shape == members.shape
+    ensembles = running_ensemble(members)
+    assert ensembles.shape == members.shape
     for g in range(4):
-        np.testing.assert_allclose(found[g], members[: g + 1].mean(axis=0))
-    np.testing.assert_allclose(found.sum(axis=2), 1)
+        np.testing.assert_allclose(ensembles[g], members[: g + 1].mean(axis=0))
+    np.testing.assert_allclose(ensembles.sum(axis=2), 1)
     labels = np.zeros(6, dtype=int)
     singles = [nll(member, labels) for member in members]
-    assert nll(found[-1], labels) <= np.mean(singles) + 1e-9  # Jensen: no ensemble is worse than its members' mean
+    assert nll(ensembles[-1], labels) <= np.mean(singles) + 1e-9  # Jensen: no ensemble is worse than its members' mean

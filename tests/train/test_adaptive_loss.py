@@ -39,10 +39,10 @@ def test_by_class_by_hand():
     scores = torch.tensor([[0.8, 0.1, 0.06, 0.04], [0.4, 0.3, 0.2, 0.1], [0.4, 0.3, 0.2, 0.1]])
     labels = torch.tensor([1, 1, 0])
     # mean sorted scores of class 1: 0.6, 0.2, 0.13, 0.07: K = 3 for 0.85; alone: 2, 3 and 3
-    found = adaptive_patriarch_loss(scores.log(), labels, f_a1=0.7, top_p=0.85, by="class", k_max=4).loss.item()
-    assert found == pytest.approx(by_hand(scores, labels, (3, 3, 3), f_a1=0.7), rel=1e-5)
-    found = adaptive_patriarch_loss(scores.log(), labels, f_a1=0.7, top_p=0.85, by="sample", k_max=4).loss.item()
-    assert found == pytest.approx(by_hand(scores, labels, (2, 3, 3), f_a1=0.7), rel=1e-5)
+    loss = adaptive_patriarch_loss(scores.log(), labels, f_a1=0.7, top_p=0.85, by="class", k_max=4).loss.item()
+    assert loss == pytest.approx(by_hand(scores, labels, (3, 3, 3), f_a1=0.7), rel=1e-5)
+    loss = adaptive_patriarch_loss(scores.log(), labels, f_a1=0.7, top_p=0.85, by="sample", k_max=4).loss.item()
+    assert loss == pytest.approx(by_hand(scores, labels, (2, 3, 3), f_a1=0.7), rel=1e-5)
 
 
 @pytest.mark.parametrize("by", ["sample", "class"])
@@ -117,9 +117,9 @@ def test_float32_under_autocast_and_finite_at_extremes():
     z = torch.randn(4, 10, generator=torch.Generator().manual_seed(2)).to(torch.bfloat16)
     settings = {"f_a1": 0.6, "top_p": 0.9, "by": "class", "k_max": 6}
     with torch.autocast("cpu", torch.bfloat16):
-        found = adaptive_patriarch_loss(z, torch.arange(4) // 2, **settings).loss
-    assert found.dtype == torch.float32
-    assert found.equal(adaptive_patriarch_loss(z.float(), torch.arange(4) // 2, **settings).loss)
+        loss = adaptive_patriarch_loss(z, torch.arange(4) // 2, **settings).loss
+    assert loss.dtype == torch.float32
+    assert loss.equal(adaptive_patriarch_loss(z.float(), torch.arange(4) // 2, **settings).loss)
     extreme = torch.tensor([[200.0, 0, 0, 0, 0, 0], [-200.0, 0, 0, 0, 0, 0]]).requires_grad_()
     loss = adaptive_patriarch_loss(extreme, torch.tensor([1, 0]), **settings).loss
     loss.backward()

@@ -9,7 +9,7 @@ import pytest
 STEPS = """
 import resource, sys
 from gentrain.train.allocator import keep_freed_memory
-told = keep_freed_memory() if sys.argv[1] == "kept" else True
+kept = keep_freed_memory() if sys.argv[1] == "kept" else True
 import torch
 torch.set_num_threads(1)
 faults = []
@@ -17,16 +17,16 @@ for _ in range(6):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     torch.ones(16 << 20).add(1)  # two blocks of 64 MiB: 32,768 pages of 4 KiB
     faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-print(told, max(faults[3:]))
+print(kept, max(faults[3:]))
 """
 
 
 def faults(mode, environment):
-    found = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", STEPS, mode], env=environment, capture_output=True, text=True, check=True, timeout=120
     )
-    told, count = found.stdout.split()
-    assert told == "True"
+    kept, count = process.stdout.split()
+    assert kept == "True"
     return int(count)
 
 

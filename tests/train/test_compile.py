@@ -73,9 +73,9 @@ def test_a_run_that_was_killed_ends_in_the_same_bits(small, tmp_path):
     for generation in (0, 1):
         with pytest.raises(Killed):
             run(study, tmp_path / "killed", killed_after(generation))
-    found = run(study, tmp_path / "killed")
-    assert [row["key"] for row in found] == [row["key"] for row in wanted]
-    assert stored(tmp_path / "killed", found) == stored(tmp_path / "whole", wanted)
+    resumed = run(study, tmp_path / "killed")
+    assert [row["key"] for row in resumed] == [row["key"] for row in wanted]
+    assert stored(tmp_path / "killed", resumed) == stored(tmp_path / "whole", wanted)
     eager = run(small("network.name=tests.train.test_compile:tiny", *FEW, "compile=false"), tmp_path / "eager")
     assert {row["key"] for row in eager}.isdisjoint(row["key"] for row in wanted)
     for one, other in zip(eager, wanted, strict=True):
@@ -96,8 +96,8 @@ def test_a_missing_compiler_is_named(small, tmp_path):
     from torch._inductor.utils import fresh_cache
 
     study = small("network.name=tests.train.test_compile:tiny", *FEW, "generations=0")
-    told = r"needs a C\+\+ compiler on every worker \(apt-get install g\+\+"
-    with fresh_cache(), config.patch({"cpp.cxx": ("/nowhere/g++",)}), pytest.raises(GentrainError, match=told) as e:
+    message = r"needs a C\+\+ compiler on every worker \(apt-get install g\+\+"
+    with fresh_cache(), config.patch({"cpp.cxx": ("/nowhere/g++",)}), pytest.raises(GentrainError, match=message) as e:
         run(study, tmp_path)
     assert "or set compile: false" in str(e.value)
     assert "\n" not in str(e.value)

@@ -42,19 +42,19 @@ def test_augmentation_draws_are_those_of_the_cpu():
     images = torch.randint(0, 256, (64, 3, 32, 32), dtype=torch.uint8)
     indices = torch.arange(1000, 1064)
     wanted = augment(images, indices, seed=7, epoch=3, padding=4, flip=True)
-    found = augment(images.cuda(), indices.cuda(), seed=7, epoch=3, padding=4, flip=True)
-    assert found.cpu().equal(wanted)
+    on_card = augment(images.cuda(), indices.cuda(), seed=7, epoch=3, padding=4, flip=True)
+    assert on_card.cpu().equal(wanted)
 
 
 def test_losses_are_float32_and_those_of_the_cpu():
     logits, teacher, labels = torch.randn(32, 100), torch.randn(32, 100), torch.randint(0, 100, (32,))
     with torch.autocast("cuda", torch.bfloat16):
-        found = [
+        on_card = [
             patriarch_loss(logits.cuda(), labels.cuda(), eta=4 / 7).loss,
             student_loss(logits.cuda(), teacher.cuda(), labels.cuda(), lam=0.6).loss,
         ]
     wanted = [patriarch_loss(logits, labels, eta=4 / 7).loss, student_loss(logits, teacher, labels, lam=0.6).loss]
-    for one, other in zip(found, wanted, strict=True):
+    for one, other in zip(on_card, wanted, strict=True):
         assert one.dtype == torch.float32
         assert one.item() == pytest.approx(other.item(), rel=1e-5)
 
@@ -83,13 +83,13 @@ def test_batches_on_the_card_are_those_of_the_cpu(beton, busy):
     """While the card is busy too, when every copy is still under way as its batch is asked for."""
     settings = {"batch_size": 128, "seed": 5, "shuffle": True}
     wanted = list(Loader(beton, **settings).epoch(2))
-    work, found = torch.randn(4096, 4096, device="cuda"), []
+    work, on_card = torch.randn(4096, 4096, device="cuda"), []
     for batch in Loader(beton, **settings, device=CUDA).epoch(2):
         for _ in range(20 * busy):
             work = (work @ work).clamp(-1, 1)
-        found.append([tensor.clone() for tensor in (batch.images, batch.labels, batch.indices)])
-    assert len(found) == len(wanted) == 4
-    for tensors, batch in zip(found, wanted, strict=True):
+        on_card.append([tensor.clone() for tensor in (batch.images, batch.labels, batch.indices)])
+    assert len(on_card) == len(wanted) == 4
+    for tensors, batch in zip(on_card, wanted, strict=True):
         for one, other in zip(tensors, (batch.images, batch.labels, batch.indices), strict=True):
             assert one.cpu().equal(other)
 
@@ -142,8 +142,8 @@ def test_a_compiled_chain_that_was_killed_ends_in_the_same_bits(small, tmp_path)
     assert not counters["inductor"]["cudagraph_skips"]
     with pytest.raises(Killed):
         api.run(study, runs=str(tmp_path / "killed"), observe=killed, local=True)
-    found = api.run(study, runs=str(tmp_path / "killed"), observe=lambda _: None, local=True)
-    assert stored(tmp_path / "killed", found) == stored(tmp_path / "whole", wanted)
+    resumed = api.run(study, runs=str(tmp_path / "killed"), observe=lambda _: None, local=True)
+    assert stored(tmp_path / "killed", resumed) == stored(tmp_path / "whole", wanted)
 
 
 def test_steps_as_cuda_graphs_follow_those_without():

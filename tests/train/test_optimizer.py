@@ -32,10 +32,10 @@ def trained(kind, *, fused):
 def test_it_takes_torch_s_steps(fused):
     (ours, own), (theirs, torch_s) = (trained(kind, fused=fused) for kind in (SGD, torch.optim.SGD))
     assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
-    found, wanted = own.state_dict(), torch_s.state_dict()
-    assert found["param_groups"] == wanted["param_groups"]
+    state, wanted = own.state_dict(), torch_s.state_dict()
+    assert state["param_groups"] == wanted["param_groups"]
     assert all(
-        torch.equal(found["state"][i]["momentum_buffer"], wanted["state"][i]["momentum_buffer"]) for i in range(4)
+        torch.equal(state["state"][i]["momentum_buffer"], wanted["state"][i]["momentum_buffer"]) for i in range(4)
     )
     assert not any(p.grad_fn for p in ours.parameters())
 
@@ -54,5 +54,5 @@ print(sorted(name for name in ("torch._dynamo", "torch._inductor", "sympy") if n
 
 
 def test_training_loads_nothing_of_torch_compile(tmp_path):
-    told = subprocess.run([sys.executable, "-c", TRAIN, str(tmp_path)], capture_output=True, text=True, check=False)
-    assert told.stdout == "[]\n", told.stderr
+    process = subprocess.run([sys.executable, "-c", TRAIN, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert process.stdout == "[]\n", process.stderr

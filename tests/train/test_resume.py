@@ -36,9 +36,9 @@ def command(runs, *options):
 
 def finish(runs, *options):
     """Run the command to its end; return its rows and what it said."""
-    found = subprocess.run(command(runs, *options), capture_output=True, text=True, timeout=DEADLINE, check=False)
-    assert found.returncode == 0, found.stderr
-    return [json.loads(line) for line in found.stdout.splitlines()], found.stderr
+    process = subprocess.run(command(runs, *options), capture_output=True, text=True, timeout=DEADLINE, check=False)
+    assert process.returncode == 0, process.stderr
+    return [json.loads(line) for line in process.stdout.splitlines()], process.stderr
 
 
 @contextlib.contextmanager
@@ -70,19 +70,19 @@ def train_workers(driver):
 def wait_for(condition, driver, what):
     """Poll until `condition()` is true; the driver must be running meanwhile."""
     deadline = time.monotonic() + DEADLINE
-    while not (found := condition()):
+    while not (value := condition()):
         assert driver.poll() is None, f"ended before {what}"
         assert time.monotonic() < deadline, f"no {what} in time"
         time.sleep(0.005)
-    return found
+    return value
 
 
 def checkpoints(runs, *, after=0, finished=0):
     """Checkpoints of the unfinished generation beyond epoch `after`, once `finished` generations are done."""
     if len(list(runs.glob("generations/*/DONE.json"))) != finished:
         return []
-    found = [p for p in runs.glob("generations/*/train/epoch-*") if int(p.name[6:11]) > after]
-    return [p for p in found if not (p.parents[1] / "DONE.json").exists()]
+    paths = [p for p in runs.glob("generations/*/train/epoch-*") if int(p.name[6:11]) > after]
+    return [p for p in paths if not (p.parents[1] / "DONE.json").exists()]
 
 
 def weights_and_predictions(runs, rows):
@@ -120,13 +120,13 @@ def test_the_debug_runner_killed_twice(tmp_path, reference):
             driver.kill()
             driver.wait()
     assert len(list(runs.glob("generations/*/DONE.json"))) == 1
-    rows, told = finish(runs, "--local")
-    assert "resuming after epoch" in told
-    assert "generation 0 reused" in told
+    rows, stderr = finish(runs, "--local")
+    assert "resuming after epoch" in stderr
+    assert "generation 0 reused" in stderr
     check_same(runs, rows, reference(1))
 
 
-def test_a_damaged_newest_checkpoint_is_told_and_the_one_before_it_used(tmp_path, reference):
+def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_it_used(tmp_path, reference):
     runs = tmp_path / "runs"
     with started(runs, "--local") as driver:
         wait_for(lambda: checkpoints(runs, after=3), driver, "a checkpoint")
@@ -134,9 +134,9 @@ def test_a_damaged_newest_checkpoint_is_told_and_the_one_before_it_used(tmp_path
         driver.wait()
     newest = max(runs.glob("generations/*/train/epoch-*"))
     newest.write_bytes(newest.read_bytes()[:-1] + b"?")
-    rows, told = finish(runs, "--local")
-    assert f"{newest.name}: damaged (checksum differs)" in told
-    assert f"resuming after epoch {int(newest.name[6:11]) - 1}" in told
+    rows, stderr = finish(runs, "--local")
+    assert f"{newest.name}: damaged (checksum differs)" in stderr
+    assert f"resuming after epoch {int(newest.name[6:11]) - 1}" in stderr
     check_same(runs, rows, reference(1))
 
 
@@ -157,8 +157,8 @@ def test_ctrl_c_and_then_the_driver_killed_on_ray_with_one_worker(tmp_path, refe
         driver.wait()
         _, alive = psutil.wait_procs(workers, timeout=60)
         assert not alive  # nothing is left behind that would train on
-    rows, told = finish(runs, "--workers", "1")
-    assert "resuming after epoch" in told
+    rows, stderr = finish(runs, "--workers", "1")
+    assert "resuming after epoch" in stderr
     check_same(runs, rows, reference(1))
 
 
@@ -177,7 +177,7 @@ def test_a_worker_killed_and_then_everything_with_two_workers(tmp_path, referenc
     log = (tmp_path / "log.txt").read_text()
     assert "resuming after epoch" in log  # the group came back by itself
     assert "raylet" not in log  # what Ray has to say about it is in its own log
-    rows, told = finish(runs, "--workers", "2")
-    assert "resuming after epoch" in told
-    assert "generation 0 reused" in told
+    rows, stderr = finish(runs, "--workers", "2")
+    assert "resuming after epoch" in stderr
+    assert "generation 0 reused" in stderr
     check_same(runs, rows, reference(2))

@@ -15,8 +15,8 @@ def test_the_papers_steps():
 
 
 def test_warm_up_rises_to_the_full_rate():
-    found = [rate(step, warmup_epochs=2) for step in range(21)]
-    assert found[0] == pytest.approx(0.1 / 20)
-    assert found == sorted(found)
-    assert found[19] == pytest.approx(0.1)
-    assert found[20] == 0.1
+    rates = [rate(step, warmup_epochs=2) for step in range(21)]
+    assert rates[0] == pytest.approx(0.1 / 20)
+    assert rates == sorted(rates)
+    assert rates[19] == pytest.approx(0.1)
+    assert rates[20] == 0.1

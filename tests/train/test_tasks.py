@@ -14,19 +14,19 @@ def batch():
 def test_the_patriarchs_loss_is_equation_3():
     images, labels = batch()
     logits = build_model("resnet8", num_classes=5)(images)
-    found = PatriarchTask(eta=0.5, k=3)(logits, images, labels)
-    assert found.loss.equal(patriarch_loss(logits, labels, eta=0.5, k=3).loss)
+    terms = PatriarchTask(eta=0.5, k=3)(logits, images, labels)
+    assert terms.loss.equal(patriarch_loss(logits, labels, eta=0.5, k=3).loss)
 
 
 def test_the_students_loss_is_equation_4_with_its_own_teacher():
     images, labels = batch()
     teacher, other = build_model("resnet8", num_classes=5), build_model("resnet8", num_classes=5)
     logits = build_model("resnet8", num_classes=5)(images)
-    found = StudentTask(teacher, lam=0.6)(logits, images, labels)
+    terms = StudentTask(teacher, lam=0.6)(logits, images, labels)
     with torch.no_grad():
         wanted = student_loss(logits, teacher.eval()(images), labels, lam=0.6)
-    assert found.loss.equal(wanted.loss)
-    assert not found.loss.equal(StudentTask(other, lam=0.6)(logits, images, labels).loss)
+    assert terms.loss.equal(wanted.loss)
+    assert not terms.loss.equal(StudentTask(other, lam=0.6)(logits, images, labels).loss)
 
 
 def test_the_teacher_never_changes():
@@ -50,11 +50,11 @@ def test_the_mean_of_networks_is_the_mean_of_their_softmaxes():
     images, labels = batch()
     members = [build_model("resnet8", num_classes=5).eval() for _ in range(3)]
     with torch.no_grad():
-        found = MeanOfNetworks(members)(images)
+        mean = MeanOfNetworks(members)(images)
         wanted = torch.stack([member(images).softmax(dim=1) for member in members]).mean(dim=0)
         alone = MeanOfNetworks(members[:1])(images)
-        softer = student_loss(alone, found, labels, lam=1.0, temperature=2.0).loss
-    torch.testing.assert_close(found.exp(), wanted)
+        softer = student_loss(alone, mean, labels, lam=1.0, temperature=2.0).loss
+    torch.testing.assert_close(mean.exp(), wanted)
     torch.testing.assert_close(alone.softmax(dim=1), members[0](images).softmax(dim=1))
     roots = wanted.sqrt() / wanted.sqrt().sum(dim=1, keepdim=True)  # f_T^(1/2): averaged first, then softened
     with torch.no_grad():
@@ -70,9 +70,9 @@ def test_a_mean_of_certain_networks_stays_finite():
         def forward(self, images):
             return torch.nn.functional.one_hot(torch.full((len(images),), self.winner), 3) * 1e4
 
-    found = MeanOfNetworks([Certain(0), Certain(1)])(torch.zeros(2, 3, 8, 8))
-    torch.testing.assert_close(found[:, :2].exp(), torch.full((2, 2), 0.5))
-    assert found.isfinite().all()
+    mean = MeanOfNetworks([Certain(0), Certain(1)])(torch.zeros(2, 3, 8, 8))
+    torch.testing.assert_close(mean[:, :2].exp(), torch.full((2, 2), 0.5))
+    assert mean.isfinite().all()
 
 
 def test_an_ensemble_that_teaches_never_changes():
