@@ -1,6 +1,7 @@
 """What two workers do together, over gloo in two processes: every value and every failure reaches both."""
 
 import queue
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
+from gentrain import train
 from gentrain.data.loading.loader import Batch
 from gentrain.errors import GentrainError, TrainingError
 from gentrain.train.epoch import train_epoch
@@ -151,6 +153,15 @@ def test_one_worker_needs_no_process_group():
     ALONE.sync_batchnorm(network)
     with pytest.raises(TrainingError, match="of 0"):
         ALONE.on_first(lambda: fail("of 0"))
+
+
+def test_nothing_else_in_training_asks_how_many_workers_there_are():
+    modules = [path for path in Path(train.__file__).parent.glob("*.py") if path.name != "workers.py"]
+    assert len(modules) > 10
+    for path in modules:
+        text = path.read_text()
+        assert "torch.distributed" not in text, path
+        assert not re.search(r"world_size\s*[=!<>]=?\s+\d|\bif [^\n]*world_size", text), path
 
 
 class Three:
