@@ -90,8 +90,7 @@ def too_long(path: Path) -> Iterator[str]:
 
 
 def test_no_file_is_longer_than_350_lines_without_a_reason_and_no_class_than_150():
-    pending = {PACKAGE / "train" / "generation.py"}
-    assert [fault for path in FILES if path not in pending for fault in too_long(path)] == []
+    assert [fault for path in FILES for fault in too_long(path)] == []
 
 
 @pytest.mark.parametrize(
