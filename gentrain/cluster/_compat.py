@@ -52,7 +52,7 @@ ENVIRONMENT = {
 
 AUTOSCALER_OPTION = "--autoscaling-config="
 """Option of Ray's monitor process on the head: the file from which its autoscaler reads what it may start, which no API
-tells (https://github.com/ray-project/ray/issues/37838). Without it only nodes that are up are counted."""
+returns (https://github.com/ray-project/ray/issues/37838). Without it only nodes that are up are counted."""
 
 
 def health_check(address: str) -> list[str]:

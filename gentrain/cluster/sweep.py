@@ -1,8 +1,8 @@
-"""Many chains side by side through Ray Tune: one trial a chain, every shared generation trained once.
+"""Run chains side by side with Ray Tune: one trial per chain, every shared generation trained once.
 
-A trial holds no device: it waits for its lease of each generation (`gentrain.run.leases`), and Ray Train's worker group
-takes the devices only then. A trial that is killed is started again, elsewhere if its node is gone; what it trained
-goes on from the newest checkpoint under whichever chain is next.
+A trial holds no device: it waits for the lease of each generation (`gentrain.run.leases`), and only then Ray Train's
+worker group takes the devices. Ray Tune starts a killed trial again, on another node if it must; its generation goes on
+from the newest checkpoint under the chain that gets the lease next.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from gentrain.study.lineage import Chain
 from gentrain.study.schema import Study
 
 MAX_TRIAL_FAILURES = 3
-"""Restarts of a chain's trial that was killed; errors of the user's making are not retried."""
+"""Restarts of a trial that was killed; errors of the user's making are not retried."""
 MAX_TAKEOVERS = 10
-"""Times that a chain whose lease lapsed (a node cut off for a while) queues again for the same generation."""
+"""Attempts of a chain whose lease lapsed, because its node was cut off for a while, say."""
 WATCH_SECONDS = 5.0
 
 
@@ -63,11 +63,14 @@ def run_trials(
 
     Args:
         chains: those that aren't finished.
-        store: opened again wherever a trial runs.
+        store: opened again in every trial.
         data: name of the prepared dataset.
         urgencies: of every generation, by key: the work that waits for it.
-        observe: told what happens.
-        runner: what trains; another than Ray Train's is for measuring all but the training.
+        observe: called with every event.
+        runner: class that trains generations; benchmarks replace it to measure everything but training.
+
+    Raises:
+        ResourceError: when the cluster can never hold one training.
     """
     study = chains[0].settings
     later = scaled_up()
@@ -113,11 +116,11 @@ def run_trials(
 def _outcome(results: Iterable[Any], ended: Mapping[str, GentrainError | None], *, scheduled: bool) -> Outcome:
     """Return how the sweep ended.
 
-    Tune answers Ctrl-C by returning as if all were well, so an interruption shows only in trials that didn't end.
+    After Ctrl-C, Ray Tune returns results as usual; what shows it are trials that haven't ended.
 
     Args:
-        results: Tune's, one a trial.
-        ended: what the chains said themselves as they ended, by their names: an error, or None when finished.
+        results: Ray Tune's, one per trial.
+        ended: what stopped each chain that ran to its end, by its name; None for those that are finished.
         scheduled: whether a scheduler across chains may have stopped some.
     """
     failed = {name: error for name, error in ended.items() if error is not None}
@@ -135,7 +138,7 @@ def _outcome(results: Iterable[Any], ended: Mapping[str, GentrainError | None], 
             if scheduled:
                 stopped.add(name)
             else:
-                interrupted = True  # it ended and what it said of that was lost with the queue's process
+                interrupted = True  # its end was posted, and lost with the event queue's process
     return Outcome(failed, frozenset(stopped), interrupted)
 
 

@@ -99,8 +99,9 @@ def test_a_changed_study_is_refused_with_the_difference(finished):
     runs, *_ = finished
 
     def refused(*overrides, extend=False):
+        study, on_change = load_study(overrides=[*GRID, *overrides]), "extend" if extend else "refuse"
         with pytest.raises(ConfigError) as error:
-            api.run(load_study(overrides=[*GRID, *overrides]), runs=str(runs), observe=lambda _: None, extend=extend)
+            api.run(study, runs=str(runs), observe=lambda _: None, on_change=on_change)
         return str(error.value)
 
     before = sorted(runs.glob("studies/grid/chains/*"))
