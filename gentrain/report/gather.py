@@ -1,4 +1,4 @@
-"""From the run folder to the records of a report; every file that is used is verified, damaged ones are noted."""
+"""Read a report's records from the run folder; every file used is verified, damaged ones are noted."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def _content(study: Study) -> dict[str, object]:
 
 
 def _chain(chain: RecordedChain, cells: Sequence[GenerationStatus], generations: Generations) -> ChainRecord:
-    """Return a chain with all that is finished of it."""
+    """Return a chain's record, with the results of its finished generations."""
     results = [result for result, _ in zip(read_chain(chain, generations), cells, strict=True)]
     measured = [result.finished.done.train_primary for result in results[: len(chain.settings.pretrained)] if result]
     targets = predicted_scores(chain.settings, measured)
@@ -125,8 +125,7 @@ def _dataset(store: RunStore, study: Study, chains: Sequence[ChainRecord]) -> tu
     """Return the prepared dataset's folder name and manifest, by its fingerprint where a generation tells it."""
     fingerprint = next((r.spec.data for chain in chains for r in chain.generations if r.spec), None)
     if fingerprint is not None:
-        found = find_shared(fingerprint, store)
-        return found or (None, None)
+        return find_shared(fingerprint, store) or (None, None)
     with contextlib.suppress(DataError):
         return prepared_name(study.dataset), find_manifest(study.dataset, store.data)
     return None, None
