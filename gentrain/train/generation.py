@@ -1,7 +1,7 @@
 """Train one generation: resume, train its epochs, save each, finish. No Ray in here.
 
 The same code runs in a Ray Train worker and in the debug runner. Everything random is a function of (seed, generation,
-epoch, sample), so a run that was killed and goes on from its last checkpoint ends in the same bits.
+epoch, sample), so a run that was killed and resumed from its last checkpoint ends in the same bits.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ Rows = list[dict[str, Any]]
 
 
 def train_generation(job: Job, workers: Workers, post: Post) -> None:
-    """Train `job.spec` to the end and write it to the store; go on from the newest valid checkpoint.
+    """Train `job.spec` to the end and write it to the store; resume from the newest valid checkpoint.
 
-    Called by every worker of the group; rank 0 alone writes and posts. The process group is set up by the caller.
+    Every worker of the group calls it, after the process group is set up; rank 0 alone writes and posts.
 
     Raises:
         TrainingError: on a non-finite loss, on every worker, at the same step.
@@ -107,7 +107,8 @@ def _trained_network(job: Job, evaluator: Evaluator) -> nn.Module:
         workers.sync_batchnorm(network)
     if spec.compile:
         network = compile_network(network, workers.device, graphs=workers.alone)
-    count = spec.recipe.batch_size // workers.world_size if spec.compile else 2  # compiled for no shape but a batch's
+    # every shape is compiled by itself, so blank images come in the number of a batch's
+    count = spec.recipe.batch_size // workers.world_size if spec.compile else 2
     return workers.parallel(network, image=evaluator.splits.image, count=count, precision=spec.precision)
 
 

@@ -22,6 +22,8 @@ from gentrain.store.run import RunStore
 from gentrain.study.lineage import GenerationSpec
 from gentrain.train.checkpoint import load_weights
 from gentrain.train.device import autocast, configure, to_device
+from gentrain.train.splits import Splits
+from gentrain.train.workers import Workers
 
 
 def predict(
@@ -86,24 +88,11 @@ def predict_batches(
     """
     device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     configure(device, threads=threads, precision=spec.precision)
-    prepared = obtain(data, store)
-    model = load_network(spec.key, store)
-    loader = Loader(
-        prepared.split_path(split),
-        batch_size=2 * spec.recipe.batch_size,
-        rank=0,
-        world_size=1,
-        seed=0,
-        shuffle=False,
-        threads=threads,
-        device=device,
-        images=spec.recipe.images,
-        size=prepared.manifest.height,
-    )
-    model = to_device(model, device)
-    for batch, probabilities in predict(
-        model, loader, manifest=prepared.manifest, device=device, precision=spec.precision
-    ):
+    workers = Workers(rank=0, world_size=1, device=device, threads=threads)
+    splits = Splits(obtain(data, store), spec=spec, workers=workers)
+    model = to_device(load_network(spec.key, store), device)
+    batches = predict(model, splits.ordered(split), manifest=splits.manifest, device=device, precision=spec.precision)
+    for batch, probabilities in batches:
         yield batch.indices.cpu().numpy(), batch.labels.cpu().numpy(), probabilities.cpu().numpy()
 
 
