@@ -1,3 +1,65 @@
-"""gentrain: knowledge distillation in generations, scheduled on Ray."""
+"""gentrain: knowledge distillation in generations, scheduled on Ray.
 
-__version__ = "0.1.0"
+The public names; each is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gentrain.api import RunFolder, open_run, plan, prepare, run
+    from gentrain.errors import GentrainError
+    from gentrain.models import build_model
+    from gentrain.scores.ensembles import running_ensemble
+    from gentrain.study.loading import load_study
+    from gentrain.study.process import Process, eta_for_primary, predicted_primary, primary_for_eta
+    from gentrain.study.schema import Study
+    from gentrain.train.losses import LossTerms, patriarch_loss, student_loss
+
+__version__ = version("gentrain")
+
+_MODULES = {
+    "gentrain.api": ("RunFolder", "open_run", "plan", "prepare", "run"),
+    "gentrain.errors": ("GentrainError",),
+    "gentrain.models": ("build_model",),
+    "gentrain.scores.ensembles": ("running_ensemble",),
+    "gentrain.study.loading": ("load_study",),
+    "gentrain.study.process": ("Process", "eta_for_primary", "predicted_primary", "primary_for_eta"),
+    "gentrain.study.schema": ("Study",),
+    "gentrain.train.losses": ("LossTerms", "patriarch_loss", "student_loss"),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = [
+    "GentrainError",
+    "LossTerms",
+    "Process",
+    "RunFolder",
+    "Study",
+    "build_model",
+    "eta_for_primary",
+    "load_study",
+    "open_run",
+    "patriarch_loss",
+    "plan",
+    "predicted_primary",
+    "prepare",
+    "primary_for_eta",
+    "run",
+    "running_ensemble",
+    "student_loss",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module."""
+    if name in _MODULE_OF:
+        return getattr(importlib.import_module(_MODULE_OF[name]), name)
+    raise AttributeError(f"module 'gentrain' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
+from importlib.metadata import version as version_of
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from gentrain import __version__
 from gentrain.errors import GentrainError
+
+if TYPE_CHECKING:
+    from gentrain.study.schema import Study
 
 app = typer.Typer(help="Knowledge distillation in generations.", add_completion=False, rich_markup_mode=None)
 
@@ -38,7 +41,7 @@ def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
 ) -> None:
     if version:
-        typer.echo(f"gentrain {__version__}")
+        typer.echo(f"gentrain {version_of('gentrain')}")
         raise typer.Exit
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
@@ -72,14 +75,13 @@ def chain(
     """
     from gentrain import api
     from gentrain.errors import ConfigError
-    from gentrain.study.loading import load_study
     from gentrain.view import ChainLines, ChainTable, open_view, print_json, results_table
 
     if teacher_network and not teacher:
         raise ConfigError(f"--teacher-network {teacher_network}: give the teacher's weights with --teacher")
-    loaded = load_study(
+    loaded = _load(
         study or QUICKSTART,
-        overrides=settings or (),
+        settings,
         smoke=smoke,
         pretrained=[{"checkpoint": teacher, "network": teacher_network}] if teacher else None,
         process__f_a1=f_a1,
@@ -118,10 +120,9 @@ def sweep(
     from gentrain import api
     from gentrain.results.status import study_status
     from gentrain.store.run import RunStore
-    from gentrain.study.loading import load_study
     from gentrain.view import ChainLines, ChainTable, SweepLines, SweepTable, open_view, print_json, show, status_table
 
-    loaded = load_study(study or QUICKSTART, overrides=settings or (), smoke=smoke, dataset__path=data)
+    loaded = _load(study or QUICKSTART, settings, smoke=smoke, dataset__path=data)
     views = (ChainLines, ChainTable) if loaded.grid.empty else (SweepLines, SweepTable)
     with open_view(*views, as_json=as_json) as view:
         on_change: api.OnChange = "extend" if extend else "refuse"
@@ -151,14 +152,14 @@ def prepare(
 ) -> None:
     """Compile a study's images into FFCV files, once."""
     from gentrain import api
-    from gentrain.study.loading import load_study, source_settings
+    from gentrain.study.loading import source_settings
     from gentrain.study.sections import SOURCES
     from gentrain.view import ChainLines, ChainTable, manifest_table, open_view, print_json
 
     source = str(study) if str(study) in SOURCES else None
-    loaded = load_study(
+    loaded = _load(
         None if source else study or QUICKSTART,
-        overrides=[*(source_settings(source) if source else ()), *(settings or ())],
+        [*(source_settings(source) if source else ()), *(settings or ())],
         smoke=smoke,
         dataset__path=data,
         dataset__skip_broken=skip_broken or None,
@@ -188,10 +189,9 @@ def plan(
 ) -> None:
     """Print a study's lineage, time and cost, without starting it."""
     from gentrain import api
-    from gentrain.study.loading import load_study
     from gentrain.view import forest_tree, plan_assumptions, plan_table, print_json, show
 
-    loaded = load_study(study or QUICKSTART, overrides=settings or (), smoke=smoke, dataset__path=data)
+    loaded = _load(study or QUICKSTART, settings, smoke=smoke, dataset__path=data)
     found = api.plan(loaded, runs=runs, devices=gpus, price=price, measure=measure)
     if as_json:
         print_json([found.summary()], sys.stdout)
@@ -317,16 +317,25 @@ def doctor(
     Exit status 1 if a check fails; its remedy is printed.
     """
     from gentrain.doctor import examine
-    from gentrain.study.loading import load_study
     from gentrain.view import doctor_tables, print_json, show
 
-    found = examine(load_study(study or QUICKSTART, overrides=settings or (), dataset__path=data), runs=runs)
+    found = examine(_load(study or QUICKSTART, settings, dataset__path=data), runs=runs)
     if as_json:
         print_json(found.rows(), sys.stdout)
     else:
         show(*doctor_tables(found))
     if not found.healthy:
         raise typer.Exit(1)
+
+
+def _load(path: Path | None, overrides: list[str] | None, *, smoke: bool = False, **settings: Any) -> Study:
+    """Load a study; lines about settings that are read otherwise than written go to standard error."""
+    from gentrain.study.loading import load_study
+
+    def notify(text: str) -> None:
+        sys.stderr.write(f"gentrain: {text}\n")
+
+    return load_study(path, overrides=overrides or (), smoke=smoke, notify=notify, **settings)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -17,7 +17,6 @@ import numpy as np
 import psutil
 import torch
 
-from gentrain import __version__
 from gentrain.data.prepare.dataset import find_manifest
 from gentrain.data.prepare.manifest import Manifest
 from gentrain.store.run import RunStore
@@ -96,7 +95,7 @@ def image_shape(study: Study, manifest: Manifest | None) -> tuple[int, int, int]
 
 
 def _versions() -> Iterator[Check]:
-    yield Check("gentrain", f"{__version__}, Python {platform.python_version()}")
+    yield Check("gentrain", f"{version('gentrain')}, Python {platform.python_version()}")
     for package in PACKAGES:
         try:
             yield Check(package, version(package))

@@ -16,7 +16,6 @@ from gentrain.results.chain import (
     GenerationResult,
     Generations,
     RecordedChain,
-    predicted_scores,
     read_chain,
 )
 from gentrain.results.legacy import chain_settings
@@ -24,6 +23,7 @@ from gentrain.results.status import GenerationStatus, study_status
 from gentrain.scores.metrics import reliability
 from gentrain.store.run import RunStore
 from gentrain.store.study_record import recorded_chains, recorded_study
+from gentrain.study.lineage import predicted_scores
 from gentrain.study.schema import Study
 
 OTHER_MEASURES = ("primary_measured", "train_seconds")

@@ -9,13 +9,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import version
 from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from gentrain import __version__
 from gentrain.report.drawing import INK, SERIES, Plot, Style, draw_inline
 from gentrain.report.matrix import second_pairs
 from gentrain.report.records import GenerationRecord, StudyReport, primary_text
@@ -81,7 +81,7 @@ def render_page(
         commands=_commands(report),
         machines=_machines(report),
         yaml=dump_study(report.study),
-        version=__version__,
+        version=version("gentrain"),
         style=Markup(_resource("page.css")),
         script=Markup(script),
         script_digest=Markup(base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()),

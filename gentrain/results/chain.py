@@ -14,8 +14,8 @@ from gentrain.scores.metrics import score
 from gentrain.store.generation import PREDICTIONS, SPEC, VALIDATION_PREDICTIONS, Done, GenerationFolder, Inspection
 from gentrain.store.predictions import decode_predictions
 from gentrain.store.run import RunStore
-from gentrain.study.lineage import GenerationSpec, StudentSpec
-from gentrain.study.process import predicted_energies, saturated
+from gentrain.study.lineage import GenerationSpec, StudentSpec, predicted_scores
+from gentrain.study.process import saturated
 from gentrain.study.schema import Study
 
 COLUMNS = ("top1_error", "top5_error", "nll", "ece")
@@ -174,23 +174,6 @@ def finished_rows(chain: ChainKeys, generations: Generations) -> list[dict[str, 
         if result.ends:
             break
     return rows
-
-
-def predicted_scores(settings: Study, measured: Sequence[float]) -> tuple[float | None, ...]:
-    """Return the predicted primary score w_g of each generation of a chain.
-
-    Args:
-        settings: of the chain.
-        measured: primary scores of its pretrained networks, in order, as far as they are known; the prediction starts
-            from them, so it is None for all after them until every one is known.
-    """
-    process, pretrained = settings.process, len(settings.pretrained)
-    weights = process.weights(settings.students)[max(0, pretrained - 1) :]
-    if not pretrained:
-        return predicted_energies((process.f_a1,), weights, teacher=process.teacher)
-    if len(measured) < pretrained:
-        return (*measured, *[None] * (pretrained - len(measured) + len(weights)))
-    return predicted_energies(measured[:pretrained], weights, teacher=process.teacher)
 
 
 def _predicted(settings: Study, measured: Sequence[float], place: int) -> float | None:

@@ -48,7 +48,8 @@ def study_status(store: RunStore, name: str) -> StudyStatus:
     """
     study = recorded_study(store, name)
     entries = recorded_chains(store, name)
-    states = {key: _generation(store, key) for entry in entries.values() for key in entry.keys}
+    keys = dict.fromkeys(key for entry in entries.values() for key in entry.keys)
+    states = {key: _generation(store, key) for key in keys}
     chains = {
         entry.name: _ended(
             [replace(states[key], generation=place) for place, key in enumerate(entry.keys)],

@@ -17,10 +17,10 @@ from gentrain.events import (
     Observer,
     TargetsKnown,
 )
-from gentrain.results.chain import Generations, predicted_scores, read_chain
+from gentrain.results.chain import Generations, read_chain
 from gentrain.store.generation import EPOCHS, MODEL, Inspection
 from gentrain.store.run import RunStore
-from gentrain.study.lineage import Chain, GenerationSpec
+from gentrain.study.lineage import Chain, GenerationSpec, predicted_scores
 from gentrain.study.process import saturated
 
 

@@ -85,11 +85,7 @@ class GenerationFolder(Folder):
 
     def spec(self) -> GenerationSpec | None:
         """Return the generation's spec; None where it is missing, damaged or another generation's."""
-        try:
-            spec = GenerationSpec.model_validate_json(self.read(SPEC) or b"")
-        except ValidationError:
-            return None
-        return spec if spec.key == self.key else None
+        return GenerationSpec.parse(self.read(SPEC), key=self.key)
 
     def inspect(self) -> Inspection:
         """Verify every file of a finished generation against its record."""

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serial
 
 from gentrain.errors import ConfigError
 from gentrain.models.registry import label
-from gentrain.study.process import AdaptiveK, Process, Teacher, predicted_energies
+from gentrain.study.process import AdaptiveK, Process, predicted_energies
 from gentrain.study.schema import FOLDING, Study
 from gentrain.study.sections import RecipeConfig
 from gentrain.study.settings import Later, Stored, current_form, stored_form
@@ -151,13 +151,6 @@ class Chain(_Frozen):
     name: str
     settings: Study
     """The study of this chain alone: the grid's point, without a grid."""
-    f_a1: float | None
-    """None where the first generations are pretrained."""
-    pretrained: int
-    """How many are."""
-    weights: tuple[float, ...]
-    """λ of each student after those that learn from none."""
-    teacher: Teacher
     specs: tuple[GenerationSpec, ...]
 
     @property
@@ -166,14 +159,26 @@ class Chain(_Frozen):
         return tuple(spec.key for spec in self.specs)
 
     @property
-    def targets(self) -> tuple[float | None, ...]:
-        """Predicted primary score w_g of each generation; None where it takes a measurement of pretrained networks."""
-        return (None,) * len(self.specs) if self.pretrained else self.targets_from(())
+    def pretrained(self) -> int:
+        """How many of its first generations are pretrained networks."""
+        return len(self.settings.pretrained)
 
-    def targets_from(self, measured: Sequence[float]) -> tuple[float, ...]:
-        """Return w_g of each generation; of pretrained ones it is the measured primary score."""
-        start = measured if self.pretrained else (self.f_a1 or 0.0,)
-        return predicted_energies(start, self.weights, teacher=self.teacher)
+
+def predicted_scores(settings: Study, measured: Sequence[float]) -> tuple[float | None, ...]:
+    """Return the predicted primary score w_g of each generation of a chain.
+
+    Args:
+        settings: of the chain.
+        measured: primary scores of its pretrained networks, in order, as far as they are known; the prediction starts
+            from them, so it is None for all after them until every one is known.
+    """
+    process, pretrained = settings.process, len(settings.pretrained)
+    weights = process.weights(settings.students)[max(0, pretrained - 1) :]
+    if not pretrained:
+        return predicted_energies((process.f_a1,), weights, teacher=process.teacher)
+    if len(measured) < pretrained:
+        return (*measured, *[None] * (pretrained - len(measured) + len(weights)))
+    return predicted_energies(measured[:pretrained], weights, teacher=process.teacher)
 
 
 Resolve = Callable[[Study], tuple[GenerationSpec, ...]]
@@ -236,10 +241,6 @@ def build_chain(
     return Chain(
         name=f"{start}-{labels}-s{study.seed}",
         settings=study,
-        f_a1=None if pretrained else process.f_a1,
-        pretrained=pretrained,
-        weights=weights,
-        teacher=process.teacher,
         specs=tuple(specs),
     )
 

@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from gentrain import __version__
 from gentrain.scores.metrics import score
 from gentrain.store.folder import encode_table
 from gentrain.store.generation import EPOCHS, MODEL, PREDICTIONS, SPEC, VALIDATION_PREDICTIONS
@@ -69,5 +68,5 @@ def _write(
         workers=workers.world_size,
         threads=workers.threads,
         device=device_name(workers.device),
-        versions={"gentrain": __version__, "torch": torch.__version__, "ffcv": version("ffcv")},
+        versions={"gentrain": version("gentrain"), "torch": torch.__version__, "ffcv": version("ffcv")},
     )

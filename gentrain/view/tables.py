@@ -169,8 +169,8 @@ def _branch(plan: Plan, line: Sequence[GenerationSpec]) -> Text:
     chains = plan.forest.wanted_by[first.key]
     text = Text(generations)
     if len(chains) > 1:
-        f_a1 = next(chain.f_a1 for chain in plan.forest.chains if chain.name == chains[0])
-        start = "given" if f_a1 is None else f_a1
+        settings = next(chain.settings for chain in plan.forest.chains if chain.name == chains[0])
+        start = "given" if settings.pretrained else settings.process.f_a1
         text.append(f"  D({start},·)-{first.network.name}-s{first.seed}", style="cyan")
         text.append(f"  shared by {len(chains)} chains")
     else:

@@ -14,7 +14,7 @@ from gentrain.results.status import study_status
 from gentrain.run.pretrained import PretrainedNetworks
 from gentrain.store.generation import DONE, EPOCHS, MODEL, PREDICTIONS
 from gentrain.store.run import RunStore
-from gentrain.study.lineage import GenerationSpec, NetworkSpec, PretrainedSpec, build_chain
+from gentrain.study.lineage import GenerationSpec, NetworkSpec, PretrainedSpec, build_chain, predicted_scores
 from gentrain.study.loading import load_study
 from gentrain.study.sections import RecipeConfig
 from tests.conftest import SMALL
@@ -204,10 +204,13 @@ def test_a_larger_teacher_for_smaller_students():
     found = build_chain(study, data="d", num_classes=10, resolve=lambda _: (teacher,))
     assert found.name == "D(given-01234567,0.5-0.6-0.7)-resnet14-resnet8-s0"
     assert [spec.teacher for spec in found.specs] == [None, *found.keys[:3]]
-    assert found.targets == (None,) * 4
-    assert found.targets_from([0.5]) == pytest.approx([0.5, 0.75, 0.85, 0.895])
+    assert predicted_scores(found.settings, ()) == (None,) * 4
+    assert predicted_scores(found.settings, [0.5]) == pytest.approx([0.5, 0.75, 0.85, 0.895])
     found = build_chain(study, data="d", num_classes=10, resolve=lambda _: (teacher, teacher))
-    assert found.weights == (0.6, 0.7)  # λ_g belongs to generation g, whoever the ones before it are
+    assert [spec.task.lam for spec in found.specs[2:]] == [
+        0.6,
+        0.7,
+    ]  # λ_g belongs to generation g, whoever the ones before it are
 
 
 def test_weighted_ensembles_need_held_out_images(chain, capsys):

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from gentrain.errors import ConfigError
 from gentrain.study import lineage
-from gentrain.study.lineage import AdaptiveKSpec, build_chain, build_forest
+from gentrain.study.lineage import AdaptiveKSpec, build_chain, build_forest, predicted_scores
 from gentrain.study.loading import load_study
 from gentrain.study.schema import Study
 
@@ -54,7 +54,7 @@ def test_k_above_the_number_of_classes_is_refused():
 @settings(deadline=None)
 @given(st.floats(0.21, 1.0), st.floats(0.01, 1.0))
 def test_targets_rise_towards_one(f_a1, lam):
-    targets = chain(f"process.f_a1={f_a1!r}", f"process.lambda={lam!r}").targets
+    targets = predicted_scores(chain(f"process.f_a1={f_a1!r}", f"process.lambda={lam!r}").settings, ())
     assert targets[0] == pytest.approx(f_a1)
     assert list(targets) == sorted(targets)
     assert targets[-1] <= 1
@@ -102,7 +102,7 @@ def test_lambda_schedules_share_their_common_beginning():
     )
     assert [chain.name for chain in built.chains] == ["D(0.6,0.5-0.6)-resnet20-s0", "D(0.6,0.5-0.7)-resnet20-s0"]
     assert (built.wanted, len(built.specs)) == (6, 4)
-    assert built.chains[0].targets == pytest.approx((0.6, 1 - 0.4 * 0.5, 1 - 0.4 * 0.5 * 0.6))
+    assert predicted_scores(built.chains[0].settings, ()) == pytest.approx((0.6, 1 - 0.4 * 0.5, 1 - 0.4 * 0.5 * 0.6))
     constant = forest("generations=2", "process.lambda=0.5").chains[0]
     assert constant.specs[1] == built.chains[0].specs[1]
 
@@ -141,10 +141,10 @@ def test_students_may_have_another_network():
 
 def test_a_schedule_is_the_list_of_its_numbers():
     linear = chain("process.lambda={schedule: linear, from: 0.8, to: 0.4}")
-    assert linear.weights == (0.8, 0.7, 0.6, 0.5, 0.4)
+    assert [spec.task.lam for spec in linear.specs[1:]] == [0.8, 0.7, 0.6, 0.5, 0.4]
     assert linear.keys == chain("process.lambda=[0.8, 0.7, 0.6, 0.5, 0.4]").keys
     assert linear.name == "D(0.6,linear-0.8-0.4)-resnet20-s0"
-    assert linear.targets[-1] == pytest.approx(1 - 0.4 * 0.8 * 0.7 * 0.6 * 0.5 * 0.4)
+    assert predicted_scores(linear.settings, ())[-1] == pytest.approx(1 - 0.4 * 0.8 * 0.7 * 0.6 * 0.5 * 0.4)
     cosine = chain("process.lambda={schedule: cosine, from: 0.8, to: 0.4}")
     assert cosine.keys[:2] == linear.keys[:2]  # the same first λ
     assert not set(cosine.keys[2:]) & set(linear.keys[2:])
@@ -183,7 +183,7 @@ def test_an_ensemble_that_teaches_is_named_by_all_its_members():
     e = [0.4, 0.24]
     e.append(0.6 * (e[0] + e[1]) / 2)
     e.append(0.6 * sum(e) / 3)
-    assert built.targets == pytest.approx([1 - energy for energy in e])
+    assert predicted_scores(built.settings, ()) == pytest.approx([1 - energy for energy in e])
 
 
 # What a chain carries
