@@ -118,8 +118,6 @@ def sweep(
     Run the same command again to resume; finished generations are reused.
     """
     from gentrain import api
-    from gentrain.results.status import study_status
-    from gentrain.store.run import RunStore
     from gentrain.view import ChainLines, ChainTable, SweepLines, SweepTable, open_view, print_json, show, status_table
 
     loaded = _load(study or QUICKSTART, settings, smoke=smoke, dataset__path=data)
@@ -130,7 +128,7 @@ def sweep(
     if as_json:
         print_json(rows, sys.stdout)
     else:
-        show(status_table(study_status(RunStore(runs), loaded.name)))
+        show(status_table(api.open_run(runs).status(loaded.name)))
         view.console.print(f"results: {Path(runs) / 'studies' / loaded.name}")
 
 
@@ -192,11 +190,11 @@ def plan(
     from gentrain.view import forest_tree, plan_assumptions, plan_table, print_json, show
 
     loaded = _load(study or QUICKSTART, settings, smoke=smoke, dataset__path=data)
-    found = api.plan(loaded, runs=runs, devices=gpus, price=price, measure=measure)
+    cost = api.plan(loaded, runs=runs, devices=gpus, price=price, measure=measure)
     if as_json:
-        print_json([found.summary()], sys.stdout)
+        print_json([cost.summary()], sys.stdout)
         return
-    show(forest_tree(found, name=loaded.name), plan_table(found, name=loaded.name), plan_assumptions(found))
+    show(forest_tree(cost, name=loaded.name), plan_table(cost, name=loaded.name), plan_assumptions(cost))
 
 
 @app.command()
@@ -208,18 +206,16 @@ def status(
     """Print the state of studies, read from the run folder."""
     from dataclasses import asdict
 
-    from gentrain.results.status import study_status
-    from gentrain.store.run import RunStore
-    from gentrain.store.study_record import study_names
+    from gentrain import api
     from gentrain.view import print_json, show, status_table
 
-    store = RunStore(runs)
-    found = [study_status(store, name) for name in ([study] if study else study_names(store))]
+    folder = api.open_run(runs)
+    states = [folder.status(name) for name in ([study] if study else folder.studies())]
     if as_json:
-        rows = [(s.name, name, cell) for s in found for name, chain in s.chains.items() for cell in chain]
+        rows = [(s.name, name, cell) for s in states for name, chain in s.chains.items() for cell in chain]
         print_json([{"study": s, "chain": chain, **asdict(cell)} for s, chain, cell in rows], sys.stdout)
         return
-    show(*(status_table(s) for s in found), *([] if found else [f"no study in {runs}"]))
+    show(*(status_table(s) for s in states), *([] if states else [f"no study in {runs}"]))
 
 
 @app.command()
@@ -237,16 +233,16 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Print the errors of one generation or ensemble in detail."""
-    from gentrain.results.evaluate import evaluate_chain
-    from gentrain.store.run import RunStore
+    from gentrain import api
     from gentrain.view import evaluation_tables, print_json, show
 
     wanted = kind or ("mean" if ensemble else None)
-    found = evaluate_chain(RunStore(runs), study, chain=chain, generation=generation, ensemble=wanted, split=split)
+    folder = api.open_run(runs)
+    evaluation = folder.evaluate(study, chain=chain, generation=generation, ensemble=wanted, split=split)
     if as_json:
-        print_json([found.summary()], sys.stdout)
+        print_json([evaluation.summary()], sys.stdout)
         return
-    show(*evaluation_tables(found))
+    show(*evaluation_tables(evaluation))
 
 
 @app.command()
@@ -319,12 +315,12 @@ def doctor(
     from gentrain.doctor import examine
     from gentrain.view import doctor_tables, print_json, show
 
-    found = examine(_load(study or QUICKSTART, settings, dataset__path=data), runs=runs)
+    diagnosis = examine(_load(study or QUICKSTART, settings, dataset__path=data), runs=runs)
     if as_json:
-        print_json(found.rows(), sys.stdout)
+        print_json(diagnosis.rows(), sys.stdout)
     else:
-        show(*doctor_tables(found))
-    if not found.healthy:
+        show(*doctor_tables(diagnosis))
+    if not diagnosis.healthy:
         raise typer.Exit(1)
 
 

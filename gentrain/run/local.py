@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from gentrain.errors import GentrainError, ResourceError
-from gentrain.events import Event, InChain, Observer
+from gentrain.events import CapacityChanged, Event, InChain, Observer
 from gentrain.run.chain import attempt_chain, lease_by_lock
 from gentrain.run.executor import Outcome
 from gentrain.store.run import RunStore
@@ -67,6 +67,7 @@ class LocalExecutor:
         self, chains: Sequence[Chain], *, store: RunStore, data: str, urgencies: Mapping[str, float], observe: Observer
     ) -> Outcome:
         """Run the chains in the order given; one that fails doesn't end the others."""
+        observe(CapacityChanged(1))
         failed: dict[str, GentrainError] = {}
         for chain in chains:
 
