@@ -214,12 +214,12 @@ def _work(plan: Plan) -> dict[str, float]:
 
 def _remaining(forest: Forest, seconds: Mapping[str, float]) -> dict[str, float]:
     """Return each generation's own seconds and those of the longest line of students that waits for it."""
-    found = dict(seconds)
+    remaining = dict(seconds)
     for key in reversed([key for key in forest.specs if key in seconds]):
         teacher = forest.specs[key].teacher
         if teacher is not None and teacher in seconds:
-            found[teacher] = max(found[teacher], seconds[teacher] + found[key])
-    return found
+            remaining[teacher] = max(remaining[teacher], seconds[teacher] + remaining[key])
+    return remaining
 
 
 def _survey(store: RunStore) -> tuple[set[str], dict[Rate, list[float]]]:

@@ -1,4 +1,4 @@
-"""Networks that are there already, as a chain's first generations: read, checked, named by content, adopted.
+"""Pretrained networks as a chain's first generations: read, checked, named by content, adopted.
 
 A file of weights is loaded into its network here, strictly, and written again as the store writes weights. The sha256
 of those bytes names it, so the same weights are the same generation whatever file they came in. A generation of the
@@ -32,7 +32,7 @@ _KEY = re.compile(r"[0-9a-f]{16}")
 
 
 class PretrainedNetworks:
-    """Finds what a study's given networks are (`lineage.Resolve`); each is read once.
+    """Resolves a study's pretrained networks to specs (`lineage.Resolve`); each file is read once.
 
     Args:
         store: the run folder, for generations of its own, and where others are adopted.
@@ -47,7 +47,7 @@ class PretrainedNetworks:
         self._adoptable: dict[str, bytes] = {}
 
     def __call__(self, study: Study) -> tuple[GenerationSpec, ...]:
-        """Return the specs of the study's given networks, in order.
+        """Return the specs of the study's pretrained networks, in order.
 
         Raises:
             ConfigError: naming the file, the first tensor that differs, and the remedy.
@@ -99,8 +99,8 @@ class PretrainedNetworks:
     def _own(self, key: str, config: PretrainedConfig, where: str) -> GenerationSpec:
         """Return the spec of a finished generation of the store."""
         folder = self._store.generation(key)
-        found = folder.inspect()
-        if found.done is None or MODEL in found.damaged:
+        inspection = folder.inspect()
+        if inspection.done is None or MODEL in inspection.damaged:
             raise ConfigError(f"{where}: not a finished generation of {self._store.root}; see gentrain status")
         spec = folder.spec()
         if spec is None:
@@ -134,8 +134,10 @@ def _tensors(path: Path, key: str | None, where: str) -> dict[str, Tensor]:
     loaded = _loaded(path, key, where)
     others = [name for name, value in loaded.items() if not isinstance(value, torch.Tensor)]
     if others or not loaded:
-        told = f"{others[0]!r} is no tensor" if others else "nothing is in it"
-        raise ConfigError(f"{where}: {told}; say with pretrained.key where its weights are, or save a state_dict alone")
+        problem = f"{others[0]!r} is no tensor" if others else "it is empty"
+        raise ConfigError(
+            f"{where}: {problem}; say with pretrained.key where its weights are, or save a state_dict alone"
+        )
     for prefix in WRAPPERS:
         if all(name.startswith(prefix) for name in loaded):
             loaded = {name.removeprefix(prefix): value for name, value in loaded.items()}
@@ -150,13 +152,13 @@ def _loaded(path: Path, key: str | None, where: str) -> dict[str, Any]:
 
     pickled = path.suffix in PICKLED
     if not pickled and path.suffix != ".safetensors":
-        raise ConfigError(f"{where}: not a kind of file that is known; give .safetensors, {', '.join(PICKLED)}")
+        raise ConfigError(f"{where}: not a file of weights by its suffix; give .safetensors, {', '.join(PICKLED)}")
     if key is not None and not pickled:
         raise ConfigError(f"{where}: key {key!r} is for {', '.join(PICKLED)}; a .safetensors file has nothing nested")
     try:
         if not pickled:
             return dict(safetensors.torch.load(path.read_bytes()))
-        found: Any = torch.load(path, map_location="cpu", weights_only=True)
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise ConfigError(
             f"{where}: is damaged or holds more than tensors, which isn't loaded; save model.state_dict() alone"
@@ -164,15 +166,15 @@ def _loaded(path: Path, key: str | None, where: str) -> dict[str, Any]:
     except Exception as error:  # whatever bytes that are no such file make its reader raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ConfigError(f"{where}: can't be read ({reason}); is the file whole?") from None
-    if key is not None and not (isinstance(found, Mapping) and isinstance(found.get(key), Mapping)):
-        there = ", ".join(map(str, found)) if isinstance(found, Mapping) else type(found).__name__
+    if key is not None and not (isinstance(content, Mapping) and isinstance(content.get(key), Mapping)):
+        there = ", ".join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
         raise ConfigError(f"{where}: has no weights under {key!r}; there: {there}")
     for name in (key,) if key is not None else NESTED:
-        if isinstance(found, Mapping) and isinstance(found.get(name), Mapping):
-            found = found[name]
-    if not isinstance(found, Mapping):
-        raise ConfigError(f"{where}: holds a {type(found).__name__}, not named tensors; save model.state_dict()")
-    return dict(found)
+        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
+            content = content[name]
+    if not isinstance(content, Mapping):
+        raise ConfigError(f"{where}: holds a {type(content).__name__}, not named tensors; save model.state_dict()")
+    return dict(content)
 
 
 def _fitted(tensors: dict[str, Tensor], network: str, num_classes: int, where: str) -> bytes:
@@ -180,22 +182,21 @@ def _fitted(tensors: dict[str, Tensor], network: str, num_classes: int, where: s
     from gentrain.models.registry import build_model
     from gentrain.train.checkpoint import encode_weights
 
-    def refuse(told: str) -> NoReturn:
+    def refuse(problem: str) -> NoReturn:
         fits = _fitting(tensors, num_classes)
-        remedy = f"it fits {' and '.join(fits)}" if fits else "say which network it is"
-        raise ConfigError(
-            f"{where}: {told} in {network} for {num_classes} classes; {remedy} (given.network, --teacher-network)"
-        )
+        remedy = f"it fits {' and '.join(fits)}" if fits else "name its network"
+        wanted = f"{network} for {num_classes} classes"
+        raise ConfigError(f"{where}: {problem} in {wanted}; {remedy} (pretrained.network, --teacher-network)")
 
     model = build_model(network, num_classes=num_classes)
     wanted = model.state_dict()
     for name, value in wanted.items():
-        found = tensors.get(name)
-        if found is None and not _counter(name):
+        tensor = tensors.get(name)
+        if tensor is None and not _counter(name):
             refuse(f"has no tensor {name!r}, which is {tuple(value.shape)}")
-        if found is not None and found.shape != value.shape:
-            refuse(f"tensor {name!r} is {tuple(found.shape)}, but {tuple(value.shape)}")
-        if found is not None and not found.isfinite().all():
+        if tensor is not None and tensor.shape != value.shape:
+            refuse(f"tensor {name!r} is {tuple(tensor.shape)}, but {tuple(value.shape)}")
+        if tensor is not None and not tensor.isfinite().all():
             raise ConfigError(f"{where}: tensor {name!r} isn't finite; that network can teach nothing")
     if more := next((name for name in tensors if name not in wanted), None):
         refuse(f"tensor {more!r} is {tuple(tensors[more].shape)}, but isn't there")
@@ -212,12 +213,12 @@ def _fitting(tensors: dict[str, Tensor], num_classes: int) -> list[str]:
     def shapes(named: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
         return {name: tuple(value.shape) for name, value in named.items() if not _counter(name)}
 
-    found = []
+    fitting = []
     for name in model_names():
         with torch.device("meta"):
             if shapes(build_model(name, num_classes=num_classes).state_dict()) == shapes(tensors):
-                found.append(name)
-    return found
+                fitting.append(name)
+    return fitting
 
 
 def _counter(name: str) -> bool:
