@@ -135,9 +135,7 @@ def _tensors(path: Path, key: str | None, where: str) -> dict[str, Tensor]:
     others = [name for name, value in loaded.items() if not isinstance(value, torch.Tensor)]
     if others or not loaded:
         problem = f"{others[0]!r} is no tensor" if others else "it is empty"
-        raise ConfigError(
-            f"{where}: {problem}; say with pretrained.key where its weights are, or save a state_dict alone"
-        )
+        raise ConfigError(f"{where}: {problem}; name its weights with pretrained.key, or save a state_dict alone")
     for prefix in WRAPPERS:
         if all(name.startswith(prefix) for name in loaded):
             loaded = {name.removeprefix(prefix): value for name, value in loaded.items()}

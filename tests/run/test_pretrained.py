@@ -224,7 +224,7 @@ def test_weighted_ensembles_need_held_out_images(chain, capsys):
         (lambda p: None, {}, "no such file; give a .safetensors or .pt file, or a generation's key"),
         (lambda p: p.write_bytes(b"rubbish"), {}, "can't be read ("),
         (lambda p: torch.save([1, 2], p), {}, "holds a list, not named tensors"),
-        (lambda p: torch.save({"lr": 0.1}, p), {}, "'lr' is no tensor; say with pretrained.key where its weights are"),
+        (lambda p: torch.save({"lr": 0.1}, p), {}, "'lr' is no tensor; name its weights with pretrained.key"),
         (lambda p: torch.save(torch.nn.Linear(2, 2), p), {}, "is damaged or holds more than tensors"),
         (lambda p: torch.save({"a": {}}, p), {"key": "ema"}, "has no weights under 'ema'; there: a"),
         (
@@ -235,7 +235,7 @@ def test_weighted_ensembles_need_held_out_images(chain, capsys):
         (
             lambda p: torch.save(build_model("resnet8", num_classes=100).state_dict(), p),
             {},
-            "is (100, 64), but (10, 64) in resnet8 for 10 classes; say which network it is",
+            "is (100, 64), but (10, 64) in resnet8 for 10 classes; name its network",
         ),
         (
             lambda p: torch.save({k: v * float("nan") if v.is_floating_point() else v
