@@ -9,10 +9,10 @@ from gentrain.data.prepare.share import prepare_shared
 from gentrain.events import Note, Observer
 from gentrain.results.evaluate import Evaluation, evaluate_chain
 from gentrain.results.status import StudyStatus, study_status
-from gentrain.run.executor import Executor
-from gentrain.run.plan import Plan, make_plan
-from gentrain.run.pretrained import PretrainedNetworks
-from gentrain.run.study import OnChange, one_core_each, run_study
+from gentrain.running.executor import Executor
+from gentrain.running.plan import Plan, make_plan
+from gentrain.running.pretrained import PretrainedNetworks
+from gentrain.running.study import OnChange, one_core_each, run_study
 from gentrain.store.run import RunStore
 from gentrain.store.study_record import recorded_study, study_names
 from gentrain.study.lineage import build_forest
@@ -59,7 +59,7 @@ def plan(
     )
     measured = None
     if measure and manifest:
-        from gentrain.run.measure import measure_study
+        from gentrain.running.measure import measure_study
 
         measured = measure_study(one_core_each(study), manifest)
     return make_plan(forest, study, store=store, devices=devices, price=price, measured=measured)
@@ -73,7 +73,7 @@ def executor(*, local: bool = False, address: str | None = None) -> Executor:
         address: of a running Ray cluster ("auto" finds the one on this machine); default: a private instance.
     """
     if local:
-        from gentrain.run.local import LocalExecutor
+        from gentrain.running.local import LocalExecutor
 
         return LocalExecutor()
     from gentrain.cluster.executor import RayExecutor

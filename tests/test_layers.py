@@ -28,7 +28,7 @@ DOORS = {
     "scipy": ["data.sources"],
     "sklearn": ["data.sources"],
     "torchvision": ["models", "data.sources"],
-    "torch": ["models", "data.loading", "train", "run", "cluster", "api", "doctor"],
+    "torch": ["models", "data.loading", "train", "running", "cluster", "api", "doctor"],
     "pyarrow": ["store", "data", "train", "api"],
 }
 """By library: the only modules and rooms that may import it."""
@@ -47,7 +47,7 @@ LAYERS = [
     ["view"],
     ["api"],
     ["report", "doctor", "cluster"],
-    ["run"],
+    ["running"],
     ["results"],
     ["train"],
     ["data"],
@@ -128,16 +128,16 @@ def lies_in(module: str, rooms: list[str]) -> bool:
 
 def test_a_library_in_a_room_that_may_not_have_it_is_reported_wherever_it_is_imported(copy):
     modules = {module_name(path, copy): path for path in (copy / "gentrain").rglob("*.py")}
-    new = copy / "gentrain" / "run" / "added_later.py"
+    new = copy / "gentrain" / "running" / "added_later.py"
     new.write_text("")
-    modules["gentrain.run.added_later"] = new
+    modules["gentrain.running.added_later"] = new
     expected = {}
     for module, path in modules.items():
         libraries = [library for library, rooms in DOORS.items() if not lies_in(module, rooms)]
         libraries += [library for library, rooms in SHUT.items() if lies_in(module, rooms)]
         for line, numbers in plant(path, *(f"import {library}" for library in libraries)).items():
             expected[f"{module} -> {line.removeprefix('import ')}"] = numbers
-    examples = {"view.base -> ray", "results.evaluate -> ffcv", "run.plan -> rich", "api -> matplotlib"}
+    examples = {"view.base -> ray", "results.evaluate -> ffcv", "running.plan -> rich", "api -> matplotlib"}
     assert {f"gentrain.{example}" for example in examples} <= set(expected)
     assert unreported(expected, copy) == {}
 

@@ -13,7 +13,7 @@ from gentrain import api
 from gentrain.cli import run
 from gentrain.data.prepare.dataset import find_manifest
 from gentrain.models.registry import build_model
-from gentrain.run.pretrained import PretrainedNetworks
+from gentrain.running.pretrained import PretrainedNetworks
 from gentrain.store.run import RunStore
 from gentrain.study.lineage import build_forest
 from gentrain.study.loading import load_study

@@ -57,7 +57,7 @@ def measure_handover(entry: Entry) -> dict[str, float]:
         cpus = entry.workers * entry.threads
         with ray_session(address=None, log=Path(folder) / "ray.log", cpus=cpus):
             from gentrain.cluster import trainer
-            from gentrain.run.chain import run_chain
+            from gentrain.running.chain import run_chain
 
             class Runner(trainer.RayRunner):
                 def run_generation(self, spec: Any, *, weights_done: bool = False) -> None:

@@ -58,7 +58,7 @@ def run_generation(entry: Entry) -> None:
     generation = spec(entry, wanted, data.manifest.fingerprint)
     try:
         if entry.kind == "loop":
-            from gentrain.run.local import LocalRunner
+            from gentrain.running.local import LocalRunner
 
             patch_engine(Gate(Path(entry.gate)), by_part=True)
             LocalRunner(wanted, **common).run_generation(generation)

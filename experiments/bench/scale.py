@@ -41,7 +41,7 @@ def sweep(chains: int) -> dict[str, Any]:
     """Run a sweep whose generations train for no time; return what it cost."""
     from gentrain.cluster.session import ray_session
     from gentrain.events import GenerationDone, InChain
-    from gentrain.run.plan import make_plan, starting_order, urgencies
+    from gentrain.running.plan import make_plan, starting_order, urgencies
     from gentrain.store.run import RunStore
     from gentrain.study.lineage import build_forest
 
@@ -107,7 +107,7 @@ def _selector(store: Any) -> Any:
 
 def schedule(chains: int, devices: int) -> dict[str, Any]:
     """Simulate the schedule of a large grid with lengths that vary tenfold; hold it against the lower bound."""
-    from gentrain.run.plan import Plan
+    from gentrain.running.plan import Plan
     from gentrain.study.lineage import build_forest
 
     forest = build_forest(study(chains), data="none", num_classes=CLASSES)

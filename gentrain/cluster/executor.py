@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from gentrain.cluster.session import fit_resources, own_resources, probe, ray_session
 from gentrain.events import Event, InChain, Note, Observer
-from gentrain.run.executor import Outcome
+from gentrain.running.executor import Outcome
 from gentrain.store.run import RunStore
 from gentrain.study.lineage import Chain
 from gentrain.study.schema import Study
@@ -53,7 +53,7 @@ def _run_here(chain: Chain, *, store: RunStore, data: str, observe: Observer) ->
     """Run one chain with its logic in this process: it shares its generations with no other."""
     from gentrain.cluster.capacity import capacity, scaled_up
     from gentrain.cluster.trainer import RayRunner
-    from gentrain.run.chain import attempt_chain
+    from gentrain.running.chain import attempt_chain
 
     def observe_chain(event: Event) -> None:
         observe(InChain(chain.name, event))

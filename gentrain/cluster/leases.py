@@ -13,7 +13,7 @@ import ray
 from gentrain.cluster._compat import head_resource
 from gentrain.cluster.queue import Periodic
 from gentrain.errors import GentrainError, TakenOverError
-from gentrain.run.leases import LEASE_SECONDS, Answer, LeaseTable, acquire_lease
+from gentrain.running.leases import LEASE_SECONDS, Answer, LeaseTable, acquire_lease
 from gentrain.store.run import RunStore
 from gentrain.study.lineage import GenerationSpec
 
@@ -63,7 +63,7 @@ def start_lease_actor(priorities: Mapping[str, float], slots: int, *, name: str)
 
 
 class ChainLeases:
-    """Leases of one chain of a sweep, from the sweep's lease actor; implements `gentrain.run.chain.Lease`."""
+    """Leases of one chain of a sweep, from the sweep's lease actor; implements `gentrain.running.chain.Lease`."""
 
     def __init__(self, actor: Any, store: RunStore, *, chain: str) -> None:
         self._actor, self._store = actor, store

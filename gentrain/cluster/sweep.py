@@ -1,8 +1,8 @@
 """Run chains side by side with Ray Tune: one trial per chain, every shared generation trained once.
 
-A trial holds no device: it waits for the lease of each generation (`gentrain.run.leases`), and only then Ray Train's
-worker group takes the devices. Ray Tune starts a killed trial again, on another node if it must; its generation goes on
-from the newest checkpoint under the chain that gets the lease next.
+A trial holds no device: it waits for the lease of each generation (`gentrain.running.leases`), and only then Ray
+Train's worker group takes the devices. Ray Tune starts a killed trial again, on another node if it must; its generation
+goes on from the newest checkpoint under the chain that gets the lease next.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from gentrain.cluster.session import Resources
 from gentrain.cluster.trainer import RayRunner
 from gentrain.errors import GentrainError, ResourceError, TakenOverError, TrainingError
 from gentrain.events import CapacityChanged, Event, GenerationDone, InChain, Note, Observer, Progress
-from gentrain.run.chain import attempt_chain
-from gentrain.run.executor import Outcome
+from gentrain.running.chain import attempt_chain
+from gentrain.running.executor import Outcome
 from gentrain.store.run import RunStore
 from gentrain.study.lineage import Chain
 from gentrain.study.schema import Study

@@ -16,7 +16,7 @@ from gentrain.cluster.session import Resources, fit_resources
 from gentrain.cluster.worker import train_worker
 from gentrain.errors import TrainingError
 from gentrain.events import Observer
-from gentrain.run.chain import Lease, lease_by_lock
+from gentrain.running.chain import Lease, lease_by_lock
 from gentrain.store.run import RunStore
 from gentrain.study.lineage import GenerationSpec
 from gentrain.study.schema import Study

@@ -182,7 +182,7 @@ def predicted_scores(settings: Study, measured: Sequence[float]) -> tuple[float 
 
 
 Resolve = Callable[[Study], tuple[GenerationSpec, ...]]
-"""Returns the specs of a study's pretrained networks; see `gentrain.run.pretrained`."""
+"""Returns the specs of a study's pretrained networks; see `gentrain.running.pretrained`."""
 
 
 def _none_pretrained(study: Study) -> tuple[GenerationSpec, ...]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gentrain.data.prepare.manifest import Manifest
     from gentrain.results.evaluate import Evaluation
     from gentrain.results.status import GenerationStatus, StudyStatus
-    from gentrain.run.plan import Plan
+    from gentrain.running.plan import Plan
     from gentrain.study.lineage import GenerationSpec
 
 MOST_BRANCHES = 40

@@ -24,8 +24,8 @@ from gentrain.events import GenerationDone
 from gentrain.report.gather import gather_study
 from gentrain.report.training import training_scores
 from gentrain.report.write import write_report
-from gentrain.run.chain import run_chain
-from gentrain.run.local import LocalRunner
+from gentrain.running.chain import run_chain
+from gentrain.running.local import LocalRunner
 from gentrain.store.generation import PREDICTIONS
 from gentrain.store.run import RunStore
 from gentrain.store.study_record import StudyRecord

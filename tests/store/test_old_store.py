@@ -15,8 +15,8 @@ import pytest
 
 from gentrain import cli
 from gentrain.events import GenerationDone, GenerationStarted, InChain
-from gentrain.run.local import LocalExecutor
-from gentrain.run.study import run_study
+from gentrain.running.local import LocalExecutor
+from gentrain.running.study import run_study
 from gentrain.store.run import RunStore
 from gentrain.study.loading import load_study
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from gentrain.cluster.cores import core_slice
 from gentrain.cluster.session import fit_resources
 from gentrain.errors import ConfigError, ResourceError
-from gentrain.run.local import LocalExecutor
+from gentrain.running.local import LocalExecutor
 from gentrain.study.loading import load_study
 from gentrain.train.device import set_tf32
 

@@ -1,7 +1,7 @@
 """The lease table: who may train which generation on the devices there are.
 
 Pure bookkeeping, without Ray, clocks or threads; `gentrain.cluster.leases` puts it into an actor, and the simulation
-in `tests/run/test_leases.py` drives it with a simulated clock. A chain asks again and again until it gets the lease
+in `tests/running/test_leases.py` drives it with a simulated clock. A chain asks again and again until it gets the lease
 and renews it at intervals, so the lease of a chain that died lapses. A chain holds no device while it waits, so no two
 chains can wait for each other.
 """

@@ -7,9 +7,9 @@ import tempfile
 
 from gentrain.data.prepare.manifest import Manifest
 from gentrain.data.prepare.share import prepare_shared
-from gentrain.run.chain import run_chain
-from gentrain.run.local import LocalRunner
-from gentrain.run.plan import Measured
+from gentrain.running.chain import run_chain
+from gentrain.running.local import LocalRunner
+from gentrain.running.plan import Measured
 from gentrain.store.folder import decode_table
 from gentrain.store.generation import EPOCHS
 from gentrain.store.run import RunStore

@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gentrain.errors import ConfigError
-from gentrain.run.plan import make_plan, simulate, starting_order, urgencies
-from gentrain.run.pretrained import PretrainedNetworks
+from gentrain.running.plan import make_plan, simulate, starting_order, urgencies
+from gentrain.running.pretrained import PretrainedNetworks
 from gentrain.store.run import RunStore
 from gentrain.study.lineage import build_forest
 from gentrain.study.loading import load_study

@@ -11,7 +11,7 @@ import pytest
 from gentrain import api
 from gentrain.errors import ConfigError, GentrainError, TrainingError
 from gentrain.events import ChainSaturated, EpochDone, GenerationDone, GenerationStarted, Note
-from gentrain.run.chain import ensure_generation
+from gentrain.running.chain import ensure_generation
 from gentrain.scores.ensembles import running_ensemble
 from gentrain.store.generation import MODEL, PREDICTIONS
 from gentrain.store.predictions import decode_predictions
@@ -172,7 +172,7 @@ class TestLocalRunner(RunnerCase):
         store.generation(rows[0]["key"]).write(MODEL, b"rubbish")
         store.generation(rows[1]["key"]).delete("DONE.json")
         from gentrain.data.prepare.dataset import prepare
-        from gentrain.run.local import LocalRunner
+        from gentrain.running.local import LocalRunner
         from gentrain.study.lineage import build_chain
 
         data = prepare(study.dataset, store.data)
@@ -231,7 +231,7 @@ class TestLocalRunner(RunnerCase):
     def test_a_chain_that_has_saturated_ends_early(self, small, tmp_path, monkeypatch):
         events = []
         study = small("dataset.validation=0.2", "generations=3", "patience=1")
-        for module in ("run", "results"):
+        for module in ("running", "results"):
             monkeypatch.setattr(f"gentrain.{module}.chain.saturated", lambda errors, patience: len(errors) > patience)
         rows = self.launch(study, tmp_path, events.append)
         assert [row["generation"] for row in rows] == [0, 1]
@@ -255,7 +255,7 @@ class TestRayRunner(RunnerCase):
     def launch(study, runs, observe):
         from gentrain.cluster.trainer import RayRunner
         from gentrain.data.prepare.share import prepare_shared
-        from gentrain.run.chain import run_chain
+        from gentrain.running.chain import run_chain
         from gentrain.store.study_record import StudyRecord
         from gentrain.study.lineage import build_chain
 

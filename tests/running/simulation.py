@@ -17,8 +17,8 @@ from types import SimpleNamespace
 from greenlet import getcurrent, greenlet
 
 from gentrain.errors import TakenOverError, TrainingError
-from gentrain.run.chain import ensure_generation
-from gentrain.run.leases import LEASE_SECONDS, LeaseTable, acquire_lease
+from gentrain.running.chain import ensure_generation
+from gentrain.running.leases import LEASE_SECONDS, LeaseTable, acquire_lease
 from gentrain.study.lineage import build_forest
 from gentrain.study.loading import parse_study
 

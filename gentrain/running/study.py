@@ -13,10 +13,10 @@ from gentrain.errors import ConfigError, GentrainError, StoreError, TrainingErro
 from gentrain.events import Event, GenerationDone, InChain, Note, Observer, SweepStarted
 from gentrain.models.cost import check_fits
 from gentrain.results.chain import Generations, finished_rows
-from gentrain.run.chain import missing_keys, observe_finished
-from gentrain.run.executor import Executor, Outcome
-from gentrain.run.plan import make_plan, starting_order, urgencies
-from gentrain.run.pretrained import PretrainedNetworks
+from gentrain.running.chain import missing_keys, observe_finished
+from gentrain.running.executor import Executor, Outcome
+from gentrain.running.plan import make_plan, starting_order, urgencies
+from gentrain.running.pretrained import PretrainedNetworks
 from gentrain.store.run import RunStore
 from gentrain.store.study_record import StudyRecord
 from gentrain.study.lineage import Chain, Forest, build_forest

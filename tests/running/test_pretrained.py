@@ -11,7 +11,7 @@ from gentrain.errors import ConfigError, StoreError
 from gentrain.events import EpochDone, GenerationDone, GenerationQueued, TargetsKnown
 from gentrain.models.registry import build_model
 from gentrain.results.status import study_status
-from gentrain.run.pretrained import PretrainedNetworks
+from gentrain.running.pretrained import PretrainedNetworks
 from gentrain.store.generation import DONE, EPOCHS, MODEL, PREDICTIONS
 from gentrain.store.run import RunStore
 from gentrain.study.lineage import GenerationSpec, NetworkSpec, PretrainedSpec, build_chain, predicted_scores

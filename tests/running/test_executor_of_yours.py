@@ -1,9 +1,9 @@
 """Test the executor of docs/architecture.md by the case that every executor passes."""
 
-from gentrain.run.local import LocalExecutor
-from gentrain.run.study import run_study
+from gentrain.running.local import LocalExecutor
+from gentrain.running.study import run_study
 from gentrain.store.run import RunStore
-from tests.run.test_runners import RunnerCase
+from tests.running.test_runners import RunnerCase
 
 
 class AnnouncingExecutor(LocalExecutor):

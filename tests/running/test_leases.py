@@ -5,8 +5,8 @@ import os
 import pytest
 
 from gentrain.errors import DataError
-from gentrain.run.leases import FRESH_SECONDS, LEASE_SECONDS, LeaseTable, acquire_lease
-from tests.run.simulation import simulate
+from gentrain.running.leases import FRESH_SECONDS, LEASE_SECONDS, LeaseTable, acquire_lease
+from tests.running.simulation import simulate
 
 SIMULATIONS = int(os.environ.get("GENTRAIN_SIMULATIONS", "300"))
 FIRST_SEED = int(os.environ.get("GENTRAIN_SIMULATION_SEED", "0"))

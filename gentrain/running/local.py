@@ -9,8 +9,8 @@ import torch
 
 from gentrain.errors import GentrainError, ResourceError
 from gentrain.events import CapacityChanged, Event, InChain, Observer
-from gentrain.run.chain import attempt_chain, lease_by_lock
-from gentrain.run.executor import Outcome
+from gentrain.running.chain import attempt_chain, lease_by_lock
+from gentrain.running.executor import Outcome
 from gentrain.store.run import RunStore
 from gentrain.study.lineage import Chain, GenerationSpec
 from gentrain.study.schema import Study
