@@ -54,9 +54,8 @@ def mixture_weights(scores: NDArray[np.float64]) -> NDArray[np.float64]:
 
         g_m = mean_i p_mi / Σ_l w_l·p_li        w_m <- w_m·g_m
 
-    which keeps Σ w = 1 and never raises the NLL. As Σ_m w_m·g_m = 1, convexity bounds the distance to
-    the minimum by max_m g_m - 1; iterations end when that is at most `GAP`, or after `MOST_ITERATIONS`. Nothing is
-    random.
+    which keeps Σ w = 1 and never raises the NLL. As Σ_m w_m·g_m = 1, convexity bounds the distance to the minimum by
+    max_m g_m - 1; iterations end when that is at most `GAP`, or after `MOST_ITERATIONS`. Nothing is random.
 
     Args:
         scores: (M, N), positive, on the held-out split.

@@ -57,7 +57,7 @@ def train_generation(job: Job, workers: Workers, post: Post) -> None:
     torch.manual_seed(seed_of(spec.seed, spec.generation))
     network = build_model(spec.network.name, num_classes=spec.num_classes, memory_efficient=job.memory_efficient)
     model = to_device(network, workers.device)
-    evaluator = Evaluator(model, splits, workers, spec.precision)
+    evaluator = Evaluator(model, splits=splits, workers=workers, precision=spec.precision)
     if job.weights_done:
         rows = workers.everywhere(lambda: _load_finished(job, model))
     else:
