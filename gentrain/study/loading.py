@@ -24,7 +24,7 @@ from gentrain.study.settings import current_form, held_sections
 
 
 def load_study(
-    path: Path | None = None,
+    path: str | Path | None = None,
     *,
     overrides: Iterable[str] = (),
     smoke: bool = False,
@@ -47,7 +47,7 @@ def load_study(
         ConfigError: naming the file, key, value and remedy.
     """
     where = str(path) if path else "default study"
-    text = _read(path) if path else ""
+    text = _read(Path(path)) if path else ""
     sources = (text, tuple(overrides), settings)
     renamed: list[str] = []
     mapping = _assemble(*sources, where=where, smoke=smoke, read=_yaml_1_2, renamed=renamed)

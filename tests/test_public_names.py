@@ -1,0 +1,55 @@
+"""The names that others import from `gentrain`: a change of them is a decision, made here."""
+
+import subprocess
+import sys
+
+import gentrain
+from tests.conftest import SMALL
+
+PUBLIC = {
+    "GentrainError",
+    "LossTerms",
+    "Process",
+    "RunFolder",
+    "Study",
+    "build_model",
+    "eta_for_primary",
+    "load_study",
+    "open_run",
+    "patriarch_loss",
+    "plan",
+    "predicted_primary",
+    "prepare",
+    "primary_for_eta",
+    "run",
+    "running_ensemble",
+    "student_loss",
+}
+
+
+def test_the_public_names_are_these_and_each_can_be_imported():
+    assert set(gentrain.__all__) == PUBLIC
+    assert {*PUBLIC, "__version__"} == set(dir(gentrain))
+    assert all(getattr(gentrain, name).__module__.startswith("gentrain.") for name in PUBLIC)
+
+
+def test_importing_the_package_loads_neither_torch_nor_ray():
+    code = "import sys, gentrain; sys.exit(bool({'torch', 'ray', 'pyarrow'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_study_runs_from_python_as_the_readme_says(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text("name: small\ngenerations: 1\n")
+    runs = str(tmp_path / "runs")
+    study = gentrain.load_study(str(path), overrides=[*SMALL, "recipe.epochs=1", "recipe.milestones=[]"])
+    before = gentrain.plan(study, runs=runs, price=2.5).summary()
+    rows = gentrain.run(study, runs=runs, local=True)
+    assert [row["generation"] for row in rows] == [0, 1]
+    assert (before["to_train"], gentrain.plan(study, runs=runs).summary()["to_train"]) == (2, 0)
+    folder = gentrain.open_run(runs)
+    assert folder.studies() == ["small"]
+    assert folder.study("small") == study
+    (cells,) = folder.status("small").chains.values()
+    assert [cell.state for cell in cells] == ["done", "done"]
+    assert folder.evaluate("small").scores.top1_error == rows[-1]["top1_error"]
