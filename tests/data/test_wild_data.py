@@ -90,15 +90,40 @@ def test_damaged_exif_is_ignored(tree, monkeypatch):
     np.testing.assert_array_equal(load_source(config(tree)).splits["train"].images, valid)
 
 
+def write_cifar(folder, train, names=()):
+    Image.new("RGB", (32, 32)).save(folder / "image.png")
+    image = {"bytes": (folder / "image.png").read_bytes(), "path": None}
+    features = {"info": {"features": {"label": {"names": names}}}}
+    for name, labels in (("train", train), ("test", [0, 1, 1])):
+        table = pa.table({"img": [image] * len(labels), "label": pa.array(labels)}) if labels else None
+        empty = pa.table({"img": pa.array([], pa.struct({"bytes": pa.binary()})), "label": pa.array([], pa.int64())})
+        table = (empty if table is None else table).replace_schema_metadata({"huggingface": json.dumps(features)})
+        pq.write_table(table, folder / f"{name}-0.parquet")
+    return config(folder, "cifar10")
+
+
 @pytest.mark.parametrize("label", [0.7, None, -1, float("nan"), 2**40])
 def test_labels_that_are_no_class_numbers_are_named(tmp_path, label):
-    (tmp_path / "image.png").parent.mkdir(exist_ok=True)
-    Image.new("RGB", (32, 32)).save(tmp_path / "image.png")
-    image = {"bytes": (tmp_path / "image.png").read_bytes(), "path": None}
-    for name, labels in (("train", [0, 1, label]), ("test", [0, 1, 1])):
-        pq.write_table(pa.table({"img": [image] * 3, "label": pa.array(labels)}), tmp_path / f"{name}-0.parquet")
     with pytest.raises(DataError, match=r"train-0\.parquet: row 2: label is .*, not a class number"):
-        load_source(config(tmp_path, "cifar10"))
+        load_source(write_cifar(tmp_path, [0, 1, label]))
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "message"),
+    [
+        ([], [], r"train-\*\.parquet has no rows"),
+        ([0, 1, 2], ["cat", "dog"], "label 2, but only 2 names of classes"),
+        ([0, 1, 2_000_000], [], "label 2000000; class numbers count from 0"),
+    ],
+)
+def test_tables_that_make_no_sense_are_refused(tmp_path, labels, names, message):
+    with pytest.raises(DataError, match=message):
+        load_source(write_cifar(tmp_path, labels, names))
+
+
+def test_few_rows_of_many_named_classes_are_read(tmp_path):
+    data = load_source(write_cifar(tmp_path, [0, 1, 9], list("abcdefghij")).model_copy(update={"classes": ("a", "b")}))
+    assert data.splits["train"].labels.tolist() == [0, 1]
 
 
 def test_a_changed_manifest_is_noticed_and_rebuilt(tree, tmp_path):
