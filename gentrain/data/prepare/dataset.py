@@ -16,10 +16,12 @@ from pathlib import Path
 import numpy as np
 
 from gentrain.data.prepare.images import build_images
-from gentrain.data.prepare.manifest import Manifest, SplitInfo
+from gentrain.data.prepare.manifest import Manifest, SplitInfo, has_digest
 from gentrain.data.prepare.statistics import channel_statistics, count_duplicates, file_digest, histogram_of
+from gentrain.data.sources.folders import count_left_out, misread_before
 from gentrain.data.sources.formats import Split
 from gentrain.data.sources.registry import SourceData, load_source, source_missing, source_path
+from gentrain.data.sources.walk import walk_files
 from gentrain.errors import DataError, ResourceError
 from gentrain.study.sections import DatasetConfig
 from gentrain.study.settings import stored_form
@@ -67,6 +69,8 @@ def prepare(config: DatasetConfig, folder: Path, *, notify: Callable[[str], None
     if target.exists():
         existing = verify(target)
         if isinstance(existing, PreparedData):
+            existing = upgrade(existing, config, notify=notify)
+        if isinstance(existing, PreparedData):
             return existing
         notify(f"{existing.reason}; it is rebuilt")
     notify(f"preparing {config.source} in {target} (once)")
@@ -84,7 +88,7 @@ def prepare(config: DatasetConfig, folder: Path, *, notify: Callable[[str], None
             else:
                 shards = folder / f".shards-{target.name}"
                 manifest = build_images(config, shards, building, version=PREPARE_VERSION, notify=notify)
-                _write_manifest(manifest, building)
+                _write_manifest(manifest, building / MANIFEST)
                 shutil.rmtree(shards)
             with contextlib.suppress(FileNotFoundError):
                 os.replace(target, building.with_suffix(".old"))
@@ -96,7 +100,7 @@ def prepare(config: DatasetConfig, folder: Path, *, notify: Callable[[str], None
         finally:
             shutil.rmtree(building, ignore_errors=True)
             shutil.rmtree(building.with_suffix(".old"), ignore_errors=True)
-    _report(manifest, notify)
+    _report(manifest, _left_out(config), notify)
     return load_prepared(target)
 
 
@@ -151,6 +155,30 @@ def verify(folder: Path) -> PreparedData | Damage:
     return PreparedData(manifest, folder)
 
 
+def upgrade(
+    data: PreparedData, config: DatasetConfig, *, notify: Callable[[str], None] = lambda _: None
+) -> PreparedData | Damage:
+    """Return a verified dataset, after giving its manifest a digest where the version that wrote it gave none.
+
+    Those versions misread some images: a dataset with such images is returned as damaged.
+    """
+    file = data.folder / MANIFEST
+    if has_digest(file.read_bytes()):
+        return data
+    path = source_path(config)
+    misread = misread_before(path) if config.source == "imagefolder" and path is not None else None
+    if misread is not None:
+        return Damage(f"{data.folder}: prepared by an earlier version ({misread})")
+    writing = file.with_name(f".{MANIFEST}.{os.getpid()}.tmp")
+    try:
+        _write_manifest(data.manifest, writing)
+        os.replace(writing, file)
+    except OSError:
+        return data  # it can't be written, but is as good as before
+    notify(f"{file}: of an earlier version; it has a digest now")
+    return data
+
+
 def load_prepared(folder: Path) -> PreparedData:
     """Return the prepared dataset in `folder`, verified.
 
@@ -195,13 +223,13 @@ def _build(source: str, data: SourceData, folder: Path) -> Manifest:
         ),
         skipped=data.skipped,
     )
-    _write_manifest(manifest, folder)
+    _write_manifest(manifest, folder / MANIFEST)
     return manifest
 
 
-def _write_manifest(manifest: Manifest, folder: Path) -> None:
-    with (folder / MANIFEST).open("w") as file:
-        file.write(manifest.model_dump_json(indent=2) + "\n")
+def _write_manifest(manifest: Manifest, path: Path) -> None:
+    with path.open("wb") as file:
+        file.write(manifest.file_content())
         file.flush()
         os.fsync(file.fileno())
 
@@ -216,7 +244,12 @@ def _fingerprint(splits: dict[str, Split], classes: tuple[str, ...]) -> str:
     return digest.hexdigest()
 
 
-def _report(manifest: Manifest, notify: Callable[[str], None]) -> None:
+def _left_out(config: DatasetConfig) -> dict[str, int]:
+    path = source_path(config)
+    return count_left_out(path) if config.source == "imagefolder" and path is not None else {}
+
+
+def _report(manifest: Manifest, left_out: dict[str, int], notify: Callable[[str], None]) -> None:
     counts = ", ".join(f"{info.count:,} {name}" for name, info in manifest.splits.items())
     notify(f"{manifest.source}: {counts} images of {len(manifest.classes)} classes")
     parts = [f"{n} within {name}" for name, n in manifest.duplicates.within.items() if n]
@@ -227,6 +260,8 @@ def _report(manifest: Manifest, notify: Callable[[str], None]) -> None:
     ]
     if parts:
         notify("exact duplicate images: " + ", ".join(parts))
+    if left_out:
+        notify("files that are no images of it: " + ", ".join(f"{n:,} {kind}" for kind, n in left_out.items()))
     if manifest.skipped:
         notify(f"skipped {len(manifest.skipped)} broken images: " + ", ".join(manifest.skipped[:5]))
 
@@ -244,7 +279,9 @@ def prepared_name(config: DatasetConfig) -> str:
     root = source_path(config)
     if root is not None:
         wanted["files"] = sorted(
-            (str(p.relative_to(root)), p.stat().st_size, p.stat().st_mtime_ns) for p in root.rglob("*") if p.is_file()
+            (str(p.relative_to(root)), p.stat().st_size, p.stat().st_mtime_ns)
+            for p in walk_files(root, hidden=True)
+            if p.is_file()
         )
     request = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:12]
     return f"{config.source}-{request}"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import hashlib
+import json
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, model_validator
 
 
 class _ManifestPart(BaseModel):
@@ -52,12 +54,49 @@ class Manifest(_ManifestPart):
     skipped: tuple[str, ...]
     """Files of the broken images that `skip_broken` left out."""
 
+    @model_validator(mode="after")
+    def _check_files(self) -> Self:
+        for name, info in self.splits.items():
+            if info.file != f"{name}.beton":
+                raise ValueError(f"the file of split {name} is {info.file}")
+        return self
+
     @classmethod
     def parse(cls, content: bytes | None) -> Manifest | None:
-        """Return the manifest that a file's content holds, None where there is none or it is damaged."""
-        if content is None:
+        """Return the manifest that a file's content holds, None where there is none or it is damaged.
+
+        Damaged is also what doesn't have the digest that it names. Versions before the digest wrote none.
+        """
+        values = _values(content)
+        if values is None:
             return None
+        digest = values.pop("digest", None)
         try:
-            return cls.model_validate_json(content)
-        except ValidationError:
+            if digest is not None and digest != _digest(values):
+                return None
+            return cls.model_validate(values)
+        except ValueError:  # pydantic's ValidationError is one
             return None
+
+    def file_content(self) -> bytes:
+        """Return the content of its file: the fields and the sha256 of their canonical JSON, as `digest`."""
+        values = self.model_dump(mode="json")
+        return (json.dumps(values | {"digest": _digest(values)}, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def has_digest(content: bytes | None) -> bool:
+    """Return whether a manifest file's content has a digest; versions before it wrote none."""
+    values = _values(content)
+    return values is not None and "digest" in values
+
+
+def _values(content: bytes | None) -> dict[str, Any] | None:
+    try:
+        values = json.loads(content or b"")
+    except (ValueError, RecursionError):
+        return None
+    return values if isinstance(values, dict) else None
+
+
+def _digest(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

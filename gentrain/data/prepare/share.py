@@ -12,8 +12,17 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 from filelock import FileLock
 
-from gentrain.data.prepare.dataset import MANIFEST, Damage, PreparedData, load_prepared, prepare, prepared_name, verify
-from gentrain.data.prepare.manifest import Manifest
+from gentrain.data.prepare.dataset import (
+    MANIFEST,
+    Damage,
+    PreparedData,
+    load_prepared,
+    prepare,
+    prepared_name,
+    upgrade,
+    verify,
+)
+from gentrain.data.prepare.manifest import Manifest, has_digest
 from gentrain.errors import DataError
 from gentrain.store.folder import Folder
 from gentrain.store.run import RunStore
@@ -31,8 +40,19 @@ def prepare_shared(
         DataError, ResourceError: see `prepare` and `obtain`.
     """
     name = prepared_name(config)
-    if published(name, store):
-        return obtain(name, store)
+    content = None if store.local else _shared(name, store).read(MANIFEST)
+    if Manifest.parse(content) is not None:
+        fetched = upgrade(obtain(name, store), config)
+        if isinstance(fetched, PreparedData):
+            if not has_digest(content):
+                _shared(name, store).write(MANIFEST, fetched.manifest.file_content())
+                notify(f"{_shared(name, store)}/{MANIFEST}: of an earlier version; it has a digest now")
+            return fetched
+        notify(f"{fetched.reason}; it is rebuilt")
+        _shared(name, store).delete(MANIFEST)
+    elif content is not None:
+        notify(f"{_shared(name, store)}/{MANIFEST}: damaged; the dataset is rebuilt")
+        _shared(name, store).delete(MANIFEST)
     data = prepare(config, store.data, notify=notify)
     publish(data, store)
     return data

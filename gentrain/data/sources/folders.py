@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gentrain.data.sources.formats import Split
+from gentrain.data.sources.pixels import eight_bits, is_deep, upright
+from gentrain.data.sources.walk import subfolders, walk_files
 from gentrain.errors import DataError, DependencyError
 
 if TYPE_CHECKING:
@@ -41,40 +44,95 @@ def list_images(path: Path) -> tuple[dict[str, ImageList], tuple[str, ...]]:
     Raises:
         DataError: for a missing or empty folder, an unknown class, or images without a class.
     """
-    test = next((path / name for name in _TEST_NAMES if (path / name).is_dir()), None)
+    test = _test_folder(path)
     if not (path / "train").is_dir() or test is None:
         raise DataError(f"{path}: expected train/<class>/* and test/<class>/* (or val) in it")
-    classes = tuple(sorted(folder.name for folder in (path / "train").iterdir() if folder.is_dir()))
+    classes = tuple(subfolders(path / "train"))
+    _refuse_stray(path / "train")
     train = _by_folder(path / "train", classes, path / "train")
     missing = np.flatnonzero(np.bincount(train.labels, minlength=len(classes)) == 0)
     if len(missing):
         raise DataError(f"{path / 'train' / classes[missing[0]]}: no JPEG, PNG or WebP image in it")
-    flat = any(file.suffix.lower() in SUFFIXES for file in test.iterdir())
-    return {
-        "train": train,
-        "test": _flat(path, test, classes) if flat else _by_folder(test, classes, path / "train"),
-    }, classes
+    if subfolders(test):
+        _refuse_stray(test)
+        return {"train": train, "test": _by_folder(test, classes, path / "train")}, classes
+    return {"train": train, "test": _flat(path, test, classes)}, classes
+
+
+def count_left_out(path: Path) -> dict[str, int]:
+    """Return how many files below `path`'s training and test folders are no images, by suffix or as "dot name"."""
+    counts: Counter[str] = Counter()
+    test = _test_folder(path)
+    for folder in (path / "train", *([test] if test else [])):
+        for file in walk_files(folder, hidden=True):
+            if any(part.startswith(".") for part in file.relative_to(folder).parts):
+                counts["dot name"] += 1
+            elif not _is_image(file):
+                counts[file.suffix.lower() or "without suffix"] += 1
+    return dict(sorted(counts.items()))
+
+
+def misread_before(path: Path) -> str | None:
+    """Return what versions whose manifests have no digest misread in an image tree, None where they read it right."""
+    from PIL import Image
+
+    test = _test_folder(path)
+    for folder in (path / "train", *([test] if test else [])):
+        for file in walk_files(folder, hidden=True):
+            if not _is_image(file):
+                continue
+            if any(part.startswith(".") for part in file.relative_to(folder).parts):
+                return f"{file} was taken as an image"
+            if file.suffix.lower() == ".png":
+                try:
+                    with Image.open(file) as opened:
+                        deep = is_deep(opened)
+                except Exception:  # what can't be opened was not read then either
+                    continue
+                if deep:
+                    return f"{file} has 16 bits and became white"
+    return None
+
+
+def _test_folder(path: Path) -> Path | None:
+    return next((path / name for name in _TEST_NAMES if (path / name).is_dir()), None)
+
+
+def _is_image(file: Path) -> bool:
+    return file.suffix.lower() in SUFFIXES
+
+
+def _images_in(folder: Path) -> list[Path]:
+    return sorted(f for f in folder.iterdir() if _is_image(f) and not f.name.startswith(".") and not f.is_dir())
+
+
+def _refuse_stray(folder: Path) -> None:
+    stray = _images_in(folder)
+    if stray:
+        raise DataError(f"{stray[0]}: an image beside the class folders; move it into one, or delete it")
 
 
 def _by_folder(root: Path, classes: tuple[str, ...], train: Path) -> ImageList:
-    unknown = {folder.name for folder in root.iterdir() if folder.is_dir()} - set(classes)
+    unknown = set(subfolders(root)) - set(classes)
     if unknown:
         raise DataError(f"{root / min(unknown)}: a class that {train} doesn't have")
     files: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        own = sorted(f for f in (root / name).rglob("*") if f.suffix.lower() in SUFFIXES)
-        files += own
-        labels += [label] * len(own)
+        if (root / name).is_dir():
+            own = sorted(file for file in walk_files(root / name) if _is_image(file))
+            files += own
+            labels += [label] * len(own)
     return ImageList(tuple(files), np.asarray(labels, dtype=np.int64))
 
 
 def _flat(path: Path, root: Path, classes: tuple[str, ...]) -> ImageList:
-    files = tuple(sorted(file for file in root.iterdir() if file.suffix.lower() in SUFFIXES))
+    files = tuple(_images_in(root))
+    if not files:
+        return ImageList((), np.zeros(0, np.int64))
     kaggle, devkit = _find(path, KAGGLE_LABELS), _find(path, DEVKIT_LABELS)
     if kaggle is not None:
-        with kaggle.open(newline="") as opened:
-            names = {row["ImageId"]: row["PredictionString"].split()[0] for row in csv.DictReader(opened)}
+        names = _kaggle_classes(kaggle)
         own = [names.get(file.stem) for file in files]
     elif devkit is not None:
         own = _devkit_classes(path, devkit, count=len(files))
@@ -88,6 +146,14 @@ def _flat(path: Path, root: Path, classes: tuple[str, ...]) -> ImageList:
         if name not in place:
             raise DataError(f"{file}: its class is {name}, which the training folder doesn't have")
     return ImageList(files, np.asarray([place[str(name)] for name in own], dtype=np.int64))
+
+
+def _kaggle_classes(file: Path) -> dict[str, str]:
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as opened:
+            return {row["ImageId"]: row["PredictionString"].split()[0] for row in csv.DictReader(opened)}
+    except (OSError, KeyError, ValueError, IndexError, AttributeError, csv.Error) as error:
+        raise DataError(f"{file}: not Kaggle's columns ImageId and PredictionString, or damaged: {error}") from error
 
 
 def _devkit_classes(path: Path, truth: Path, *, count: int) -> list[str | None]:
@@ -108,16 +174,18 @@ def _devkit_classes(path: Path, truth: Path, *, count: int) -> list[str | None]:
         ) from None
     synsets = loadmat(str(meta), squeeze_me=True)["synsets"]
     names = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets}
-    numbers = [int(line) for line in truth.read_text().split()]
+    try:
+        numbers = [int(line) for line in truth.read_text(encoding="utf-8-sig").split()]
+    except ValueError as error:
+        raise DataError(f"{truth}: not a class number a line: {error}") from error
     if len(numbers) != count:
         raise DataError(f"{truth}: {len(numbers)} classes for {count} images")
     return [names.get(number) for number in numbers]
 
 
 def _find(path: Path, name: str) -> Path | None:
-    return next(
-        iter(sorted(path.glob(name)) or sorted(path.glob(f"*/{name}")) or sorted(path.glob(f"*/*/{name}"))), None
-    )
+    matches = [file for file in walk_files(path) if file.name == name and len(file.relative_to(path).parts) <= 3]
+    return min(matches, key=lambda file: (len(file.parts), file), default=None)
 
 
 def read_imagefolder(
@@ -216,17 +284,17 @@ class _OpenedImage:
 
 
 def _open(file: Path) -> _OpenedImage | BrokenImage:
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     try:
         with Image.open(file) as opened:
-            untouched = opened.format == "JPEG" and opened.mode == "RGB"
-            image = ImageOps.exif_transpose(opened)
-            untouched = untouched and opened.getexif().get(0x0112, 1) == 1
+            plain = opened.format == "JPEG" and opened.mode == "RGB"
+            turned, straight = upright(opened)
+            image = eight_bits(turned)
             if image.mode in ("P", "LA", "PA", "RGBA") or "transparency" in image.info:
                 layer = image.convert("RGBA")
                 image = Image.new("RGBA", layer.size, "white")
                 image.alpha_composite(layer)
-            return _OpenedImage(image.convert("RGB"), untouched)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        return BrokenImage(file, str(error))
+            return _OpenedImage(image.convert("RGB"), plain and straight)
+    except Exception as error:  # Pillow's plugins raise whatever a damaged file leads to
+        return BrokenImage(file, str(error) or type(error).__name__)

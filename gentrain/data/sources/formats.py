@@ -14,11 +14,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from gentrain.data.sources.pixels import eight_bits
 from gentrain.errors import DataError
 
 FASHION_CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
+MAX_CLASSES = 1_000_000
 DOWNLOADS = Path("~/.cache/gentrain/downloads")
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
 
@@ -94,13 +96,21 @@ def _cifar_parquet(path: Path, *, fine: str) -> CifarData:
                 )
                 column = "img" if "img" in table.column_names else "image"
                 images += pc.struct_field(table[column], "bytes").to_pylist()
-                labels.append(table[fine].to_numpy())
+                labels.append(_class_numbers(table[fine].to_numpy(), file=file, column=fine))
                 if "coarse_label" in table.column_names:
                     groups_of.append(np.stack([labels[-1], table["coarse_label"].to_numpy()]))
             except (OSError, KeyError, ValueError) as error:  # pyarrow's errors are these
                 raise DataError(f"{file}: not CIFAR as Parquet, or damaged: {error}") from error
         splits[name] = Split(np.array(images, dtype=object), np.concatenate(labels).astype(np.int64))
+    empty = [name for name, split in splits.items() if not len(split.labels)]
+    if empty:
+        raise DataError(f"{path}: {empty[0]}-*.parquet has no rows")
     count = 1 + max(int(split.labels.max()) for split in splits.values())
+    named = features.get(fine, {}).get("names")
+    if named and len(named) < count:
+        raise DataError(f"{path}: {fine} {count - 1}, but only {len(named)} names of classes")
+    if count > MAX_CLASSES:
+        raise DataError(f"{path}: {fine} {count - 1}; class numbers count from 0, at most {MAX_CLASSES:,} classes")
     classes = tuple(features.get(fine, {}).get("names") or map(str, range(count)))
     if not groups_of:
         return CifarData(splits, classes, None, None)
@@ -109,10 +119,25 @@ def _cifar_parquet(path: Path, *, fine: str) -> CifarData:
     return CifarData(splits, classes, tuple(names), tuple(pairs[c] for c in range(len(classes))))
 
 
+def _class_numbers(values: np.ndarray, *, file: Path, column: str) -> np.ndarray:
+    """Return a label column as int64.
+
+    Raises:
+        DataError: naming the first row (from 0) that holds no class number.
+    """
+    if values.dtype.kind not in "biuf":
+        raise DataError(f"{file}: column {column} holds no class numbers")
+    numbers = values.astype(np.float64)
+    wrong = np.flatnonzero(~(np.isfinite(numbers) & (numbers == np.rint(numbers)) & (numbers >= 0) & (numbers < 2**31)))
+    if len(wrong):
+        raise DataError(f"{file}: row {wrong[0]}: {column} is {values[wrong[0]]}, not a class number; correct that row")
+    return values.astype(np.int64)
+
+
 def _png(content: bytes) -> np.ndarray:
     from PIL import Image
 
-    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+    return np.asarray(eight_bits(Image.open(io.BytesIO(content))).convert("RGB"))
 
 
 def _cifar_torchvision(source: str, path: Path | None) -> CifarData:
