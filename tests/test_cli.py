@@ -11,7 +11,7 @@ import typer
 from gentrain import cli
 from gentrain.cli import app, run
 from gentrain.errors import StoreError
-from gentrain.store.generation import MODEL
+from gentrain.store.done import MODEL
 from tests.conftest import SMALL
 
 GENTRAIN = str(Path(sys.executable).with_name("gentrain"))

@@ -65,7 +65,7 @@ def sweep(chains: int) -> dict[str, Any]:
 
             class Instant(RayRunner):
                 def run_generation(self, spec: Any, *, weights_done: bool = False) -> None:
-                    from gentrain.store.generation import EPOCHS, MODEL, PREDICTIONS, SPEC
+                    from gentrain.store.done import EPOCHS, MODEL, PREDICTIONS, SPEC
                     from gentrain.store.predictions import encode_predictions
 
                     target = self.store.generation(spec.key)

@@ -12,7 +12,7 @@ import numpy as np
 
 from gentrain.data.prepare.manifest import Manifest
 from gentrain.results.status import State
-from gentrain.store.generation import Done
+from gentrain.store.done import Done
 from gentrain.study.lineage import GenerationSpec
 from gentrain.study.process import Process
 from gentrain.study.schema import Study

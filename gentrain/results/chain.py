@@ -11,7 +11,8 @@ import numpy as np
 
 from gentrain.scores.ensembles import label_scores, member_weights, running_ensemble, weighted_ensemble
 from gentrain.scores.metrics import score
-from gentrain.store.generation import PREDICTIONS, SPEC, VALIDATION_PREDICTIONS, Done, GenerationFolder, Inspection
+from gentrain.store.done import PREDICTIONS, SPEC, VALIDATION_PREDICTIONS, Done
+from gentrain.store.generation import GenerationFolder, Inspection
 from gentrain.store.predictions import decode_predictions
 from gentrain.store.run import RunStore
 from gentrain.study.lineage import GenerationSpec, StudentSpec, predicted_scores

@@ -25,7 +25,7 @@ from gentrain.scores.confusion import (
 )
 from gentrain.scores.ensembles import Kind, member_weights, weighted_ensemble
 from gentrain.scores.metrics import Scores, score
-from gentrain.store.generation import VALIDATION_PREDICTIONS
+from gentrain.store.done import VALIDATION_PREDICTIONS
 from gentrain.store.predictions import decode_predictions
 from gentrain.store.run import RunStore
 from gentrain.store.study_record import recorded_chains, recorded_study

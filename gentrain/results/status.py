@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from gentrain.store.generation import DONE, Done
+from gentrain.store.done import DONE, Done
 from gentrain.store.run import RunStore
 from gentrain.store.study_record import recorded_chains, recorded_study
 from gentrain.study.process import saturated

@@ -18,7 +18,8 @@ from gentrain.events import (
     TargetsKnown,
 )
 from gentrain.results.chain import Generations, read_chain
-from gentrain.store.generation import EPOCHS, MODEL, Inspection
+from gentrain.store.done import EPOCHS, MODEL, SPEC
+from gentrain.store.generation import Inspection
 from gentrain.store.run import RunStore
 from gentrain.study.lineage import Chain, GenerationSpec, predicted_scores
 from gentrain.study.process import saturated
@@ -155,6 +156,9 @@ def ensure_generation(
         return True
     with runner.lease(spec, waiting=lambda: observe(GenerationWaiting(generation, spec.key))):
         inspection = folder.inspect()
+        if inspection.damaged == (SPEC,) and folder.restore_spec(spec):
+            observe(Note(f"generation {generation} ({folder}): {SPEC} was damaged; it is restored", "warning"))
+            inspection = folder.inspect()
         if inspection.valid:
             folder.clear_training()  # left by a command that was killed at the very end
             return True

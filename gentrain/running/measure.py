@@ -10,8 +10,8 @@ from gentrain.data.prepare.share import prepare_shared
 from gentrain.running.chain import run_chain
 from gentrain.running.local import LocalRunner
 from gentrain.running.plan import Measured
+from gentrain.store.done import EPOCHS
 from gentrain.store.folder import decode_table
-from gentrain.store.generation import EPOCHS
 from gentrain.store.run import RunStore
 from gentrain.study.lineage import build_chain
 from gentrain.study.loading import parse_study

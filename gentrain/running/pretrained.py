@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from gentrain.errors import ConfigError
+from gentrain.store.done import MODEL, SPEC
 from gentrain.store.folder import digest
-from gentrain.store.generation import MODEL, SPEC
 from gentrain.store.run import RunStore
 from gentrain.study.lineage import GenerationSpec, NetworkSpec, PretrainedSpec
 from gentrain.study.schema import Study

@@ -17,6 +17,7 @@ from gentrain.running.chain import missing_keys, observe_finished
 from gentrain.running.executor import Executor, Outcome
 from gentrain.running.plan import make_plan, starting_order, urgencies
 from gentrain.running.pretrained import PretrainedNetworks
+from gentrain.running.records import mend_records
 from gentrain.store.run import RunStore
 from gentrain.store.study_record import StudyRecord
 from gentrain.study.lineage import Chain, Forest, build_forest
@@ -58,6 +59,7 @@ def run_study(
     record.begin(forest.chains, stopped=stopped)
     observe = _shown(observe, study)
     _announce(study, forest, record, observe)
+    mend_records(forest.specs.values(), store=store, observe=observe)
 
     rows, missing = _read(forest.chains, skip=stopped, store=store, observe=observe)
     outcome = Outcome({}, stopped, interrupted=False)

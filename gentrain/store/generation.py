@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -9,53 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow.fs as pafs
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from gentrain.errors import StoreError, TakenOverError
+from gentrain.store.done import DONE, SPEC, Done, FileDigest, describe
 from gentrain.store.folder import Folder, digest
 from gentrain.study.lineage import GenerationSpec
 
-MODEL = "model.safetensors"
-PREDICTIONS = "predictions.parquet"
-VALIDATION_PREDICTIONS = "validation_predictions.parquet"
-EPOCHS = "epochs.parquet"
-SPEC = "spec.json"
-DONE = "DONE.json"
 KEPT_CHECKPOINTS = 2
 RECENT_SECONDS = 120.0
-
-
-class FileDigest(BaseModel):
-    """Size and checksum of a finished file."""
-
-    model_config = ConfigDict(frozen=True)
-    sha256: str
-    bytes: int
-
-
-class Done(BaseModel):
-    """The record that is written last, when a generation is whole."""
-
-    model_config = ConfigDict(frozen=True)
-    key: str
-    files: dict[str, FileDigest]
-    scores: dict[str, float]
-    validation_scores: dict[str, float] | None = None
-    train_primary: float
-    seconds: float
-    workers: int
-    threads: int
-    device: str
-    versions: dict[str, str]
-
-    @classmethod
-    def parse(cls, content: bytes | None, *, key: str) -> Done | None:
-        """Return the record in `content`; None where it is missing, damaged or another generation's."""
-        try:
-            done = cls.model_validate_json(content or b"")
-        except ValidationError:
-            return None
-        return done if done.key == key else None
 
 
 @dataclass(frozen=True)
@@ -87,13 +50,20 @@ class GenerationFolder(Folder):
         """Return the generation's spec; None where it is missing, damaged or another generation's."""
         return GenerationSpec.parse(self.read(SPEC), key=self.key)
 
+    def spec_intact(self, done: Done) -> bool:
+        """Return whether spec.json matches its digest in the record; True where the record has none."""
+        return SPEC not in done.files or _intact(self.read(SPEC), done.files[SPEC])
+
     def inspect(self) -> Inspection:
         """Verify every file of a finished generation against its record."""
         content = self.read(DONE)
         done = Done.parse(content, key=self.key)
         if done is None:
             return Inspection(None, () if content is None else (DONE,))
-        return Inspection(done, tuple(name for name, file in done.files.items() if not _intact(self.read(name), file)))
+        damaged = [name for name, file in done.files.items() if not _intact(self.read(name), file)]
+        if done.digest is None and self.spec() is None:  # version 0.1 did not record a digest of spec.json
+            damaged.append(SPEC)
+        return Inspection(done, tuple(damaged))
 
     def read_verified(self, name: str, *, done: Done | None = None) -> bytes:
         """Return a finished file's content, checked against the generation's record; no other file is read.
@@ -119,13 +89,40 @@ class GenerationFolder(Folder):
         return content if _intact(content, done.files[name]) else None
 
     def finish(self, files: Mapping[str, bytes], **facts: Any) -> Done:
-        """Write a generation's files, then DONE.json over their digests."""
+        """Write a generation's files, then DONE.json over their digests.
+
+        Raises:
+            StoreError: when a fact can't be recorded, such as a score that is not finite.
+        """
         for name, content in files.items():
             self.write(name, content)
-        digests = {name: FileDigest(sha256=digest(content), bytes=len(content)) for name, content in files.items()}
-        done = Done(key=self.key, files=digests, **facts)
+        digests = {name: FileDigest(**describe(content)) for name, content in files.items()}
+        try:
+            done = Done.sealed(key=self.key, files=digests, **facts)
+        except ValidationError as error:
+            where = ".".join(map(str, error.errors()[0]["loc"]))
+            raise StoreError(f"{self}/{DONE}: can't record {where or 'the scores'}: missing or out of range") from error
         self.write_json(DONE, done.model_dump())
         return done
+
+    def restore_spec(self, spec: GenerationSpec) -> bool:
+        """Make a valid DONE.json cover a valid spec.json; return whether there was anything to write.
+
+        Writes `spec` where spec.json is damaged, and adds the digests that a record of version 0.1 lacks. Hold the
+        generation's lock.
+        """
+        done, content = self.done(), self.read(SPEC)
+        if done is None:
+            return False
+        if SPEC in done.files and _intact(content, done.files[SPEC]):
+            return False
+        if done.digest is not None and SPEC not in done.files:
+            return False
+        if done.digest is not None or content is None or self.spec() is None:
+            content = encode_spec(spec)
+            self.write(SPEC, content)
+        self.write_json(DONE, done.covering_spec(content).model_dump())
+        return True
 
     @property
     def training(self) -> bool:
@@ -189,6 +186,11 @@ class GenerationFolder(Folder):
             return False
         between = times[-1] - times[-2] if len(times) > 1 else 0.0
         return bool(time.time() - times[-1] < max(RECENT_SECONDS, 3 * between))
+
+
+def encode_spec(spec: GenerationSpec) -> bytes:
+    """Return the content of spec.json."""
+    return json.dumps(spec.model_dump(mode="json"), indent=2).encode()
 
 
 def _intact(content: bytes | None, file: FileDigest) -> bool:

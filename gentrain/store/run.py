@@ -8,6 +8,7 @@ runs/studies/<study>/             what one study asked for, and its results
 from __future__ import annotations
 
 import os
+import uuid
 from pathlib import Path
 from typing import Self
 
@@ -42,8 +43,9 @@ class RunStore:
 
     def check_writable(self) -> None:
         """Raise ResourceError or StoreError at once, in one line, where nothing can be written."""
-        self.root.write(".writable", b"")
-        self.root.delete(".writable")
+        name = f".writable-{uuid.uuid4().hex}"  # runs that start at once don't delete each other's file
+        self.root.write(name, b"")
+        self.root.delete(name)
 
     def generation(self, key: str) -> GenerationFolder:
         """Return one generation's folder."""

@@ -1,4 +1,4 @@
-"""A study's folder: the study as resolved, its chains, the table of results. One process writes it."""
+"""A study's folder: the study as resolved, its chains, the table of results."""
 
 from __future__ import annotations
 
@@ -195,10 +195,17 @@ class StudyRecord:
         raise ConfigError(f"study {self.study.name} was changed since its last run ({shown}); {remedy}")
 
     def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Put rows into results.parquet, in place of those of the same chain and generation."""
-        table = {(row["chain"], row["generation"]): row for row in (*self._rows(), *rows)}
-        ordered = sorted(table.values(), key=lambda row: (row["chain"], row["generation"]))
-        self.folder.write_table(RESULTS_TABLE, pa.Table.from_pylist(ordered, RESULTS))
+        """Put rows into results.parquet, in place of those of the same chain and generation.
+
+        On a local disk the study's lock is held meanwhile, so processes that add rows at once lose none. An object
+        store has no lock: there the last of two that write at once wins. The table is only a summary: a run of the
+        study reads the rows of all its finished chains from their generations and adds them again.
+        """
+        rows = list(rows)
+        with self.folder.locked(waiting=lambda: None):
+            table = {(row["chain"], row["generation"]): row for row in (*self._rows(), *rows)}
+            ordered = sorted(table.values(), key=lambda row: (row["chain"], row["generation"]))
+            self.folder.write_table(RESULTS_TABLE, pa.Table.from_pylist(ordered, RESULTS))
 
     def _rows(self) -> list[dict[str, Any]]:
         content = self.folder.read(RESULTS_TABLE)

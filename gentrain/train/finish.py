@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
@@ -13,8 +12,9 @@ import pyarrow as pa
 import torch
 
 from gentrain.scores.metrics import score
+from gentrain.store.done import EPOCHS, MODEL, PREDICTIONS, SPEC, VALIDATION_PREDICTIONS
 from gentrain.store.folder import encode_table
-from gentrain.store.generation import EPOCHS, MODEL, PREDICTIONS, SPEC, VALIDATION_PREDICTIONS
+from gentrain.store.generation import encode_spec
 from gentrain.store.predictions import encode_predictions
 from gentrain.train.checkpoint import encode_weights
 from gentrain.train.device import device_name
@@ -53,12 +53,12 @@ def _write(
     workers, folder = evaluator.workers, job.store.generation(job.spec.key)
     scores = {split: asdict(score(*arrays)) for split, arrays in predictions.items()}
     files = {
+        SPEC: encode_spec(job.spec),
         MODEL: encode_weights(evaluator.model),
         EPOCHS: encode_table(pa.Table.from_pylist(list(rows), EPOCHS_SCHEMA)),
     }
     files |= {FILES[split]: encode_predictions(*arrays) for split, arrays in predictions.items()}
     folder.check_claim(job.token)
-    folder.write(SPEC, json.dumps(job.spec.model_dump(mode="json"), indent=2).encode())
     folder.finish(
         files,
         scores=scores["test"],

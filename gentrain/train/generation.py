@@ -20,8 +20,8 @@ from gentrain.data.prepare.share import obtain
 from gentrain.errors import GentrainError
 from gentrain.events import EpochDone, Event, GenerationStarted, Note
 from gentrain.models.registry import build_model
+from gentrain.store.done import EPOCHS, MODEL
 from gentrain.store.folder import digest
-from gentrain.store.generation import EPOCHS, MODEL
 from gentrain.study.lineage import PretrainedSpec
 from gentrain.train.checkpoint import encode_training_state, load_training_state, load_weights
 from gentrain.train.compiling import compile_errors_named, compile_network, prepare_compiler

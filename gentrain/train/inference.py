@@ -17,7 +17,7 @@ from gentrain.models.fold import fold
 from gentrain.models.fuse import fuse
 from gentrain.models.mean import MeanOfNetworks
 from gentrain.models.registry import build_model
-from gentrain.store.generation import MODEL, SPEC
+from gentrain.store.done import MODEL, SPEC
 from gentrain.store.run import RunStore
 from gentrain.study.lineage import GenerationSpec
 from gentrain.train.checkpoint import load_weights

@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from gentrain import api
-from gentrain.store.generation import MODEL, PREDICTIONS
+from gentrain.store.done import MODEL, PREDICTIONS
 from gentrain.store.run import RunStore
 from gentrain.study.loading import load_study
 from tests.conftest import SMALL

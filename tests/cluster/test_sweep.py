@@ -9,7 +9,7 @@ import pytest
 from gentrain import api
 from gentrain.errors import ConfigError, TrainingError
 from gentrain.events import GenerationStarted, InChain, Note
-from gentrain.store.generation import MODEL
+from gentrain.store.done import MODEL
 from gentrain.study.loading import load_study
 from tests.conftest import SMALL
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from gentrain.store.generation import MODEL, PREDICTIONS
+from gentrain.store.done import MODEL, PREDICTIONS
 from tests.conftest import SMALL
 from tests.train.test_resume import GENTRAIN, checkpoints, kill_everything, wait_for
 

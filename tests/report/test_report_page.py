@@ -26,7 +26,7 @@ from gentrain.report.training import training_scores
 from gentrain.report.write import write_report
 from gentrain.running.chain import run_chain
 from gentrain.running.local import LocalRunner
-from gentrain.store.generation import PREDICTIONS
+from gentrain.store.done import PREDICTIONS
 from gentrain.store.run import RunStore
 from gentrain.store.study_record import StudyRecord
 from gentrain.study.lineage import build_chain

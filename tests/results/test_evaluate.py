@@ -73,7 +73,7 @@ def test_stored_and_recomputed_predictions_agree_with_the_table(runs, capsys):
 
 def test_weights_give_the_predictions_that_were_stored(runs):
     from gentrain.results.evaluate import evaluate_chain
-    from gentrain.store.generation import PREDICTIONS, SPEC
+    from gentrain.store.done import PREDICTIONS, SPEC
     from gentrain.store.predictions import decode_predictions
     from gentrain.store.run import RunStore
     from gentrain.study.lineage import GenerationSpec

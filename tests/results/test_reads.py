@@ -8,7 +8,7 @@ from fsspec.implementations.local import LocalFileSystem
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 
 from gentrain import api, cli
-from gentrain.store.generation import MODEL
+from gentrain.store.done import MODEL
 from gentrain.store.run import RunStore
 from gentrain.study.loading import dump_study, load_study
 from tests.conftest import SMALL

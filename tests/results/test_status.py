@@ -8,7 +8,7 @@ from gentrain.store.run import RunStore
 from gentrain.store.study_record import study_names
 from gentrain.study.lineage import build_forest
 from gentrain.study.loading import load_study
-from tests.finished import finish
+from tests.finished import SCORES, finish
 
 DATA = "d" * 64
 
@@ -49,7 +49,7 @@ def test_status_says_what_failed_what_was_stopped_and_what_is_saturated(store):
         settings = point.model_copy(update={"name": f"s{len(study_names(store))}"})
         chain = next(iter(build_forest(settings, data=DATA, num_classes=10).chains))
         for spec, error in zip(chain.specs, errors, strict=False):
-            finish(store, spec, seconds=1.0, validation_scores={"top1_error": error})
+            finish(store, spec, seconds=1.0, validation_scores=SCORES | {"top1_error": error})
         record = StudyRecord(settings, store=store)
         record.begin([chain], **{name: {chain.name: "why"} for name, given in ended.items() if given})
         found = study_status(store, settings.name)

@@ -11,7 +11,7 @@ from gentrain import api, cli
 from gentrain.events import EpochDone, GenerationDone, GenerationQueued, GenerationStarted
 from gentrain.scores.ensembles import label_scores, mixture_weights, select_members, weighted_ensemble
 from gentrain.scores.metrics import score
-from gentrain.store.generation import MODEL, PREDICTIONS, VALIDATION_PREDICTIONS
+from gentrain.store.done import MODEL, PREDICTIONS, VALIDATION_PREDICTIONS
 from gentrain.store.predictions import decode_predictions
 from gentrain.store.run import RunStore
 from gentrain.store.study_record import RESULTS, StudyRecord

@@ -12,7 +12,7 @@ from gentrain.events import EpochDone, GenerationDone, GenerationQueued, Targets
 from gentrain.models.registry import build_model
 from gentrain.results.status import study_status
 from gentrain.running.pretrained import PretrainedNetworks
-from gentrain.store.generation import DONE, EPOCHS, MODEL, PREDICTIONS
+from gentrain.store.done import DONE, EPOCHS, MODEL, PREDICTIONS
 from gentrain.store.run import RunStore
 from gentrain.study.lineage import GenerationSpec, NetworkSpec, PretrainedSpec, build_chain, predicted_scores
 from gentrain.study.loading import load_study

@@ -13,7 +13,7 @@ from gentrain.errors import ConfigError, GentrainError, TrainingError
 from gentrain.events import ChainSaturated, EpochDone, GenerationDone, GenerationStarted, Note
 from gentrain.running.chain import ensure_generation
 from gentrain.scores.ensembles import running_ensemble
-from gentrain.store.generation import MODEL, PREDICTIONS
+from gentrain.store.done import MODEL, PREDICTIONS
 from gentrain.store.predictions import decode_predictions
 from gentrain.store.run import RunStore
 

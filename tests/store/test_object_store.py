@@ -11,7 +11,7 @@ from gentrain.data.prepare.dataset import load_prepared
 from gentrain.data.prepare.share import obtain, prepare_shared, published
 from gentrain.errors import DataError
 from gentrain.models.registry import build_model
-from gentrain.store.generation import MODEL, PREDICTIONS
+from gentrain.store.done import MODEL, PREDICTIONS
 from gentrain.store.run import RunStore
 from gentrain.study.loading import load_study
 from tests.conftest import SMALL

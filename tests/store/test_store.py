@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gentrain.errors import ResourceError, StoreError
-from gentrain.store.generation import DONE, MODEL, PREDICTIONS
+from gentrain.store.done import DONE, MODEL, PREDICTIONS
 from gentrain.store.run import RunStore
 
 FACTS = {
-    "scores": {"top1_error": 0.5},
+    "scores": {"top1_error": 0.5, "top5_error": 0.1, "nll": 1.0, "ece": 0.1, "primary": 0.6},
     "train_primary": 0.6,
     "seconds": 1.0,
     "workers": 1,

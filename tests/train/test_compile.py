@@ -9,7 +9,7 @@ from torch import nn
 from gentrain import api
 from gentrain.errors import GentrainError
 from gentrain.events import EpochDone
-from gentrain.store.generation import MODEL, PREDICTIONS
+from gentrain.store.done import MODEL, PREDICTIONS
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++ here")
 

@@ -10,7 +10,7 @@ from gentrain.data.loading.beton import write_beton
 from gentrain.data.loading.loader import Batch, Loader
 from gentrain.events import EpochDone
 from gentrain.models.registry import build_model
-from gentrain.store.generation import MODEL, PREDICTIONS
+from gentrain.store.done import MODEL, PREDICTIONS
 from gentrain.train.compiling import compile_network, prepare_compiler
 from gentrain.train.device import configure, set_tf32, to_device
 from gentrain.train.losses import patriarch_loss, student_loss

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from gentrain.store.generation import MODEL, PREDICTIONS
+from gentrain.store.done import MODEL, PREDICTIONS
 from tests.conftest import SMALL
 
 GENTRAIN = str(Path(sys.executable).with_name("gentrain"))

@@ -1,0 +1,116 @@
+"""DONE.json: the record that vouches for a finished generation's files, and for itself by a digest."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from gentrain.store.folder import digest
+
+MODEL = "model.safetensors"
+PREDICTIONS = "predictions.parquet"
+VALIDATION_PREDICTIONS = "validation_predictions.parquet"
+EPOCHS = "epochs.parquet"
+SPEC = "spec.json"
+DONE = "DONE.json"
+
+FILES = frozenset({MODEL, PREDICTIONS, VALIDATION_PREDICTIONS, EPOCHS, SPEC})
+"""Names that a record may vouch for."""
+
+Error = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Mean = Annotated[float, Field(ge=0, le=1.001, allow_inf_nan=False)]
+"""Of values in [0, 1], summed in float32."""
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FileDigest(_Strict):
+    """Size and checksum of a finished file."""
+
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    bytes: Annotated[int, Field(ge=0)]
+
+
+class _Scores(_Strict):
+    """The scores that a record must hold, and their ranges."""
+
+    top1_error: Error
+    top5_error: Error
+    nll: NonNegative
+    ece: Mean
+    primary: Mean
+
+
+class Done(_Strict):
+    """The record that is written last, when a generation is whole."""
+
+    key: str
+    files: dict[str, FileDigest]
+    scores: dict[str, float]
+    validation_scores: dict[str, float] | None = None
+    train_primary: Mean
+    seconds: NonNegative
+    workers: Annotated[int, Field(ge=1)]
+    threads: Annotated[int, Field(ge=0)]
+    device: str
+    versions: dict[str, str]
+    digest: str | None = None
+    """sha256 of the canonical JSON of all else; None in records that version 0.1 wrote."""
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Self:
+        for scores in (self.scores, self.validation_scores):
+            if scores is not None:
+                _Scores.model_validate(scores)
+        if MODEL not in self.files or not self.files.keys() <= FILES:
+            raise ValueError(f"files: must be of {', '.join(sorted(FILES))}, with {MODEL}")
+        if self.digest is None and SPEC in self.files:
+            raise ValueError("digest: missing; only records that don't cover spec.json have none")
+        return self
+
+    @classmethod
+    def parse(cls, content: bytes | None, *, key: str) -> Done | None:
+        """Return the record in `content`.
+
+        Returns:
+            None where it is missing, doesn't match its digest, lacks a field, has an unknown one or a value out of
+            range, or is another generation's.
+        """
+        try:
+            mapping = json.loads(content or b"")
+            done = cls.model_validate(mapping)
+        except (ValueError, RecursionError):  # pydantic's and json's errors, and text that isn't UTF-8
+            return None
+        if done.digest is not None and done.digest != _digest(mapping):
+            return None
+        return done if done.key == key else None
+
+    @classmethod
+    def sealed(cls, **fields: Any) -> Done:
+        """Return a record with the digest of its fields.
+
+        Raises:
+            ValueError: where a field is missing or out of range.
+        """
+        unsealed = cls(**fields, digest="").model_dump()
+        return cls(**fields, digest=_digest(unsealed))
+
+    def covering_spec(self, content: bytes) -> Done:
+        """Return this record with spec.json's `content` among its files, and the digest of that."""
+        fields = {name: getattr(self, name) for name in type(self).model_fields if name != "digest"}
+        return Done.sealed(**fields | {"files": {**self.files, SPEC: FileDigest(**describe(content))}})
+
+
+def describe(content: bytes) -> dict[str, Any]:
+    """Return the fields of a `FileDigest`."""
+    return {"sha256": digest(content), "bytes": len(content)}
+
+
+def _digest(mapping: dict[str, Any]) -> str:
+    rest = {name: value for name, value in mapping.items() if name != "digest"}
+    return digest(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode())
