@@ -99,6 +99,10 @@ class Generations:
             self._inspections[key] = self._store.generation(key).inspect()
         return self._inspections[key]
 
+    def forget(self, key: str) -> None:
+        """Verify a generation again the next time: its record was changed."""
+        self._inspections.pop(key, None)
+
     def skip(self, chain: ChainKeys) -> None:
         """Count a chain's generations as taken: it will not be read."""
         for key in chain.keys:

@@ -59,14 +59,16 @@ def run_study(
     record.begin(forest.chains, stopped=stopped)
     observe = _shown(observe, study)
     _announce(study, forest, record, observe)
-    mend_records(forest.specs.values(), store=store, observe=observe)
+    generations = Generations(store, forest.chains)
+    mend_records(forest.specs.values(), generations, store=store, observe=observe)
 
-    rows, missing = _read(forest.chains, skip=stopped, store=store, observe=observe)
+    rows, missing = _read(forest.chains, generations, skip=stopped, store=store, observe=observe)
     outcome = Outcome({}, stopped, interrupted=False)
     if missing:
         outcome = _execute(study, forest, missing, executor, record, store=store, data=data, observe=observe)
         stopped |= outcome.stopped
-        late, missing = _read([chain for chain in forest.chains if chain.name in missing], store=store)
+        run = [chain for chain in forest.chains if chain.name in missing]
+        late, missing = _read(run, Generations(store, run), store=store)
         rows += late
         failures = {name: str(error) for name, error in outcome.failed.items()}
         record.begin(forest.chains, stopped=stopped & missing.keys(), failed=failures)
@@ -88,11 +90,14 @@ def _announce(study: Study, forest: Forest, record: StudyRecord, observe: Observ
 
 
 def _read(
-    chains: Iterable[Chain], *, skip: Container[str] = (), store: RunStore, observe: Observer | None = None
+    chains: Iterable[Chain],
+    generations: Generations,
+    *,
+    skip: Container[str] = (),
+    store: RunStore,
+    observe: Observer | None = None,
 ) -> tuple[list[Row], dict[str, tuple[str, ...]]]:
     """Return the rows of the chains that are finished, and the keys that the others miss, by their names."""
-    chains = tuple(chains)
-    generations = Generations(store, chains)
     rows: list[Row] = []
     missing: dict[str, tuple[str, ...]] = {}
     for chain in chains:

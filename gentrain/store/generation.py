@@ -50,10 +50,6 @@ class GenerationFolder(Folder):
         """Return the generation's spec; None where it is missing, damaged or another generation's."""
         return GenerationSpec.parse(self.read(SPEC), key=self.key)
 
-    def spec_intact(self, done: Done) -> bool:
-        """Return whether spec.json matches its digest in the record; True where the record has none."""
-        return SPEC not in done.files or _intact(self.read(SPEC), done.files[SPEC])
-
     def inspect(self) -> Inspection:
         """Verify every file of a finished generation against its record."""
         content = self.read(DONE)

@@ -9,6 +9,7 @@ import pytest
 
 from gentrain.errors import StoreError
 from gentrain.events import Note
+from gentrain.results.chain import Generations
 from gentrain.running.chain import ensure_generation
 from gentrain.running.records import mend_records
 from gentrain.store.done import DONE, SPEC
@@ -98,12 +99,12 @@ def test_a_damaged_spec_is_restored_and_said(generation):
     for content in (b"{}", b"", None):
         folder.delete(SPEC) if content is None else folder.write(SPEC, content)
         events = []
-        mend_records([spec], store=store, observe=events.append)
+        mend_records([spec], Generations(store, []), store=store, observe=events.append)
         assert [event.level for event in events] == ["warning"]
         assert "spec.json was damaged and is restored" in events[0].text
         assert folder.inspect().valid
         assert folder.spec() == spec
-    mend_records([spec], store=store, observe=pytest.fail)
+    mend_records([spec], Generations(store, []), store=store, observe=pytest.fail)
     assert json.loads(folder.read(DONE))["scores"] == json.loads(sound)["scores"]
 
 
@@ -128,12 +129,12 @@ def test_old_records_get_their_digests_once(generation):
     as_written_by_version_0_1(folder)
     assert folder.inspect().valid
     events = []
-    mend_records([spec], store=store, observe=events.append)
+    mend_records([spec], Generations(store, []), store=store, observe=events.append)
     assert ["without digests by an older version" in event.text for event in events] == [True]
     assert folder.done().digest
     assert SPEC in folder.done().files
     assert folder.inspect().valid
-    mend_records([spec], store=store, observe=pytest.fail)
+    mend_records([spec], Generations(store, []), store=store, observe=pytest.fail)
 
 
 def test_a_record_that_lost_its_digest_is_not_an_old_one(generation):
