@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -22,6 +23,8 @@ EPOCHS = "epochs.parquet"
 SPEC = "spec.json"
 DONE = "DONE.json"
 KEPT_CHECKPOINTS = 2
+_CHECKPOINT = re.compile(r"epoch-(\d{5,})\.([0-9a-f]{16})\.safetensors")
+"""Name of a checkpoint: its epoch and its content's checksum."""
 RECENT_SECONDS = 120.0
 
 
@@ -144,23 +147,33 @@ class GenerationFolder(Folder):
         for name in self._checkpoints()[:-KEPT_CHECKPOINTS]:
             self.train.delete(name)
 
-    def newest_checkpoint(self, *, warn: Callable[[str], None]) -> tuple[int, bytes] | None:
-        """Return the epoch and content of the newest valid checkpoint; name damaged ones to `warn` and delete them."""
+    def newest_checkpoint(
+        self, *, warn: Callable[[str], None], problem: Callable[[int, bytes], str | None] = lambda _, __: None
+    ) -> tuple[int, bytes] | None:
+        """Return the epoch and content of the newest valid checkpoint; name damaged ones to `warn` and delete them.
+
+        Args:
+            warn: receives one line for each damaged checkpoint.
+            problem: returns why the content of an epoch's checkpoint can't be used, None where it can; it is called
+                with content whose checksum is the name's.
+        """
         for name in reversed(self._checkpoints()):
-            epoch, checksum = name.removeprefix("epoch-").split(".")[:2]
+            epoch, checksum = _checkpoint_parts(name)
             content = self.train.read(name)
-            if content is not None and digest(content)[:16] == checksum:
-                return int(epoch), content
-            warn(f"{self.train}/{name}: damaged (checksum differs); going back to the newest valid checkpoint")
+            intact = content is not None and digest(content)[:16] == checksum
+            reason = problem(epoch, content) if content is not None and intact else "checksum differs"
+            if content is not None and reason is None:
+                return epoch, content
+            warn(f"{self.train}/{name}: damaged ({reason}); going back to the newest valid checkpoint")
             self.train.delete(name)
         return None
 
     def newest_epoch(self) -> int:
         """Return the epoch of the newest checkpoint by its name, unverified; 0 where there is none."""
-        return max((int(name[6:11]) for name in self._checkpoints()), default=0)
+        return max((_checkpoint_parts(name)[0] for name in self._checkpoints()), default=0)
 
     def _checkpoints(self) -> list[str]:
-        return [n for n in self.train.names() if n.startswith("epoch-") and n.endswith(".safetensors")]
+        return sorted(filter(_CHECKPOINT.fullmatch, self.train.names()), key=_checkpoint_parts)
 
     # Fencing: whoever starts training takes the folder over; a worker that outlived its owner sees that and stops.
 
@@ -189,6 +202,13 @@ class GenerationFolder(Folder):
             return False
         between = times[-1] - times[-2] if len(times) > 1 else 0.0
         return bool(time.time() - times[-1] < max(RECENT_SECONDS, 3 * between))
+
+
+def _checkpoint_parts(name: str) -> tuple[int, str]:
+    """Return the epoch and the checksum in a checkpoint's name."""
+    match = _CHECKPOINT.fullmatch(name)
+    assert match is not None
+    return int(match[1]), match[2]
 
 
 def _intact(content: bytes | None, file: FileDigest) -> bool:
