@@ -19,7 +19,7 @@ from gentrain.events import (
 )
 from gentrain.results.chain import Generations, read_chain
 from gentrain.store.done import EPOCHS, MODEL, SPEC
-from gentrain.store.generation import Inspection
+from gentrain.store.generation import Inspection, restore_spec
 from gentrain.store.run import RunStore
 from gentrain.study.lineage import Chain, GenerationSpec, predicted_scores
 from gentrain.study.process import saturated
@@ -156,7 +156,7 @@ def ensure_generation(
         return True
     with runner.lease(spec, waiting=lambda: observe(GenerationWaiting(generation, spec.key))):
         inspection = folder.inspect()
-        if inspection.damaged == (SPEC,) and folder.restore_spec(spec):
+        if inspection.damaged == (SPEC,) and restore_spec(folder, spec):
             observe(Note(f"generation {generation} ({folder}): {SPEC} was damaged; it is restored", "warning"))
             inspection = folder.inspect()
         if inspection.valid:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from gentrain.events import Note, Observer
 from gentrain.results.chain import Generations
 from gentrain.store.done import SPEC
+from gentrain.store.generation import restore_spec
 from gentrain.store.run import RunStore
 from gentrain.study.lineage import GenerationSpec
 
@@ -32,7 +33,7 @@ def mend_records(
             continue
         folder = store.generation(spec.key)
         with folder.locked(waiting=lambda: None):
-            if not folder.restore_spec(spec):
+            if not restore_spec(folder, spec):
                 continue
         generations.forget(spec.key)
         upgraded += done.digest is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -18,6 +19,8 @@ from gentrain.store.folder import Folder, digest
 from gentrain.study.lineage import GenerationSpec
 
 KEPT_CHECKPOINTS = 2
+_CHECKPOINT = re.compile(r"epoch-(\d{5,})\.([0-9a-f]{16})\.safetensors")
+"""Name of a checkpoint: its epoch and its content's checksum."""
 RECENT_SECONDS = 120.0
 
 
@@ -101,25 +104,6 @@ class GenerationFolder(Folder):
         self.write_json(DONE, done.model_dump())
         return done
 
-    def restore_spec(self, spec: GenerationSpec) -> bool:
-        """Make a valid DONE.json cover a valid spec.json; return whether there was anything to write.
-
-        Writes `spec` where spec.json is damaged, and adds the digests that a record of version 0.1 lacks. Hold the
-        generation's lock.
-        """
-        done, content = self.done(), self.read(SPEC)
-        if done is None:
-            return False
-        if SPEC in done.files and _intact(content, done.files[SPEC]):
-            return False
-        if done.digest is not None and SPEC not in done.files:
-            return False
-        if done.digest is not None or content is None or self.spec() is None:
-            content = encode_spec(spec)
-            self.write(SPEC, content)
-        self.write_json(DONE, done.covering_spec(content).model_dump())
-        return True
-
     @property
     def training(self) -> bool:
         """Whether there is anything of an unfinished training."""
@@ -137,23 +121,33 @@ class GenerationFolder(Folder):
         for name in self._checkpoints()[:-KEPT_CHECKPOINTS]:
             self.train.delete(name)
 
-    def newest_checkpoint(self, *, warn: Callable[[str], None]) -> tuple[int, bytes] | None:
-        """Return the epoch and content of the newest valid checkpoint; name damaged ones to `warn` and delete them."""
+    def newest_checkpoint(
+        self, *, warn: Callable[[str], None], problem: Callable[[int, bytes], str | None] = lambda _, __: None
+    ) -> tuple[int, bytes] | None:
+        """Return the epoch and content of the newest valid checkpoint; name damaged ones to `warn` and delete them.
+
+        Args:
+            warn: receives one line for each damaged checkpoint.
+            problem: returns why the content of an epoch's checkpoint can't be used, None where it can; it is called
+                with content whose checksum is the name's.
+        """
         for name in reversed(self._checkpoints()):
-            epoch, checksum = name.removeprefix("epoch-").split(".")[:2]
+            epoch, checksum = _checkpoint_parts(name)
             content = self.train.read(name)
-            if content is not None and digest(content)[:16] == checksum:
-                return int(epoch), content
-            warn(f"{self.train}/{name}: damaged (checksum differs); going back to the newest valid checkpoint")
+            intact = content is not None and digest(content)[:16] == checksum
+            reason = problem(epoch, content) if content is not None and intact else "checksum differs"
+            if content is not None and reason is None:
+                return epoch, content
+            warn(f"{self.train}/{name}: damaged ({reason}); going back to the newest valid checkpoint")
             self.train.delete(name)
         return None
 
     def newest_epoch(self) -> int:
         """Return the epoch of the newest checkpoint by its name, unverified; 0 where there is none."""
-        return max((int(name[6:11]) for name in self._checkpoints()), default=0)
+        return max((_checkpoint_parts(name)[0] for name in self._checkpoints()), default=0)
 
     def _checkpoints(self) -> list[str]:
-        return [n for n in self.train.names() if n.startswith("epoch-") and n.endswith(".safetensors")]
+        return sorted(filter(_CHECKPOINT.fullmatch, self.train.names()), key=_checkpoint_parts)
 
     # Fencing: whoever starts training takes the folder over; a worker that outlived its owner sees that and stops.
 
@@ -187,6 +181,33 @@ class GenerationFolder(Folder):
 def encode_spec(spec: GenerationSpec) -> bytes:
     """Return the content of spec.json."""
     return json.dumps(spec.model_dump(mode="json"), indent=2).encode()
+
+
+def restore_spec(folder: GenerationFolder, spec: GenerationSpec) -> bool:
+    """Make a valid DONE.json cover a valid spec.json; return whether there was anything to write.
+
+    Writes `spec` where spec.json is damaged, and adds the digests that a record of version 0.1 lacks. Hold the
+    generation's lock.
+    """
+    done, content = folder.done(), folder.read(SPEC)
+    if done is None:
+        return False
+    if SPEC in done.files and _intact(content, done.files[SPEC]):
+        return False
+    if done.digest is not None and SPEC not in done.files:
+        return False
+    if done.digest is not None or content is None or folder.spec() is None:
+        content = encode_spec(spec)
+        folder.write(SPEC, content)
+    folder.write_json(DONE, done.covering_spec(content).model_dump())
+    return True
+
+
+def _checkpoint_parts(name: str) -> tuple[int, str]:
+    """Return the epoch and the checksum in a checkpoint's name."""
+    match = _CHECKPOINT.fullmatch(name)
+    assert match is not None
+    return int(match[1]), match[2]
 
 
 def _intact(content: bytes | None, file: FileDigest) -> bool:

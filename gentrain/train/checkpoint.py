@@ -13,6 +13,7 @@ from typing import Any
 
 import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from gentrain.errors import StoreError
@@ -43,6 +44,8 @@ def encode_training_state(model: nn.Module, optimizer: torch.optim.Optimizer, me
 def load_training_state(model: nn.Module, optimizer: torch.optim.Optimizer, content: bytes) -> dict[str, Any]:
     """Restore `encode_training_state` bytes in place and return the metadata."""
     metadata = _read_metadata(content)
+    if metadata is None:
+        raise StoreError("a checkpoint without gentrain's metadata; delete it and run the same command again")
     tensors = safetensors.torch.load(content)
     model.load_state_dict({k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")})
     for name, parameter in model.named_parameters():
@@ -52,14 +55,54 @@ def load_training_state(model: nn.Module, optimizer: torch.optim.Optimizer, cont
     return metadata
 
 
-def _read_metadata(content: bytes) -> dict[str, Any]:
+def checkpoint_problem(content: bytes, *, key: str, epoch: int, model: nn.Module) -> str | None:
+    """Return why bytes can't be the state of a generation after an epoch, None where they are.
+
+    Checkpoints without a key were written before keys were recorded: their place and their name say what they are of.
+
+    Args:
+        content: the file.
+        key: of the generation.
+        epoch: finished epochs.
+        model: whose parameters and buffers must be in it, in their shapes.
+    """
+    try:
+        tensors = safetensors.torch.load(content)
+    except (SafetensorError, ValueError, KeyError) as error:
+        return f"not a safetensors file: {error}"
+    metadata = _read_metadata(content)
+    if metadata is None:
+        return "no metadata of gentrain's"
+    if metadata.get("key", key) != key:
+        return f"it is of generation {str(metadata['key'])[:16]}"
+    rows = metadata.get("rows")
+    if metadata.get("epoch", epoch) != epoch or not isinstance(rows, list) or len(rows) != epoch:
+        return f"it isn't the state after epoch {epoch}"
+    return _tensor_problem(tensors, model)
+
+
+def _tensor_problem(tensors: Mapping[str, Tensor], model: nn.Module) -> str | None:
+    """Return why a checkpoint's tensors can't be loaded into a network, None where they can."""
+    saved = {name.removeprefix("model/"): tensor for name, tensor in tensors.items() if name.startswith("model/")}
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    if {name: tensor.shape for name, tensor in saved.items()} != shapes:
+        return "its tensors aren't the network's"
+    momenta = {n.removeprefix("momentum/"): t.shape for n, t in tensors.items() if n.startswith("momentum/")}
+    if any(shapes.get(name) != shape for name, shape in momenta.items()):
+        return "its momentum isn't the network's"
+    bad = next((name for name, tensor in saved.items() if not tensor.isfinite().all()), None)
+    return None if bad is None else f"{bad} isn't finite"
+
+
+def _read_metadata(content: bytes) -> dict[str, Any] | None:
+    """Return the metadata of a safetensors file that gentrain wrote, None of any other."""
     (length,) = struct.unpack("<Q", content[:8])
     header = json.loads(content[8 : 8 + length])
     try:
-        metadata: dict[str, Any] = json.loads(header["__metadata__"]["gentrain"])
-    except KeyError:
-        raise StoreError("a checkpoint without gentrain's metadata; delete it and run the same command again") from None
-    return metadata
+        metadata = json.loads(header["__metadata__"]["gentrain"])
+    except (KeyError, ValueError, RecursionError):
+        return None
+    return metadata if isinstance(metadata, dict) else None
 
 
 def _portable(value: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from gentrain.study.lineage import GenerationSpec
 from gentrain.train.device import autocast
 from gentrain.train.meter import Meter, epoch_row
 from gentrain.train.schedule import learning_rate
-from gentrain.train.seeds import seed_of
+from gentrain.train.seeds import epoch_seed, seed_generators
 from gentrain.train.tasks import Task
 from gentrain.train.workers import Workers
 
@@ -53,7 +53,7 @@ def train_epoch(
     Raises:
         TrainingError: on a non-finite loss, on every worker, at the same step.
     """
-    torch.manual_seed(seed_of(spec.seed, spec.generation, epoch, workers.rank))
+    seed_generators(epoch_seed(spec.seed, spec.generation, epoch=epoch, rank=workers.rank))
     network.train()
     meter = Meter(workers)
     started = posted = time.perf_counter()
@@ -99,13 +99,25 @@ def _learning_rate(spec: GenerationSpec, *, step: int, steps_per_epoch: int) -> 
 def _check_finite(meter: Meter, spec: GenerationSpec, epoch: int) -> None:
     """Raise TrainingError on every worker when the loss of a step was not finite on one of them."""
     step = meter.first_bad_step()
-    if step is None:
-        return
+    if step is not None:
+        raise exploded(spec, epoch, f"step {step + 1}: the loss is not finite")
+
+
+def check_weights(model: nn.Module, spec: GenerationSpec, epoch: int, *, workers: Workers) -> None:
+    """Raise TrainingError on every worker when a weight or buffer of one of them isn't finite after an epoch."""
+    tensors = model.state_dict()
+    finite = workers.minimum(torch.stack([tensor.isfinite().all() for tensor in tensors.values()]).long())
+    bad = next((name for name, good in zip(tensors, finite.tolist(), strict=True) if not good), None)
+    if bad is not None:
+        raise exploded(spec, epoch, f"after its last step: {bad} is not finite")
+
+
+def exploded(spec: GenerationSpec, epoch: int, what: str) -> TrainingError:
+    """Return the error of a training that left the finite numbers in an epoch, counted from 0."""
     kept = f"the checkpoint after epoch {epoch} stays" if epoch else "no epoch was finished"
-    raise TrainingError(
-        f"generation {spec.generation} ({spec.key}), epoch {epoch + 1}, step {step + 1}: "
-        f"the loss is not finite; {kept}. Lower recipe.learning_rate, add recipe.warmup_epochs, or use "
-        "precision: fp32"
+    return TrainingError(
+        f"generation {spec.generation} ({spec.key}), epoch {epoch + 1}, {what}; {kept}. Lower recipe.learning_rate, "
+        "add recipe.warmup_epochs, or use precision: fp32"
     )
 
 

@@ -18,6 +18,7 @@ from gentrain.store.generation import encode_spec
 from gentrain.store.predictions import encode_predictions
 from gentrain.train.checkpoint import encode_weights
 from gentrain.train.device import device_name
+from gentrain.train.epoch import exploded
 from gentrain.train.evaluation import Evaluator
 from gentrain.train.job import Job
 from gentrain.train.meter import EPOCHS_SCHEMA
@@ -35,9 +36,13 @@ def finish(job: Job, *, rows: Sequence[Mapping[str, Any]], evaluator: Evaluator)
         evaluator: of the trained network.
 
     Raises:
+        TrainingError: on every worker, when a prediction of a trained network is not finite.
         GentrainError: on every worker, when the store can't be written or another attempt has taken the folder over.
     """
     predictions = {split: evaluator.predictions(split) for split in evaluator.splits.held_out}
+    bad = next((split for split, (scores, _) in predictions.items() if not np.isfinite(scores).all()), None)
+    if bad is not None and rows:  # gathered, so that every worker sees the same
+        raise exploded(job.spec, len(rows) - 1, f"after its last step: predictions of the {bad} split are not finite")
     # of the last epoch, or, where there was none, as the network is
     primary = float(rows[-1]["primary_score"]) if rows else evaluator.train_primary()
     evaluator.workers.on_first(lambda: _write(job, rows, evaluator, predictions, primary))

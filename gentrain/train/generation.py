@@ -23,15 +23,20 @@ from gentrain.models.registry import build_model
 from gentrain.store.done import EPOCHS, MODEL
 from gentrain.store.folder import digest
 from gentrain.study.lineage import PretrainedSpec
-from gentrain.train.checkpoint import encode_training_state, load_training_state, load_weights
+from gentrain.train.checkpoint import (
+    checkpoint_problem,
+    encode_training_state,
+    load_training_state,
+    load_weights,
+)
 from gentrain.train.compiling import compile_errors_named, compile_network, prepare_compiler
 from gentrain.train.device import configure, to_device
-from gentrain.train.epoch import train_epoch
+from gentrain.train.epoch import check_weights, train_epoch
 from gentrain.train.evaluation import Evaluator
 from gentrain.train.finish import finish
 from gentrain.train.job import Job
 from gentrain.train.optimizer import SGD
-from gentrain.train.seeds import seed_of
+from gentrain.train.seeds import generation_seed, seed_generators
 from gentrain.train.splits import Splits
 from gentrain.train.tasks import build_task
 from gentrain.train.workers import Workers
@@ -47,14 +52,14 @@ def train_generation(job: Job, workers: Workers, post: Post) -> None:
     Every worker of the group calls it, after the process group is set up; rank 0 alone writes and posts.
 
     Raises:
-        TrainingError: on a non-finite loss, on every worker, at the same step.
+        TrainingError: on a non-finite loss, weight or prediction, on every worker, at the same step.
         GentrainError: when the store can't be written or was taken over.
     """
     spec = job.spec
     configure(workers.device, threads=workers.threads, precision=spec.precision)
     data = workers.everywhere(lambda: obtain(job.data, job.store))
     splits = Splits(data, spec=spec, workers=workers)
-    torch.manual_seed(seed_of(spec.seed, spec.generation))
+    seed_generators(generation_seed(spec.seed, spec.generation))
     network = build_model(spec.network.name, num_classes=spec.num_classes, memory_efficient=job.memory_efficient)
     model = to_device(network, workers.device)
     evaluator = Evaluator(model, splits=splits, workers=workers, precision=spec.precision)
@@ -92,10 +97,11 @@ def _train(job: Job, evaluator: Evaluator, post: Post) -> Rows:
             workers=workers,
             post=post,
         )
+        check_weights(model, spec, epoch, workers=workers)
         if (epoch + 1) % job.evaluate_every == 0 or epoch + 1 == spec.recipe.epochs:
             row |= evaluator.errors()
         rows.append(row)
-        workers.on_first(partial(save_checkpoint, job, model, optimizer, rows))
+        workers.on_first(partial(save_checkpoint, job, model, optimizer, rows, workers))
         post(EpochDone(spec.generation, row))
     return rows
 
@@ -127,7 +133,12 @@ def _build_optimizer(job: Job, model: nn.Module) -> torch.optim.Optimizer:
 def _resume(job: Job, model: nn.Module, optimizer: torch.optim.Optimizer, workers: Workers, post: Post) -> Rows:
     """Load the newest valid checkpoint that rank 0 sees on every worker; return the rows of its finished epochs."""
     folder = job.store.generation(job.spec.key)
-    newest = workers.from_first(lambda: folder.newest_checkpoint(warn=lambda text: post(Note(text, "warning"))))
+    newest = workers.from_first(
+        lambda: folder.newest_checkpoint(
+            warn=lambda text: post(Note(text, "warning")),
+            problem=lambda epoch, content: checkpoint_problem(content, key=job.spec.key, epoch=epoch, model=model),
+        )
+    )
     if newest is None:
         return []
     _, content = newest
@@ -135,15 +146,24 @@ def _resume(job: Job, model: nn.Module, optimizer: torch.optim.Optimizer, worker
     return rows
 
 
-def save_checkpoint(job: Job, model: nn.Module, optimizer: torch.optim.Optimizer, rows: Rows) -> None:
-    """Write the state after the last of the rows' epochs; for rank 0.
+def save_checkpoint(job: Job, model: nn.Module, optimizer: torch.optim.Optimizer, rows: Rows, workers: Workers) -> None:
+    """Write the state after the last of the rows' epochs, with what it is of and how it was computed; for rank 0.
 
     Raises:
         TakenOverError: when another attempt has taken the folder over.
     """
-    folder = job.store.generation(job.spec.key)
+    spec, folder = job.spec, job.store.generation(job.spec.key)
     folder.check_claim(job.token)
-    folder.save_checkpoint(len(rows), encode_training_state(model, optimizer, {"rows": rows}))
+    metadata = {
+        "rows": rows,
+        "key": spec.key,
+        "epoch": len(rows),
+        "world_size": workers.world_size,
+        "precision": spec.precision,
+        "compile": spec.compile,
+        "device": workers.device.type,
+    }
+    folder.save_checkpoint(len(rows), encode_training_state(model, optimizer, metadata))
 
 
 def _load_finished(job: Job, model: nn.Module) -> Rows:

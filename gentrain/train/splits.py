@@ -10,7 +10,7 @@ from gentrain.data.loading.augment import augment, distort, normalise
 from gentrain.data.loading.loader import Batch, Loader
 from gentrain.data.prepare.dataset import PreparedData
 from gentrain.study.lineage import GenerationSpec
-from gentrain.train.seeds import seed_of
+from gentrain.train.seeds import generation_seed
 from gentrain.train.workers import Workers
 
 
@@ -20,7 +20,7 @@ class Splits:
     def __init__(self, data: PreparedData, *, spec: GenerationSpec, workers: Workers) -> None:
         self.manifest = data.manifest
         self._data, self._recipe, self._workers = data, spec.recipe, workers
-        self._seed = seed_of(spec.seed, spec.generation)
+        self._seed = generation_seed(spec.seed, spec.generation)
         self._loaders: dict[str, Loader] = {}
 
     @property

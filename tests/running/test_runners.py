@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from safetensors import safe_open
 
 from gentrain import api
 from gentrain.errors import ConfigError, GentrainError, TrainingError
@@ -16,6 +17,7 @@ from gentrain.scores.ensembles import running_ensemble
 from gentrain.store.done import MODEL, PREDICTIONS
 from gentrain.store.predictions import decode_predictions
 from gentrain.store.run import RunStore
+from gentrain.train import epoch as epoch_module
 
 ROW = {
     "chain", "generation", "key", "f_a1", "lambda", "network", "seed", "top1_error", "top5_error", "nll", "ece",
@@ -238,6 +240,55 @@ class TestLocalRunner(RunnerCase):
         assert all(row["validation_error"] is not None for row in rows)
         assert [e.generation for e in events if isinstance(e, ChainSaturated)] == [1]
         assert len(list(tmp_path.glob("generations/*/DONE.json"))) == 2
+
+
+class TestExplodedWeights:
+    launch = staticmethod(TestLocalRunner.launch)
+
+    def explode_at(self, monkeypatch, steps, rate):
+        """Set the learning rate of these steps, counted from 0, to `rate`."""
+        original = epoch_module.learning_rate
+        monkeypatch.setattr(
+            epoch_module,
+            "learning_rate",
+            lambda *, step, **of: rate if step in steps else original(step=step, **of),
+        )
+
+    def test_weights_that_explode_in_the_very_last_step_are_not_kept(self, small, tmp_path, monkeypatch):
+        self.explode_at(monkeypatch, {3 * 7 - 1}, 1e39)
+        wanted = (
+            r"generation 0 \(\w+\), epoch 3, after its last step: \S+ is not finite; the checkpoint after epoch 2 stays"
+        )
+        with pytest.raises(TrainingError, match=wanted) as e:
+            self.launch(small("generations=0"), tmp_path, lambda _: None)
+        assert "Lower recipe.learning_rate" in str(e.value)
+        names = sorted(p.name.split(".")[0] for p in tmp_path.glob("generations/*/train/epoch-*"))
+        assert names == ["epoch-00001", "epoch-00002"]
+        with pytest.raises(TrainingError, match="the checkpoint after epoch 2 stays"):
+            self.launch(small("generations=0"), tmp_path, lambda _: None)
+
+    def test_a_learning_rate_that_explodes_in_the_only_step_names_no_checkpoint(self, small, tmp_path):
+        study = small("generations=0", "recipe.epochs=1", "recipe.milestones=[]", "recipe.batch_size=200",
+                      "recipe.learning_rate=1e39")  # fmt: skip
+        with pytest.raises(TrainingError, match="is not finite; no epoch was finished"):
+            self.launch(study, tmp_path, lambda _: None)
+        assert not list(tmp_path.glob("generations/*/train/epoch-*"))
+
+    def test_finite_weights_whose_predictions_are_not_end_in_one_line_too(self, small, tmp_path, monkeypatch):
+        self.explode_at(monkeypatch, {3 * 7 - 1}, 1e30)
+        with pytest.raises(TrainingError, match="after its last step: predictions of the test split are not finite"):
+            self.launch(small("generations=0"), tmp_path, lambda _: None)
+
+    def test_a_checkpoint_says_what_it_is_of(self, small, tmp_path, monkeypatch):
+        self.explode_at(monkeypatch, {3 * 7 - 1}, 1e39)
+        with pytest.raises(TrainingError):
+            self.launch(small("generations=0"), tmp_path, lambda _: None)
+        newest = max(tmp_path.glob("generations/*/train/epoch-*"))
+        with safe_open(newest, "pt") as file:
+            recorded = json.loads(file.metadata()["gentrain"])
+        assert len(recorded.pop("rows")) == 2
+        assert recorded == {"key": newest.parents[1].name, "epoch": 2, "world_size": 1, "precision": "fp32",
+                            "compile": False, "device": "cpu"}  # fmt: skip
 
 
 @pytest.mark.ray

@@ -3,6 +3,7 @@
 import queue
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,11 +14,13 @@ from torch import nn
 from gentrain import train
 from gentrain.data.loading.loader import Batch
 from gentrain.errors import GentrainError, TrainingError
-from gentrain.train.epoch import train_epoch
+from gentrain.train.epoch import check_weights, train_epoch
 from gentrain.train.losses import patriarch_loss
 from gentrain.train.meter import Meter
+from gentrain.train.seeds import epoch_seed
 from gentrain.train.workers import Workers
 
+SPEC = SimpleNamespace(generation=2, key="abc")
 ALONE = Workers(rank=0, world_size=1, device=torch.device("cpu"), threads=1)
 
 
@@ -55,6 +58,9 @@ def together(rank, folder, results):
         loss = terms.loss * (float("nan") if step == 2 + rank else 1)
         meter.add(step, own, logits, terms._replace(loss=loss))
     meter.reduce()
+    exploded = nn.BatchNorm1d(2)
+    if rank == 1:
+        exploded.running_var[1] = float("inf")  # of this worker alone
     acted = []
     results.put((rank, {
         "first": workers.first,
@@ -72,6 +78,8 @@ def together(rank, folder, results):
         "filler": workers.weigh(torch.tensor(1.0), batch([0], of=1, filler=True)).item(),
         "bad step": meter.first_bad_step(),
         "count": meter.means()["count"],
+        "weights": failure_of(lambda: check_weights(exploded, SPEC, 4, workers=workers)),
+        "finite weights": failure_of(lambda: check_weights(nn.BatchNorm1d(2), SPEC, 4, workers=workers)),
         "fails on the last": failure_of(lambda: workers.everywhere(lambda: fail("of 1") if rank == 1 else None)),
         "fails on both": failure_of(lambda: workers.everywhere(lambda: fail(f"of {rank}"))),
         "fails on the first": failure_of(lambda: workers.on_first(lambda: fail(f"of {rank}"))),
@@ -114,6 +122,15 @@ def both(tmp_path_factory):
         ("buffers", [1.0, 1.0]),
         ("bad step", 2),
         ("count", 12.0),
+        (
+            "weights",
+            (
+                "TrainingError",
+                "generation 2 (abc), epoch 5, after its last step: running_var is not finite; the checkpoint after epoch "
+                "4 stays. Lower recipe.learning_rate, add recipe.warmup_epochs, or use precision: fp32",
+            ),
+        ),
+        ("finite weights", None),
         ("alone", False),
         ("fails on the last", ("TrainingError", "of 1")),
         ("fails on both", ("TrainingError", "of 0")),
@@ -184,11 +201,12 @@ def test_an_epoch_needs_no_store(small):
     spec = build_chain(study, data="0" * 16, num_classes=2).specs[0]
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2)).eval()
     before = network[1].weight.clone()
-    losses, pixels_of = [], []
+    losses, pixels_of, seeds = [], [], []
 
     def task(logits, images, labels):
         terms = patriarch_loss(logits, labels, eta=0.5, k=2)
         losses.append(terms.loss.item())
+        seeds.append(torch.initial_seed())
         return terms
 
     def pixels(read, epoch):
@@ -207,6 +225,7 @@ def test_an_epoch_needs_no_store(small):
         post=lambda _: None,
     )
     assert network.training
+    assert seeds == [epoch_seed(spec.seed, spec.generation, epoch=1, rank=0)] * 3
     assert not network[1].weight.equal(before)
     assert pixels_of == [1, 1, 1]
     assert row["epoch"] == 2
