@@ -126,8 +126,8 @@ def both(tmp_path_factory):
             "weights",
             (
                 "TrainingError",
-                "generation 2 (abc), epoch 5, after its last step: running_var is not finite; the checkpoint after epoch "
-                "4 stays. Lower recipe.learning_rate, add recipe.warmup_epochs, or use precision: fp32",
+                "generation 2 (abc), epoch 5, after its last step: running_var is not finite; the checkpoint after "
+                "epoch 4 stays. Lower recipe.learning_rate, add recipe.warmup_epochs, or use precision: fp32",
             ),
         ),
         ("finite weights", None),
