@@ -35,11 +35,11 @@ def chain(*options, settings=SMALL):
     return ["chain", *changes, *map(str, options)]
 
 
-def refused(capsys, arguments, *, told=""):
-    """Return the one line that a refusal prints; before it come only lines after `told`; the exit status is 2."""
+def refused(capsys, arguments, *, progress=""):
+    """Return the one line of a refusal, after lines that begin with `progress`; the exit status is 2."""
     assert run(arguments) == 2
     out, err = capsys.readouterr()
-    assert out.startswith(told) if told else out == ""
+    assert out.startswith(progress) if progress else out == ""
     assert err.startswith("gentrain: ")
     lines = err.splitlines()
     assert len(lines) == 1, err
@@ -48,11 +48,11 @@ def refused(capsys, arguments, *, told=""):
 
 def test_the_options_are_frozen():
     commands = typer.main.get_command(app).commands
-    found = {
+    arguments = {
         name: [p.metavar.strip("[].") if p.param_type_name == "argument" else p.opts[0] for p in command.params]
         for name, command in commands.items()
     }
-    assert {name: sorted(options) for name, options in found.items()} == {
+    assert {name: sorted(options) for name, options in arguments.items()} == {
         name: sorted(options) for name, options in OPTIONS.items()
     }
 
@@ -65,9 +65,9 @@ def test_what_should_be_instant_imports_no_torch_and_no_ray(tmp_path, arguments,
     code = (
         "import sys; from gentrain.cli import run; run(sys.argv[1:]); sys.exit(bool({'torch', 'ray'} & {*sys.modules}))"
     )
-    found = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
-    assert found.returncode == 0, found.stderr
-    assert expected in found.stdout
+    process = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    assert expected in process.stdout
     assert list(tmp_path.iterdir()) == []  # asking writes nothing
 
 
@@ -118,7 +118,9 @@ def test_refusals(capsys, tmp_path, options, expected):
 
 
 def test_k_above_the_number_of_classes_is_refused(capsys, tmp_path):
-    line = refused(capsys, chain("--runs", tmp_path, "--set", "process.k=11", "--local"), told="preparing digits in ")
+    line = refused(
+        capsys, chain("--runs", tmp_path, "--set", "process.k=11", "--local"), progress="preparing digits in "
+    )
     assert "process.k: 11 is more than the dataset's 10 classes; lower process.k" in line
 
 
@@ -161,7 +163,7 @@ def test_a_place_where_nothing_can_be_written_is_refused(capsys):
 
 
 def test_a_disk_too_small_for_the_data_is_refused_before_training(capsys, small_disk):
-    line = refused(capsys, chain("--runs", small_disk / "runs", "--local"), told="preparing digits in ")
+    line = refused(capsys, chain("--runs", small_disk / "runs", "--local"), progress="preparing digits in ")
     assert "the disk is full; free some space or choose another folder with --runs" in line
 
 
@@ -172,7 +174,7 @@ def test_a_disk_that_fills_up_during_training_stops_in_one_line_and_goes_on_late
     (runs / "generations").symlink_to(small_disk)
     filler = small_disk / "filler"
     filler.write_bytes(bytes(3100 * 1024))
-    line = refused(capsys, chain("--runs", runs, "--local"), told="preparing digits in ")
+    line = refused(capsys, chain("--runs", runs, "--local"), progress="preparing digits in ")
     assert "the disk is full; free some space and run the same command again" in line
     assert len(list(small_disk.glob("*/train/epoch-*"))) == 1
     assert not list(small_disk.glob("*/DONE.json"))

@@ -83,9 +83,9 @@ def test_weights_give_the_predictions_that_were_stored(runs):
     folder = store.generation(runs[1][1]["key"])
     spec = GenerationSpec.model_validate_json(folder.read(SPEC))
     data = next((runs[0] / "data").glob("digits-*")).name
-    found, labels = predict_split(spec, "test", store=store, data=data, threads=1)
+    predicted, labels = predict_split(spec, "test", store=store, data=data, threads=1)
     stored, stored_labels = decode_predictions(folder.read_verified(PREDICTIONS))
-    assert np.array_equal(found, stored)
+    assert np.array_equal(predicted, stored)
     assert np.array_equal(labels, stored_labels)
     assert evaluate_chain(store, "small").agreement.shape == (2, 2)
 

@@ -52,8 +52,8 @@ def test_status_says_what_failed_what_was_stopped_and_what_is_saturated(store):
             finish(store, spec, seconds=1.0, validation_scores=SCORES | {"top1_error": error})
         record = StudyRecord(settings, store=store)
         record.begin([chain], **{name: {chain.name: "why"} for name, given in ended.items() if given})
-        found = study_status(store, settings.name)
-        return [cell.state for cell in found.chains[chain.name]], found.failures
+        state = study_status(store, settings.name)
+        return [cell.state for cell in state.chains[chain.name]], state.failures
 
     held_out = ("dataset.validation=0.1", "generations=3")
     assert begin(study(), [0.3], failed=True)[0] == ["done", "failed", "waiting"]

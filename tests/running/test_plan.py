@@ -31,9 +31,9 @@ def store(tmp_path):
 
 
 def test_what_is_not_known_is_unknown_never_zero(store):
-    found = plan(store, POINTS, price=2.0)
-    assert (len(found.seconds), found.unknown) == (8, 8)
-    assert found.device_seconds is found.makespan is found.lower_bound is found.cost is None
+    planned = plan(store, POINTS, price=2.0)
+    assert (len(planned.seconds), planned.unknown) == (8, 8)
+    assert planned.device_seconds is planned.makespan is planned.lower_bound is planned.cost is None
 
 
 def test_seconds_are_those_of_like_generations_scaled_to_the_epochs(store):
@@ -42,13 +42,13 @@ def test_seconds_are_those_of_like_generations_scaled_to_the_epochs(store):
     finish(store, patriarch, seconds=20.0)
     assert plan(store, POINTS).unknown == 6  # students were not measured
     finish(store, student, seconds=30.0)
-    found = plan(store, POINTS, devices=2, price=3.6)
-    assert found.unknown == 0
-    assert sorted(found.seconds.values()) == [100.0] * 2 + [150.0] * 6  # 10 s and 15 s an epoch, 10 epochs
-    assert found.device_seconds == 1100
-    assert found.cost == pytest.approx(1.1)
-    assert found.lower_bound == 550  # all work over two devices; the longest chain takes 400
-    assert found.makespan == 550
+    planned = plan(store, POINTS, devices=2, price=3.6)
+    assert planned.unknown == 0
+    assert sorted(planned.seconds.values()) == [100.0] * 2 + [150.0] * 6  # 10 s and 15 s an epoch, 10 epochs
+    assert planned.device_seconds == 1100
+    assert planned.cost == pytest.approx(1.1)
+    assert planned.lower_bound == 550  # all work over two devices; the longest chain takes 400
+    assert planned.makespan == 550
     assert plan(store, POINTS, devices=8).makespan == plan(store, POINTS, devices=8).lower_bound == 400
     assert plan(store, POINTS, "workers=2", devices=2).unknown == 8  # another number of workers is another speed
 
@@ -57,9 +57,9 @@ def test_finished_generations_cost_nothing(store):
     specs = list(build_forest(study(), data=DATA, num_classes=10).specs.values())
     for spec in specs[:2]:
         finish(store, spec, seconds=100.0)
-    found = plan(store)
-    assert (len(found.finished), list(found.seconds)) == (2, [specs[2].key])
-    assert found.makespan == 100
+    planned = plan(store)
+    assert (len(planned.finished), list(planned.seconds)) == (2, [specs[2].key])
+    assert planned.makespan == 100
 
 
 def test_workers_and_shares_of_a_gpu_count(store):
@@ -92,18 +92,18 @@ def test_measured_seconds_stand_in_where_the_store_knows_nothing(tmp_path, small
     grid = "grid.process=[{lambda: 0.5}, {lambda: 0.7}]"
     study = small("recipe.epochs=10", "recipe.milestones=[]", grid)
     assert api.plan(study, runs=str(tmp_path), devices=1, price=None).unknown == 3
-    found = api.plan(study, runs=str(tmp_path), devices=1, price=None, measure=True)
-    assert found.unknown == 0
-    assert found.measured_here
-    assert len(set(found.seconds.values())) == 2  # a patriarch, and two students alike
-    assert all(seconds > 0 for seconds in found.seconds.values())
+    planned = api.plan(study, runs=str(tmp_path), devices=1, price=None, measure=True)
+    assert planned.unknown == 0
+    assert planned.measured_here
+    assert len(set(planned.seconds.values())) == 2  # a patriarch, and two students alike
+    assert all(seconds > 0 for seconds in planned.seconds.values())
     assert RunStore(str(tmp_path)).generation("x").names() == []
     assert not (tmp_path / "generations").exists()
 
 
 def test_the_most_urgent_is_what_most_work_waits_for(store):
-    found = plan(store, POINTS)
-    urgency, forest = urgencies(found), found.forest
+    planned = plan(store, POINTS)
+    urgency, forest = urgencies(planned), planned.forest
     shared = next(
         key for key, names in forest.wanted_by.items() if len(names) == 2 and forest.specs[key].teacher is None
     )
@@ -112,15 +112,15 @@ def test_the_most_urgent_is_what_most_work_waits_for(store):
 
 
 def test_chains_that_begin_with_the_same_generation_start_in_rounds(store):
-    found = plan(store, POINTS)
-    missing = {chain.name: chain.keys for chain in found.forest.chains}
-    order = [chain.name for chain in starting_order(found, missing)]
+    planned = plan(store, POINTS)
+    missing = {chain.name: chain.keys for chain in planned.forest.chains}
+    order = [chain.name for chain in starting_order(planned, missing)]
     assert order == [
         "D(0.6,0.5)-resnet20-s0", "D(1.0,0.5)-resnet20-s0", "D(0.6,0.6)-resnet20-s0", "D(1.0,0.0)-resnet20-s0",
     ]  # fmt: skip
     del missing["D(0.6,0.5)-resnet20-s0"]
     missing["D(0.6,0.5)-resnet20-s0"] = ()
-    assert order[0] not in [chain.name for chain in starting_order(found, missing)]
+    assert order[0] not in [chain.name for chain in starting_order(planned, missing)]
 
 
 def test_students_of_several_teachers_take_longer_than_those_of_one(store):
@@ -128,10 +128,14 @@ def test_students_of_several_teachers_take_longer_than_those_of_one(store):
     forest = build_forest(plain, data=DATA, num_classes=10)
     for spec in forest.specs.values():
         finish(store, spec, seconds=10.0)
-    found = plan(store, "process.teacher=ensemble")
-    assert (len(found.finished), len(found.to_train), found.unknown) == (2, 1, 1)  # of two teachers nothing is known
-    (last,) = found.to_train
-    assert found.forest.specs[last].work == "student of 2"
+    planned = plan(store, "process.teacher=ensemble")
+    assert (len(planned.finished), len(planned.to_train), planned.unknown) == (
+        2,
+        1,
+        1,
+    )  # of two teachers nothing is known
+    (last,) = planned.to_train
+    assert planned.forest.specs[last].work == "student of 2"
     finish(store, build_forest(several, data=DATA, num_classes=10).specs[last], seconds=30.0)
     assert plan(store, "process.teacher=ensemble", "seed=1").unknown == 0
 
@@ -142,9 +146,9 @@ def test_a_given_generation_is_a_root_of_the_tree_and_costs_nothing(store):
     student = list(build_forest(study(), data=DATA, num_classes=10).specs.values())[1]
     finish(store, student, seconds=10.0)
     entry = f"pretrained=[{{checkpoint: {student.key}}}]"
-    found = plan(store, entry, "generations=3")
-    assert next(iter(found.forest.specs)) == student.key  # before its students, though it was a student elsewhere
-    assert found.summary()["trainings"] == found.summary()["to_train"] == 3
-    assert found.unknown == 0
-    assert found.makespan == found.lower_bound == 30  # three students of 10 epochs, a second each
-    show(forest_tree(found, name="s"), plan_table(found, name="s"))
+    planned = plan(store, entry, "generations=3")
+    assert next(iter(planned.forest.specs)) == student.key  # before its students, though it was a student elsewhere
+    assert planned.summary()["trainings"] == planned.summary()["to_train"] == 3
+    assert planned.unknown == 0
+    assert planned.makespan == planned.lower_bound == 30  # three students of 10 epochs, a second each
+    show(forest_tree(planned, name="s"), plan_table(planned, name="s"))

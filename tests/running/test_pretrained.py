@@ -102,10 +102,10 @@ def test_a_second_run_trains_nothing_and_everything_else_knows_it(origin, chain,
     assert all(e.reused for e in events if isinstance(e, GenerationDone))
     (cells,) = study_status(RunStore(str(runs)), "given").chains.values()
     assert [cell.state for cell in cells] == ["done", "done"]
-    found = api.plan(
+    planned = api.plan(
         load_study(overrides=[*SMALL, "generations=3"], pretrained=given), runs=str(runs), devices=1, price=None
     ).summary()
-    assert (found["trainings"], found["finished"], found["to_train"], found["unknown"]) == (3, 1, 2, 0)
+    assert (planned["trainings"], planned["finished"], planned["to_train"], planned["unknown"]) == (3, 1, 2, 0)
     study = runs / "study.yaml"
     study.write_text("{}")
     changes = [part for setting in SMALL for part in ("--set", setting)]
@@ -150,25 +150,25 @@ def test_a_generation_of_the_run_folder_is_that_very_generation(origin, form):
     runs, rows, _ = origin
     events, key = [], rows[0]["key"]
     given = key if form == "key" else str(runs / "generations" / key)
-    found = launch(runs, f"name={form}", pretrained=[{"checkpoint": given}], observe=events.append)
-    assert [row["key"] for row in found] == [row["key"] for row in rows]  # the same lineage: nothing is trained
+    again = launch(runs, f"name={form}", pretrained=[{"checkpoint": given}], observe=events.append)
+    assert [row["key"] for row in again] == [row["key"] for row in rows]  # the same lineage: nothing is trained
     assert all(e.reused for e in events if isinstance(e, GenerationDone))
-    assert found[0]["chain"] == f"D(given-{key[:8]},0.6)-resnet8-s0"
+    assert again[0]["chain"] == f"D(given-{key[:8]},0.6)-resnet8-s0"
 
 
 def test_several_may_be_given_and_a_student_stand_first(origin):
     runs, rows, path = origin
     given = [{"checkpoint": rows[1]["key"]}, {"checkpoint": str(path)}]
     changes = ("name=two", "generations=2", "process.teacher=ensemble", "recipe.epochs=1", "recipe.milestones=[]")
-    found = launch(runs, *changes, pretrained=given)
-    assert [row["generation"] for row in found] == [0, 1, 2]
-    assert found[0]["key"] == rows[1]["key"]
-    energies = [1 - row["primary_measured"] for row in found[:2]]
-    assert found[2]["primary_predicted"] == pytest.approx(1 - 0.6 * sum(energies) / 2)
-    assert found[0]["chain"].startswith("D(given2-")
+    again = launch(runs, *changes, pretrained=given)
+    assert [row["generation"] for row in again] == [0, 1, 2]
+    assert again[0]["key"] == rows[1]["key"]
+    energies = [1 - row["primary_measured"] for row in again[:2]]
+    assert again[2]["primary_predicted"] == pytest.approx(1 - 0.6 * sum(energies) / 2)
+    assert again[0]["chain"].startswith("D(given2-")
     (runs / "generations" / rows[1]["key"] / PREDICTIONS).write_bytes(b"rubbish")
     events = []
-    assert launch(runs, *changes, pretrained=given, observe=events.append) == found  # evaluated again
+    assert launch(runs, *changes, pretrained=given, observe=events.append) == again  # evaluated again
     assert [e.generation for e in events if isinstance(e, GenerationQueued)] == [0]
 
 
@@ -201,13 +201,13 @@ def test_a_larger_teacher_for_smaller_students():
     study = load_study(
         overrides=[*SMALL, "process.lambda=[0.5, 0.6, 0.7]", "generations=3"], pretrained=[{"checkpoint": "x"}]
     )
-    found = build_chain(study, data="d", num_classes=10, resolve=lambda _: (teacher,))
-    assert found.name == "D(given-01234567,0.5-0.6-0.7)-resnet14-resnet8-s0"
-    assert [spec.teacher for spec in found.specs] == [None, *found.keys[:3]]
-    assert predicted_scores(found.settings, ()) == (None,) * 4
-    assert predicted_scores(found.settings, [0.5]) == pytest.approx([0.5, 0.75, 0.85, 0.895])
-    found = build_chain(study, data="d", num_classes=10, resolve=lambda _: (teacher, teacher))
-    assert [spec.task.lam for spec in found.specs[2:]] == [
+    chain = build_chain(study, data="d", num_classes=10, resolve=lambda _: (teacher,))
+    assert chain.name == "D(given-01234567,0.5-0.6-0.7)-resnet14-resnet8-s0"
+    assert [spec.teacher for spec in chain.specs] == [None, *chain.keys[:3]]
+    assert predicted_scores(chain.settings, ()) == (None,) * 4
+    assert predicted_scores(chain.settings, [0.5]) == pytest.approx([0.5, 0.75, 0.85, 0.895])
+    chain = build_chain(study, data="d", num_classes=10, resolve=lambda _: (teacher, teacher))
+    assert [spec.task.lam for spec in chain.specs[2:]] == [
         0.6,
         0.7,
     ]  # λ_g belongs to generation g, whoever the ones before it are

@@ -84,8 +84,8 @@ class RunnerCase:
     def test_ensembles_are_means_of_stored_predictions(self, finished):
         _, runs, rows, _ = finished
         store = RunStore(str(runs))
-        found = [decode_predictions(store.generation(row["key"]).read_verified(PREDICTIONS)) for row in rows]
-        members, labels = np.stack([probabilities for probabilities, _ in found]), found[0][1]
+        stored = [decode_predictions(store.generation(row["key"]).read_verified(PREDICTIONS)) for row in rows]
+        members, labels = np.stack([probabilities for probabilities, _ in stored]), stored[0][1]
         error = (running_ensemble(members)[-1].argmax(1) != labels).mean()
         assert rows[1]["ensemble_top1_error"] == pytest.approx(error)
         assert rows[0]["top1_error"] == pytest.approx((members[0].argmax(1) != labels).mean())
@@ -219,12 +219,12 @@ class TestLocalRunner(RunnerCase):
         assert sizes[1] < 0.6 * sizes[0]
 
     def test_a_dense_network_trains_in_the_same_bits_with_less_memory(self, small, tmp_path):
-        found = []
+        weights = []
         for saving in ("false", "true"):
             study = small("network.name=densenet10-k4", f"network.memory_efficient={saving}", "dataset.limit=4")
             rows = self.launch(study, tmp_path / saving, lambda _: None)
-            found.append([(tmp_path / saving / "generations" / row["key"] / MODEL).read_bytes() for row in rows])
-        assert found[0] == found[1]
+            weights.append([(tmp_path / saving / "generations" / row["key"] / MODEL).read_bytes() for row in rows])
+        assert weights[0] == weights[1]
 
     def test_a_network_that_does_not_fit_the_images_is_refused(self, small, tmp_path):
         with pytest.raises(ConfigError, match=r"'torchvision/squeezenet1_1' can't take images of 8 × 8 pixels"):

@@ -1,4 +1,4 @@
-"""A run folder on S3, served on loopback: chains, datasets fetched once a node, damage found."""
+"""A run folder on S3, served on loopback: chains, datasets fetched once a node, damage noticed."""
 
 import hashlib
 import pickle

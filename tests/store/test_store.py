@@ -124,7 +124,7 @@ def test_the_lock_keeps_a_second_process_waiting_and_dies_with_its_holder(folder
     try:
         assert holder.stdout.readline() == "held\n"
         started = time.monotonic()
-        with folder.locked(waiting=holder.kill):  # told that it must wait, we kill the holder: the lock is free
+        with folder.locked(waiting=holder.kill):  # asked to wait, we kill the holder: the lock is free
             assert time.monotonic() - started < 30
     finally:
         holder.kill()

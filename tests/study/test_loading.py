@@ -1,4 +1,4 @@
-"""Study files are YAML 1.2; settings under old names are read, and both are told in one line."""
+"""Study files are YAML 1.2; settings under old names are read, and one line says so for both."""
 
 import pytest
 import yaml
