@@ -1,5 +1,6 @@
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,9 @@ from gentrain.study.loading import load_study
 
 settings.register_profile("gentrain", deadline=None)  # other tests run beside it, so times mean nothing
 settings.load_profile("gentrain")
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in all that a script starts with `&`, and inherited
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SMALL = (
     "name=small",
