@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F
 import torchvision
 
 from gentrain.models.cost import check_fits, multiply_adds, parameter_count
@@ -28,6 +29,54 @@ def test_stages_halve_by_pooling_not_by_stride():
         stage.register_forward_hook(lambda _m, _i, out: sizes.append(tuple(out.shape[1:])))
     model(torch.zeros(1, 3, 32, 32))
     assert sizes == [(16, 32, 32), (32, 16, 16), (64, 8, 8)]
+
+
+def means_of_squares(x):
+    n, c, h, w = x.shape
+    return x.reshape(n, c, h // 2, 2, w // 2, 2).mean(dim=(3, 5))
+
+
+def test_resnet8_by_hand():
+    """Stages of one block of two convolutions, the means of 2×2 squares between them, new channels of zeros."""
+    torch.manual_seed(1)
+    model = build_model("resnet8", num_classes=5)
+    weights = model.state_dict()
+    images = torch.randn(4, 3, 8, 8)
+
+    def normalised(x, conv):
+        x = F.conv2d(x, weights[f"{conv}.weight"], padding=1)
+        var, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0, keepdim=True)
+        return (x - mean) / (var + 1e-5).sqrt()  # weight 1 and bias 0 before any training
+
+    x = normalised(images, "conv").relu()
+    for stage in range(3):
+        x = means_of_squares(x) if stage else x
+        block = f"stages.{stage}.0"
+        out = normalised(normalised(x, f"{block}.conv1").relu(), f"{block}.conv2")
+        x = (out + torch.cat([x, x.new_zeros(4, out.shape[1] - x.shape[1], *x.shape[2:])], dim=1)).relu()
+    wanted = x.mean(dim=(2, 3)) @ weights["linear.weight"].T + weights["linear.bias"]
+    torch.testing.assert_close(model.train()(images), wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_pooling_by_hand():
+    """DenseNet's transitions end in the means of 2×2 squares, ResNet-18's stages begin with their largest."""
+    squares = torch.tensor([[1.0, 2, 5, 5], [3, 6, 5, 9], [0, 0, -1, -2], [0, 4, -3, -6]])[None, None]
+    assert means_of_squares(squares).tolist() == [[[[3, 6], [1, -3]]]]
+    dense = build_model("densenet10-k4", num_classes=5)
+    transitions = [module for module in dense.blocks if isinstance(module, torch.nn.Sequential)]
+    assert len(transitions) == 2
+    for transition in transitions:
+        x = torch.randn(2, transition[0].num_features, 4, 4)
+        torch.testing.assert_close(transition(x), means_of_squares(transition[:3](x)))
+    pooled, seen = build_model("resnet18", num_classes=5).eval(), []
+    for stage in pooled.stages:
+        stage.register_forward_hook(lambda _m, inputs, out: seen.append((inputs[0], out)))
+    images = torch.randn(1, 3, 64, 64)
+    pooled(images)
+    outs = [pooled.bn(pooled.conv(images)).relu(), *(out for _, out in seen)]
+    for before, (own, _) in zip(outs, seen, strict=False):
+        n, c, h, w = before.shape
+        assert own.equal(before.reshape(n, c, h // 2, 2, w // 2, 2).amax(dim=(3, 5)))
 
 
 def test_initialisation_is_he_and_follows_the_seed():

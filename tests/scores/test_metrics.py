@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from gentrain.scores.ensembles import running_ensemble
-from gentrain.scores.metrics import calibration_error, nll, primary_score, score, top_k_error
+from gentrain.scores.metrics import calibration_error, nll, primary_score, reliability, score, top_k_error
 
 PROBABILITIES = np.array([[0.7, 0.2, 0.1], [0.3, 0.4, 0.3], [0.1, 0.3, 0.6]])
 LABELS = np.array([0, 2, 1])
@@ -31,6 +31,25 @@ def test_calibration_weighs_bins_by_samples():
     confident = np.tile([0.75, 0.25], (4, 1))
     assert calibration_error(confident, np.array([0, 0, 0, 1])) == pytest.approx(0)
     assert calibration_error(confident, np.array([1, 1, 1, 1])) == pytest.approx(0.75)
+
+
+def test_calibration_in_fifteen_bins_by_hand():
+    """Bins are 1/15 wide: 0.55 and 0.59 share the one from 8/15, 0.61 is in the next, 1.0 in the last."""
+    confidence, right = np.array([0.55, 0.59, 0.61, 0.95, 1.0]), np.array([True, False, True, True, False])
+    rows = np.stack([confidence, 1 - confidence], axis=1)
+    gaps = (abs(1 - 0.55 - 0.59), 1 - 0.61, abs(1 - 0.95 - 1.0))
+    assert calibration_error(rows, np.where(right, 0, 1)) == pytest.approx(sum(gaps) / 5)
+    count, confident, hits = reliability(rows, np.where(right, 0, 1))
+    assert {place: value for place, value in enumerate(count.tolist()) if value} == {8: 2, 9: 1, 14: 2}
+    assert (confident[8], hits[8]) == (pytest.approx(1.14), 1)
+
+
+def test_top_5_by_hand():
+    """Of seven classes, whose scores fall with the class: labels of the first five ranks are hits, the others not."""
+    rows = np.tile([0.4, 0.2, 0.15, 0.1, 0.08, 0.05, 0.02], (7, 1))
+    scores = score(rows, np.arange(7))
+    assert scores.top5_error == pytest.approx(2 / 7)
+    assert scores.top1_error == pytest.approx(6 / 7)
 
 
 def test_a_certain_mistake_costs_much_but_not_infinity():

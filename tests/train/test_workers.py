@@ -193,20 +193,22 @@ class Three:
         return iter([batch([0, 1], of=2) for _ in range(3)])
 
 
-def test_an_epoch_needs_no_store(small):
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_an_epoch_needs_no_store(small, precision):
     """State and batches in, a row out: the rate of the last step, the mean of the losses, all samples counted."""
     from gentrain.study.lineage import build_chain
 
-    study = small("recipe.warmup_epochs=2", "process.k=2")
+    study = small("recipe.warmup_epochs=2", "process.k=2", f"precision={precision}")
     spec = build_chain(study, data="0" * 16, num_classes=2).specs[0]
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2)).eval()
     before = network[1].weight.clone()
-    losses, pixels_of, seeds = [], [], []
+    losses, pixels_of, seeds, computed_in = [], [], [], []
 
     def task(logits, images, labels):
         terms = patriarch_loss(logits, labels, eta=0.5, k=2)
         losses.append(terms.loss.item())
         seeds.append(torch.initial_seed())
+        computed_in.append((logits.dtype, torch.is_autocast_enabled("cpu")))  # a teacher computes in the task
         return terms
 
     def pixels(read, epoch):
@@ -225,6 +227,8 @@ def test_an_epoch_needs_no_store(small):
         post=lambda _: None,
     )
     assert network.training
+    half = precision == "bf16"
+    assert computed_in == [(torch.bfloat16 if half else torch.float32, half)] * 3
     assert seeds == [epoch_seed(spec.seed, spec.generation, epoch=1, rank=0)] * 3
     assert not network[1].weight.equal(before)
     assert pixels_of == [1, 1, 1]
