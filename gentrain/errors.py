@@ -1,6 +1,41 @@
-"""Define the errors that a user can cause; each message is one line: what is wrong, where, and what to do."""
+"""Define the errors that a user can cause; each message is one line: what is wrong, where, and what to do.
+
+Names and values in messages come from elsewhere: `shown` cuts them, `printable` escapes what would break a line.
+"""
 
 from __future__ import annotations
+
+import reprlib
+import unicodedata
+
+SHOWN = 80
+"""Most characters of a value in a message."""
+_BREAKING = {"Cc", "Cs", "Zl", "Zp"}
+"""Unicode's categories of control characters, lone surrogates (bytes that aren't UTF-8), line and paragraph ends."""
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = _short.maxlong = SHOWN
+_short.maxlist = _short.maxtuple = _short.maxset = _short.maxdict = SHOWN
+
+
+def shown(value: object) -> str:
+    """Return a value as Python writes it, at most `SHOWN` characters."""
+    try:
+        return cut(_short.repr(value))
+    except (ValueError, RecursionError):  # Python refuses to write integers of thousands of digits
+        return f"a value of type {type(value).__name__} that is too long to print"
+
+
+def cut(text: str) -> str:
+    """Return a text as `printable`, at most `SHOWN` characters."""
+    text = printable(text[: 2 * SHOWN])
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
+
+
+def printable(text: str) -> str:
+    """Return a text with the characters escaped that control a terminal, end a line or can't be encoded."""
+    if text.isprintable():
+        return text
+    return "".join(ascii(c)[1:-1] if unicodedata.category(c) in _BREAKING else c for c in text)
 
 
 class GentrainError(Exception):

@@ -26,8 +26,8 @@ def check_fits(name: str, *, num_classes: int, height: int, width: int, folded: 
     try:
         with torch.no_grad():
             out = model(torch.zeros(1, 3, height, width))
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # a network from elsewhere raises whatever it likes
+        reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
         raise ValueError(f"network {name!r} can't take images of {height} × {width} pixels: {reason}") from None
     if not isinstance(out, torch.Tensor) or out.shape != (1, num_classes):
         shape = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__

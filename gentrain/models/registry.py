@@ -8,6 +8,8 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from gentrain.errors import cut, shown
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -15,7 +17,11 @@ PAPER_DEPTHS = (20, 32, 44, 56, 74, 92, 110)
 SMALL_DEPTHS = (8, 14)
 DENSE_GROWTH = {100: 12, 190: 40}
 """Growth rate k of the paper's DenseNet-BC by depth; densenetL-kK names any other."""
+MOST_LAYERS, MOST_GROWTH = 2000, 500
+"""Larger networks than any that was ever published; building one by mistake takes all memory."""
 TORCHVISION = "torchvision/"
+LONGEST = 200
+"""Most characters of a name that are compared with the known ones."""
 
 
 def model_names() -> tuple[str, ...]:
@@ -42,15 +48,15 @@ def check_model_name(name: str) -> None:
     elif ":" in name:
         _factory(name)
     else:
-        match = re.fullmatch(r"resnet(\d+)", name)
+        match = re.fullmatch(r"resnet([0-9]{1,4})", name)
         if match:
             near = sorted(_depths(), key=lambda depth: abs(depth - int(match[1])))[:2]
             hint = f"did you mean {' or '.join(f'resnet{depth}' for depth in sorted(near))}?"
         else:
-            close = difflib.get_close_matches(name, model_names(), n=2, cutoff=0.6)
+            close = difflib.get_close_matches(name[:LONGEST], model_names(), n=2, cutoff=0.6)
             also = "torchvision/NAME or package.module:function"
             hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(model_names())}, {also}"
-        raise ValueError(f"unknown network {name!r}; {hint}")
+        raise ValueError(f"unknown network {shown(name)}; {hint}")
 
 
 def build_model(name: str, *, num_classes: int, memory_efficient: bool = False) -> nn.Module:
@@ -62,13 +68,12 @@ def build_model(name: str, *, num_classes: int, memory_efficient: bool = False) 
         memory_efficient: DenseNets only: compute bottlenecks again in the backward pass: less memory, the same bits.
 
     Raises:
-        ValueError: when the name is unknown.
+        ValueError: when the name is unknown, or its function fails or returns no module.
     """
     check_model_name(name)
     registered = _registered(name)
     if registered is None:
-        made: Any = (_torchvision if name.startswith(TORCHVISION) else _factory)(name)(num_classes=num_classes)
-        return made  # type: ignore[no-any-return]
+        return _made(name, num_classes)
     kind, depth, growth = registered
     if kind == "dense":
         from gentrain.models.densenet import DenseNet
@@ -101,14 +106,14 @@ def _registered(name: str) -> tuple[str, int, int] | None:
     """Return (kind, depth, growth) of a registered name, None for any other."""
     if match := re.fullmatch(r"resnet18(-strided)?", name):
         return ("imagenet-strided" if match[1] else "imagenet", 18, 0)
-    if match := re.fullmatch(r"resnet([1-9]\d*)(-strided)?", name):
+    if match := re.fullmatch(r"resnet([1-9][0-9]{0,4})(-strided)?", name):
         depth = int(match[1])
-        if depth >= 8 and depth % 6 == 2:
+        if 8 <= depth <= MOST_LAYERS and depth % 6 == 2:
             return ("cifar-strided" if match[2] else "cifar", depth, 0)
-    if match := re.fullmatch(r"densenet([1-9]\d*)(?:-k([1-9]\d*))?", name):
+    if match := re.fullmatch(r"densenet([1-9][0-9]{0,4})(?:-k([1-9][0-9]{0,3}))?", name):
         depth = int(match[1])
         growth = int(match[2] or DENSE_GROWTH.get(depth, 0))
-        if depth >= 10 and depth % 6 == 4 and growth:
+        if 10 <= depth <= MOST_LAYERS and depth % 6 == 4 and 0 < growth <= MOST_GROWTH:
             return ("dense", depth, growth)
     return None
 
@@ -117,25 +122,44 @@ def _torchvision(name: str) -> Callable[..., Any]:
     from torchvision import models
     from torchvision.models import get_model_builder, list_models
 
-    wanted = name.removeprefix(TORCHVISION)
+    wanted = name.removeprefix(TORCHVISION)[:LONGEST]
     known = list_models(module=models)
     if wanted not in known:
         close = difflib.get_close_matches(wanted, known, n=3, cutoff=0.4)
-        raise ValueError(
-            f"unknown network {name!r}; did you mean {' or '.join(TORCHVISION + n for n in close or known)}?"
-        )
+        near = " or ".join(TORCHVISION + n for n in close)
+        some = ", ".join(TORCHVISION + n for n in known[:5])
+        hint = f"did you mean {near}?" if close else f"known: {some} and {len(known) - 5} more"
+        raise ValueError(f"unknown network {shown(name)}; {hint}")
     builder: Callable[..., Any] = get_model_builder(wanted)
     return builder
 
 
 def _factory(name: str) -> Callable[..., Any]:
     module_name, _, attribute = name.partition(":")
+    if not all(part.isidentifier() for part in module_name.split(".")) or not attribute:
+        raise ValueError(f"network {shown(name)}: not package.module:function, such as mynets:small")
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ValueError(f"network {name!r}: module {module_name} can't be imported: {error}") from None
+    except (Exception, SystemExit) as error:  # a module raises whatever it likes while it is imported
+        reason = cut(str(error)) or type(error).__name__
+        raise ValueError(f"network {shown(name)}: module {cut(module_name)} can't be imported: {reason}") from None
     function = getattr(module, attribute, None)
     if not callable(function):
-        raise ValueError(f"network {name!r}: {module_name} has no function {attribute!r}")  # noqa: TRY004
+        raise ValueError(f"network {shown(name)}: {cut(module_name)} has no function {shown(attribute)}")  # noqa: TRY004
     factory: Callable[..., Any] = function
     return factory
+
+
+def _made(name: str, num_classes: int) -> nn.Module:
+    """Return what a function from elsewhere builds."""
+    from torch import nn
+
+    function = (_torchvision if name.startswith(TORCHVISION) else _factory)(name)
+    try:
+        made = function(num_classes=num_classes)
+    except Exception as error:  # a function from elsewhere raises whatever it likes
+        reason = f"{type(error).__name__}: {cut(str(error))}"
+        raise ValueError(f"network {shown(name)} can't be built for {num_classes} classes: {reason}") from error
+    if not isinstance(made, nn.Module):
+        raise ValueError(f"network {shown(name)} is a {type(made).__name__}, not a torch.nn.Module")  # noqa: TRY004
+    return made

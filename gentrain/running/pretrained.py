@@ -7,12 +7,13 @@ run folder is that very generation.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from gentrain.errors import ConfigError
+from gentrain.errors import ConfigError, cut, printable, shown
 from gentrain.store.done import MODEL, SPEC
 from gentrain.store.folder import digest
 from gentrain.store.run import RunStore
@@ -63,7 +64,8 @@ class PretrainedNetworks:
 
     def _find(self, study: Study, index: int) -> GenerationSpec:
         config = study.pretrained[index]
-        where = f"pretrained.{index}.checkpoint: {config.checkpoint}"
+        there = os.path.exists(os.path.expanduser(config.checkpoint))
+        where = f"pretrained.{index}.checkpoint: {(printable if there else cut)(config.checkpoint)}"
         key = _key_of(config.checkpoint, self._store, where)
         if key is not None:
             return self._own(key, config, where)
@@ -86,8 +88,8 @@ class PretrainedNetworks:
 
     def _content(self, config: PretrainedConfig, network: str, where: str) -> bytes:
         if (config, network) not in self._read:
-            path = Path(config.checkpoint).expanduser()
-            if not path.is_file():
+            path = Path(os.path.expanduser(config.checkpoint))  # unlike Path.expanduser, it never raises
+            if not os.path.isfile(path):
                 raise ConfigError(f"{where}: no such file; give a .safetensors or .pt file, or a generation's key")
             if self._num_classes is None:
                 content = f"{config.checkpoint} as {network}".encode()
@@ -120,11 +122,18 @@ def _key_of(checkpoint: str, store: RunStore, where: str) -> str | None:
     if _KEY.fullmatch(checkpoint):
         return checkpoint
     runs, _, key = checkpoint.rstrip("/").rpartition("/generations/")
-    if runs and _KEY.fullmatch(key) and RunStore(runs).uri == store.uri:
+    if runs and _KEY.fullmatch(key) and _is_store(runs, store):
         return key
-    if Path(checkpoint).expanduser().is_dir():
+    if os.path.isdir(os.path.expanduser(checkpoint)):
         raise ConfigError(f"{where}: no generation of {store.root}; give the file {MODEL} in it")
     return None
+
+
+def _is_store(runs: str, store: RunStore) -> bool:
+    try:
+        return RunStore(runs).uri == store.uri
+    except ConfigError:  # no URI of a folder, or no path
+        return False
 
 
 def _tensors(path: Path, key: str | None, where: str) -> dict[str, Tensor]:

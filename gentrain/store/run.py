@@ -14,6 +14,7 @@ from typing import Self
 
 import pyarrow.fs as pafs
 
+from gentrain.errors import ConfigError, cut
 from gentrain.store.folder import Folder
 from gentrain.store.generation import GenerationFolder
 
@@ -25,7 +26,7 @@ class RunStore:
     """A run folder, opened by its path or URI; it travels between processes as its URI alone."""
 
     def __init__(self, uri: str) -> None:
-        self.uri = uri if "://" in uri else str(Path(uri).expanduser().resolve())
+        self.uri = uri if "://" in uri else _absolute(uri)
         self.root = Folder(*open_filesystem(self.uri))
 
     def __reduce__(self) -> tuple[type[Self], tuple[str]]:
@@ -64,9 +65,28 @@ class RunStore:
         return Path(self.root.path if self.local else os.environ.get(CACHE) or "~/.cache/gentrain").expanduser()
 
 
+def _absolute(path: str) -> str:
+    try:
+        return str(Path(path).expanduser().resolve())
+    except (RuntimeError, ValueError, OSError) as error:  # ~ of a user whom this machine doesn't know, a NUL, a loop
+        raise ConfigError(f"--runs {cut(path)}: no folder's path ({cut(str(error))})") from None
+
+
 def open_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
-    """Return the filesystem of a URI or path, and the path in it."""
+    """Return the filesystem of a URI or path, and the path in it.
+
+    Raises:
+        ConfigError: for a URI that is none, or of no known filesystem.
+    """
     if "://" not in uri:
         return pafs.LocalFileSystem(), uri
-    filesystem, path = pafs.FileSystem.from_uri(uri)
+    try:
+        filesystem, path = pafs.FileSystem.from_uri(uri)
+    except (ValueError, OSError, NotImplementedError) as error:  # pyarrow's errors are these
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"--runs {cut(uri)}: no folder that can be opened ({cut(reason)}); give a folder, or s3://BUCKET/FOLDER"
+        ) from None
+    if not path.strip("/") and not isinstance(filesystem, pafs.LocalFileSystem):
+        raise ConfigError(f"--runs {cut(uri)}: names no bucket; give s3://BUCKET/FOLDER")
     return filesystem, path

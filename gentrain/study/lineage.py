@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serializer, model_validator
 
-from gentrain.errors import ConfigError
+from gentrain.errors import ConfigError, shown
 from gentrain.models.registry import label
 from gentrain.study.process import AdaptiveK, Process, predicted_energies
 from gentrain.study.schema import FOLDING, Study
@@ -26,6 +26,8 @@ from gentrain.study.settings import Later, Stored, current_form, stored_form
 METHOD_VERSION = 1
 """Bumped by hand, with a changelog line, whenever the code changes the numbers that a generation ends in."""
 
+LONGEST_NAME = 200
+"""Most characters of a chain's name, which is the name of its record with `.json`, and of a temporary file for it."""
 SHORT = 8
 """Hex digits by which a pretrained network is named."""
 
@@ -310,13 +312,18 @@ def build_forest(study: Study, *, data: str, num_classes: int, resolve: Resolve 
     """Return the forest of the study's whole grid over the dataset of fingerprint `data`.
 
     Raises:
-        ConfigError: when K exceeds the number of classes, or two different points have one name.
+        ConfigError: when K exceeds the number of classes, two different points have one name, or one is too long.
     """
     shared: dict[GenerationSpec, GenerationSpec] = {}
     chains = tuple(
         build_chain(point, data=data, num_classes=num_classes, resolve=resolve, shared=shared)
         for point in study.points()
     )
+    if too_long := [chain.name for chain in chains if len(chain.name) > LONGEST_NAME]:
+        raise ConfigError(
+            f"process: the chain's name {shown(too_long[0])} has {len(too_long[0]):,} characters, more than "
+            f"the {LONGEST_NAME} of a file's name; give λ as a schedule, or shorter network names"
+        )
     names = Counter(chain.name for chain in chains)
     if twice := [name for name, count in names.items() if count > 1]:
         raise ConfigError(f"grid: two different points are named {twice[0]}; run them in studies of their own")

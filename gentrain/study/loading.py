@@ -7,20 +7,21 @@ and validated as a whole. Unknown keys are refused with the nearest valid ones.
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Callable, Iterable, Mapping
+from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.constructor import DuplicateKeyError
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from gentrain.errors import ConfigError
+from gentrain.errors import ConfigError, cut, shown
+from gentrain.study.documents import MAX_CHARACTERS, MAX_DEPTH, DocumentError, LimitError, read_yaml, write_yaml
 from gentrain.study.schema import Study
 from gentrain.study.settings import current_form, held_sections
+
+MOST_PROBLEMS = 20
+"""Most mistakes of a study that are listed."""
 
 
 def load_study(
@@ -50,7 +51,7 @@ def load_study(
     text = _read(Path(path)) if path else ""
     sources = (text, tuple(overrides), settings)
     renamed: list[str] = []
-    mapping = _assemble(*sources, where=where, smoke=smoke, read=_yaml_1_2, renamed=renamed)
+    mapping = _assemble(*sources, where=where, smoke=smoke, read=read_yaml, renamed=renamed)
     changed = _read_otherwise(mapping, *sources, where=where, smoke=smoke)
     try:
         study = parse_study(mapping, where=where)
@@ -81,17 +82,19 @@ def _assemble(
         if not isinstance(changes, dict) or not changes:
             raise ConfigError(f"{where}: --smoke: the study has no section `smoke`; shrink it with --set instead")
         for key, value in changes.items():
-            _assign(mapping, str(key), value, where=f"{where}: smoke.{key}", renamed=renamed)
+            _assign(mapping, str(key), value, where=f"{where}: smoke.{cut(str(key))}", renamed=renamed)
         mapping["name"] = f"{mapping.get('name', Study.model_fields['name'].default)}-smoke"
     for override in overrides:
         key, sign, value_text = override.partition("=")
         if not sign or not key.strip():
-            raise ConfigError(f"--set {override}: expected key=value, such as --set recipe.epochs=10")
+            raise ConfigError(f"--set {cut(override)}: expected key=value, such as --set recipe.epochs=10")
         try:
             value = read(value_text)
-        except (YAMLError, yaml.YAMLError, ValueError):
+        except LimitError as error:
+            raise ConfigError(f"--set {cut(override)}: {error}") from None
+        except DocumentError:
             value = value_text
-        _assign(mapping, key.strip(), value, where=f"--set {override}", renamed=renamed)
+        _assign(mapping, key.strip(), value, where=f"--set {cut(override)}", renamed=renamed)
     for key, value in settings.items():
         if value is not None:
             _assign(mapping, key.replace("__", "."), value, where=where, renamed=renamed)
@@ -100,7 +103,7 @@ def _assemble(
 
 def dump_study(study: Study) -> str:
     """Return the study as a YAML file that YAML 1.1 and 1.2 read alike."""
-    return yaml.dump(study.dump(), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return write_yaml(study.dump())
 
 
 def source_settings(source: str) -> list[str]:
@@ -118,63 +121,36 @@ def parse_study(mapping: Mapping[str, Any], *, where: str) -> Study:
     try:
         return Study.model_validate(current_form(Study, mapping))
     except ValidationError as error:
-        raise ConfigError("\n".join(f"{where}: {_explain(e)}" for e in error.errors())) from None
+        errors = error.errors(include_url=False)
+        problems = [f"{where}: {_explain(e)}" for e in errors[:MOST_PROBLEMS]]
+        left = len(errors) - len(problems)
+        raise ConfigError("\n".join(problems + [f"{where}: and {left:,} mistakes more"] * bool(left))) from None
 
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8-sig") as file:
+            return file.read(MAX_CHARACTERS + 1)  # the rest of a text that is too long anyway is not read
     except FileNotFoundError:
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.y*ml")], n=1)
         hint = f"; did you mean {path.parent / near[0]}?" if near else ""
         raise ConfigError(f"{path}: no such study file{hint}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: can't be read: {error}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 ({error.reason} at byte {error.start:,}); save it as UTF-8") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: can't be read: {error.strerror}") from None
 
 
 def _document(text: str, read: Callable[[str], Any], where: str) -> dict[str, Any]:
     try:
         loaded = read(text)
-    except DuplicateKeyError as error:
-        raise ConfigError(f"{where}: not valid YAML: {_duplicate(error)}; remove one of the two") from None
-    except (YAMLError, ValueError) as error:
-        raise ConfigError(f"{where}: not valid YAML: {_problem(error)}") from None
+    except DocumentError as error:
+        raise ConfigError(f"{where}: {error}") from None
     if loaded is None:
         return {}
     if not isinstance(loaded, dict):
         raise ConfigError(f"{where}: expected a mapping of settings, found {type(loaded).__name__}")
     return loaded
-
-
-class _Dumper(yaml.SafeDumper):
-    """Quotes texts that only YAML 1.2 takes for a number, such as 1e3."""
-
-
-_FLOAT = re.compile(r"[-+]?[0-9._]+(e[-+]?[0-9]+)?", re.IGNORECASE)
-_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
-_Dumper.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"0o[0-7]+"), ["0"])
-
-
-def _yaml_1_2(text: str) -> Any:
-    return YAML(typ="safe", pure=True).load(text)  # ruamel's C loader reads YAML 1.1
-
-
-def _yaml_1_1(text: str) -> Any:
-    return yaml.safe_load(text)
-
-
-def _duplicate(error: MarkedYAMLError) -> str:
-    key = str(error.problem).partition('"')[2].partition('"')[0]
-    first = f" (first in line {error.context_mark.line + 1})" if error.context_mark else ""
-    return f"line {error.problem_mark.line + 1}: key {key!r} is given twice{first}"
-
-
-def _problem(error: Exception) -> str:
-    if not isinstance(error, MarkedYAMLError) or error.problem_mark is None:
-        return " ".join(str(error).split())
-    mark = error.problem_mark
-    context = f"{error.context}: " if error.context else ""
-    return f"line {mark.line + 1}, column {mark.column + 1}: {context}{error.problem}"
 
 
 def _read_otherwise(
@@ -188,15 +164,17 @@ def _read_otherwise(
 ) -> str:
     """Return what YAML 1.1 reads otherwise where that is a valid study, and another one; else an empty text."""
     try:
-        before = _assemble(text, overrides, settings, where=where, smoke=smoke, read=_yaml_1_1, renamed=[])
+        before = _assemble(
+            text, overrides, settings, where=where, smoke=smoke, read=partial(read_yaml, version="1.1"), renamed=[]
+        )
         if before == mapping or _same(parse_study(before, where=where), mapping):
             return ""
-    except (yaml.YAMLError, ConfigError, ValueError):
+    except ConfigError:
         return ""
     old, new = flat_settings(before), flat_settings(mapping)
     changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-    values = "; ".join(f"{key} is {new.get(key)!r} (as YAML 1.1: {old.get(key)!r})" for key in changed)
-    return f"read as YAML 1.2: {values}"
+    values = [f"{cut(k)} is {shown(new.get(k))} (as YAML 1.1: {shown(old.get(k))})" for k in changed[:MOST_PROBLEMS]]
+    return f"read as YAML 1.2: {'; '.join(values)}{'; …' if len(changed) > len(values) else ''}"
 
 
 def _same(study: Study, mapping: Mapping[str, Any]) -> bool:
@@ -219,6 +197,8 @@ def flat_settings(value: Any, prefix: str = "") -> dict[str, Any]:
 def _assign(mapping: dict[str, Any], dotted: str, value: Any, *, where: str, renamed: list[str]) -> None:
     """Set the value at a dotted name, old or current, of a mapping by current names."""
     change: Any = value
+    if dotted.count(".") >= MAX_DEPTH:
+        raise ConfigError(f"{where}: a key of more than {MAX_DEPTH} parts")
     for part in reversed(dotted.split(".")):
         change = {part: change}
     change = current_form(Study, change, renamed=renamed)
@@ -226,18 +206,29 @@ def _assign(mapping: dict[str, Any], dotted: str, value: Any, *, where: str, ren
         ((parent, change),) = change.items()
         mapping = mapping.setdefault(parent, {})
         if not isinstance(mapping, dict):
-            raise ConfigError(f"{where}: {parent!r} is a value, not a section")
+            raise ConfigError(f"{where}: {shown(parent)} is a value, not a section")
     mapping.update(change)
 
 
 def _explain(error: Any) -> str:
-    location = ".".join(str(part) for part in error["loc"])
+    location = ".".join(cut(str(part)) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         return f"{location}: unknown key; {_nearest(error['loc'])}"
     message = error["msg"].removeprefix("Value error, ")
     value = error.get("input")
-    shown = "" if isinstance(value, (dict, BaseModel)) else f" (got {value!r})"
-    return f"{location + ': ' if location else ''}{message[:1].lower() + message[1:]}{shown}"
+    said = isinstance(value, dict | BaseModel) or shown(value) in message
+    got = "" if said else f" (got {_value(value)}{_hint(error['type'], value)})"
+    return f"{location + ': ' if location else ''}{message[:1].lower() + message[1:]}{got}"
+
+
+def _value(value: Any) -> str:
+    return f"the date {value}" if isinstance(value, date) else shown(value)
+
+
+def _hint(kind: str, value: Any) -> str:
+    """Return what to do where YAML takes a text for a number, a date or nothing."""
+    plain = isinstance(value, bool | int | float | date) or value is None
+    return "; put it in quotes if it is a text" if kind == "string_type" and plain else ""
 
 
 def _nearest(location: tuple[Any, ...]) -> str:
@@ -249,7 +240,7 @@ def _nearest(location: tuple[Any, ...]) -> str:
     everywhere = {leaf: path for path, leaf in _leaves(Study)}
     if path := everywhere.get(str(location[-1])):
         return f"did you mean {path}?"
-    if near := difflib.get_close_matches(str(location[-1]), valid, n=2, cutoff=0.5):
+    if near := difflib.get_close_matches(cut(str(location[-1])), valid, n=2, cutoff=0.5):
         return "did you mean " + " or ".join(near) + "?"
     return "valid keys here: " + ", ".join(valid)
 

@@ -102,7 +102,7 @@ class AdaptiveK(Settings):
         "sample", description="sample: each sample's own scores; class: means over its class in a worker's batch."
     )
     k_max: Annotated[int, Stored("most")] = Field(
-        20, ge=2, description="The largest K; never more than there are classes."
+        20, ge=2, le=1_000_000, description="The largest K; never more than there are classes."
     )
 
 
@@ -143,8 +143,8 @@ def _check_classes(value: object) -> object:
         return _section(AdaptiveK, value)
     if isinstance(value, bool) or not isinstance(value, int):
         raise ValueError("must be an integer from 2, or a mapping such as {top_p: 0.95, by: sample, k_max: 20}")  # noqa: TRY004
-    if value < 2:
-        raise ValueError("input should be greater than or equal to 2")
+    if not 2 <= value <= 1_000_000:
+        raise ValueError(f"input should be {'greater than or equal to 2' if value < 2 else 'at most 1,000,000'}")
     return value
 
 

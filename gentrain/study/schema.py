@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
@@ -14,6 +15,8 @@ from gentrain.study.sections import DatasetConfig, NetworkConfig, PretrainedConf
 from gentrain.study.settings import Settings, Stored
 
 FOLDING = Stored("teacher_pass", values=((False, "exact"), (True, "folded")))
+MOST_GENERATIONS = 1_000_000
+"""Most generations of a study, counted once a chain."""
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
@@ -49,14 +52,16 @@ class SchedulerConfig(Settings):
     name: Literal["fifo", "asha", "median"] = Field(
         "fifo", description="fifo: every chain to its end; asha: successive halving; median: stop below the median."
     )
-    grace: int = Field(1, ge=1, description="Students that every chain may train before it can be stopped.")
+    grace: int = Field(1, ge=1, le=1000, description="Students that every chain may train before it can be stopped.")
     reduction: float = Field(2, gt=1, description="asha only: one in so many goes on at each rung.")
 
 
 class Study(Settings):
     """All settings of a study; every default is the paper's."""
 
-    name: str = Field("study", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Folder of the study's results.")
+    name: str = Field(
+        "study", max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Folder of the study's results."
+    )
     description: str = Field("", description="What the study reproduces, what it costs, how to run it.")
     dataset: DatasetConfig = Field(default_factory=DatasetConfig)
     network: NetworkConfig = Field(default_factory=NetworkConfig)
@@ -68,9 +73,14 @@ class Study(Settings):
         "`process.f_a1` then plays no part.",
     )
     grid: GridConfig = Field(default_factory=GridConfig)
-    generations: int = Field(5, ge=0, description="Number of the last generation: students after the patriarch.")
+    generations: int = Field(
+        5, ge=0, le=1000, description="Number of the last generation: students after the patriarch."
+    )
     patience: int | None = Field(
-        None, ge=1, description="End a chain after so many generations without a better error on the validation split."
+        None,
+        ge=1,
+        le=1000,
+        description="End a chain after so many generations without a better error on the validation split.",
     )
     scheduler: SchedulerConfig = Field(default_factory=SchedulerConfig)
     seed: Seed = Field(0, description="Seed of initial weights, order and augmentation.")
@@ -90,8 +100,10 @@ class Study(Settings):
         description="Fold the teacher's BatchNorms, on a CPU its ReLUs and sums too, into its convolutions: faster, "
         "other last bits in its logits.",
     )
-    workers: int = Field(1, ge=1, description="Data-parallel processes of a generation.")
-    cpus_per_worker: int | None = Field(None, ge=1, description="CPU threads a worker; default: an equal share.")
+    workers: int = Field(1, ge=1, le=100_000, description="Data-parallel processes of a generation.")
+    cpus_per_worker: int | None = Field(
+        None, ge=1, le=100_000, description="CPU threads a worker; default: an equal share."
+    )
     gpus_per_worker: float | None = Field(
         None, ge=0, description="GPUs a worker; 0.25 packs four workers on one. Default: 1 on GPU, 0 on CPU."
     )
@@ -100,7 +112,9 @@ class Study(Settings):
         description="Ray, GPU workers: each stays on its GPU's share of the node's cores; CPU workers are left alone.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA where there is one.")
-    evaluate_every: int = Field(1, ge=1, description="Epochs between evaluations of the test split; the last always.")
+    evaluate_every: int = Field(
+        1, ge=1, le=1_000_000, description="Epochs between evaluations of the test split; the last always."
+    )
 
     @model_validator(mode="after")
     def _divides(self) -> Self:
@@ -153,6 +167,18 @@ class Study(Settings):
                     f"{where}: `lambda` has {len(process.lam)} values but `generations` is {self.generations}; give "
                     "one for each student"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _grid_of_a_size(self) -> Self:
+        grid = self.grid
+        chains = math.prod(max(1, len(values)) for values in (grid.process, grid.network, grid.seed)) + len(grid.points)
+        wanted = chains * (self.generations + 1)
+        if wanted > MOST_GENERATIONS:
+            raise ValueError(
+                f"`grid` has {chains:,} chains of {self.generations + 1:,} generations, {wanted:,} together, more than "
+                f"{MOST_GENERATIONS:,}; shorten its lists"
+            )
         return self
 
     @model_validator(mode="after")

@@ -6,10 +6,13 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
+from gentrain.errors import shown
 from gentrain.study.settings import Later, Settings, Stored
 
 Source = Literal["digits", "cifar10", "cifar100", "fashion_mnist", "imagefolder"]
 SOURCES: tuple[str, ...] = get_args(Source)
+MOST = 2**31 - 1
+"""Largest count; larger ones don't fit what a study is made of (labels, seeds, columns of results)."""
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -22,11 +25,14 @@ class DatasetConfig(Settings):
     )
     classes: tuple[str, ...] | None = Field(None, description="Keep only these classes (names), in this order.")
     groups: tuple[str, ...] | None = Field(None, description="Keep only the classes of these groups (CIFAR-100's 20).")
-    limit: int | None = Field(None, ge=1, description="At most this many training, and as many test, images a class.")
+    limit: int | None = Field(
+        None, ge=1, le=MOST, description="At most this many training, and as many test, images a class."
+    )
     validation: Fraction = Field(0.0, description="Stratified part of the training set that is held out.")
     image_size: int | None = Field(
         None,
         ge=4,
+        le=8192,
         description="Side in pixels that the network sees, `imagefolder` only (default 32, with `storage: jpeg` 224).",
     )
     storage: Annotated[Literal["raw", "jpeg"], Later("raw")] = Field(
@@ -125,17 +131,19 @@ class ImagesConfig(Settings):
 class RecipeConfig(Settings):
     """How one generation is optimised (METHOD.md's CIFAR ResNet recipe by default)."""
 
-    epochs: int = Field(164, ge=1, description="Passes over the training set.")
-    batch_size: int = Field(128, ge=2, description="Global batch, split among the workers.")
+    epochs: int = Field(164, ge=1, le=1_000_000, description="Passes over the training set.")
+    batch_size: int = Field(128, ge=2, le=1 << 20, description="Global batch, split among the workers.")
     learning_rate: float = Field(0.1, gt=0, description="Base learning rate of SGD.")
-    milestones: tuple[int, ...] = Field((82, 123), description="Epochs after which the learning rate falls.")
+    milestones: tuple[Annotated[int, Field(le=MOST)], ...] = Field(
+        (82, 123), description="Epochs after which the learning rate falls."
+    )
     decay: float = Field(0.1, gt=0, le=1, description="Factor of the learning rate at each milestone.")
-    warmup_epochs: int = Field(0, ge=0, description="Epochs of linear warm-up, step by step, from 0.")
+    warmup_epochs: int = Field(0, ge=0, le=1_000_000, description="Epochs of linear warm-up, step by step, from 0.")
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD.")
     nesterov: bool = Field(True, description="Nesterov momentum.")
     weight_decay: float = Field(1e-4, ge=0, description="L2 weight decay on every parameter.")
     padding: Annotated[int, Stored("pad")] = Field(
-        4, ge=0, description="Zero padding in pixels on each side before the random crop."
+        4, ge=0, le=8192, description="Zero padding in pixels on each side before the random crop."
     )
     flip: bool = Field(True, description="Mirror each training image with probability 1/2.")
     images: Annotated[ImagesConfig | None, Stored("pictures"), Later(None)] = Field(
@@ -145,7 +153,7 @@ class RecipeConfig(Settings):
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if list(self.milestones) != sorted(set(self.milestones)) or any(m < 1 for m in self.milestones):
-            raise ValueError(f"`milestones` must be rising epochs from 1, not {list(self.milestones)}")
+            raise ValueError(f"`milestones` must be rising epochs from 1, not {shown(list(self.milestones))}")
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"`warmup_epochs` ({self.warmup_epochs}) must be fewer than `epochs` ({self.epochs})")
         if self.nesterov and self.momentum == 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 
 from gentrain.data.sources.folders import read_imagefolder
 from gentrain.data.sources.formats import Split, read_cifar, read_digits, read_fashion_mnist
-from gentrain.errors import DataError
+from gentrain.errors import DataError, cut
 from gentrain.study.sections import DatasetConfig
 
 SPLIT_SEED = 20181  # fixed: a held-out part is a property of the dataset, not of a study's seed
@@ -96,7 +97,7 @@ _READERS: dict[str, Callable[[DatasetConfig], SourceData]] = {
 
 def source_missing(config: DatasetConfig) -> bool:
     """Return whether the study names a folder of the source that isn't there."""
-    return config.path is not None and not Path(config.path).expanduser().is_dir()
+    return config.path is not None and not os.path.isdir(os.path.expanduser(config.path))  # never raise
 
 
 def source_path(config: DatasetConfig) -> Path | None:
@@ -107,10 +108,11 @@ def source_path(config: DatasetConfig) -> Path | None:
     """
     if config.path is None:
         return None
-    path = Path(config.path).expanduser()
     if source_missing(config):
-        raise DataError(f"dataset.path: {config.path}: no such folder; give the one with the {config.source} files")
-    return path
+        raise DataError(
+            f"dataset.path: {cut(config.path)}: no such folder; give the one with the {config.source} files"
+        )
+    return Path(config.path).expanduser()
 
 
 def _filter_classes(data: SourceData, config: DatasetConfig) -> SourceData:
