@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from gentrain.errors import ConfigError, cut, printable, shown
+from gentrain.errors import ConfigError, cut, printable
 from gentrain.store.done import MODEL, SPEC
 from gentrain.store.folder import digest
 from gentrain.store.run import RunStore

@@ -117,77 +117,9 @@ class Study(Settings):
     )
 
     @model_validator(mode="after")
-    def _divides(self) -> Self:
-        if self.recipe.batch_size % self.workers:
-            raise ValueError(
-                f"`recipe.batch_size` ({self.recipe.batch_size}) must be a multiple of `workers` ({self.workers})"
-            )
-        if self.device == "cpu" and self.gpus_per_worker:
-            raise ValueError(f"`gpus_per_worker` ({self.gpus_per_worker}) needs `device: auto` or `cuda`, not cpu")
-        if self.gpus_per_worker and self.gpus_per_worker > 1:
-            raise ValueError(f"`gpus_per_worker` ({self.gpus_per_worker}) is at most 1: raise `workers` instead")
-        return self
-
-    @model_validator(mode="after")
-    def _arithmetic(self) -> Self:
-        if self.precision == "tf32" and (self.device == "cpu" or self.gpus_per_worker == 0):
-            raise ValueError("`precision: tf32` is for GPUs; set fp32 or bf16, or let workers have a GPU")
-        if self.compile and self.network.memory_efficient:
-            raise ValueError(
-                "`compile: true` and `network.memory_efficient: true` don't go together (what is computed again can't "
-                "be compiled); set one of them to false"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _whole_images(self) -> Self:
-        if (self.dataset.storage == "jpeg") != (self.recipe.images is not None):
-            raise ValueError("`dataset.storage: jpeg` and `recipe.images` go together; give both or neither")
-        if self.recipe.images is not None and self.recipe.padding:
-            raise ValueError(
-                f"`recipe.padding` ({self.recipe.padding}) is for small images; set it to 0 with `recipe.images`"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _held_out(self) -> Self:
-        wanted = "patience" if self.patience else f"scheduler.name: {self.scheduler.name}"
-        if (self.patience or self.scheduler.name != "fifo") and not self.dataset.validation:
-            raise ValueError(f"`{wanted}` needs images held out of the training set; set dataset.validation, say 0.1")
-        return self
-
-    @model_validator(mode="after")
-    def _lambda_by_generation(self) -> Self:
-        processes = {"process": self.process}
-        processes |= {f"grid.process.{i}": process for i, process in enumerate(self.grid.process)}
-        processes |= {f"grid.points.{i}.process": p.process for i, p in enumerate(self.grid.points) if p.process}
-        for where, process in processes.items():
-            if isinstance(process.lam, tuple) and len(process.lam) != self.generations:
-                raise ValueError(
-                    f"{where}: `lambda` has {len(process.lam)} values but `generations` is {self.generations}; give "
-                    "one for each student"
-                )
-        return self
-
-    @model_validator(mode="after")
-    def _grid_of_a_size(self) -> Self:
-        grid = self.grid
-        chains = math.prod(max(1, len(values)) for values in (grid.process, grid.network, grid.seed)) + len(grid.points)
-        wanted = chains * (self.generations + 1)
-        if wanted > MOST_GENERATIONS:
-            raise ValueError(
-                f"`grid` has {chains:,} chains of {self.generations + 1:,} generations, {wanted:,} together, more than "
-                f"{MOST_GENERATIONS:,}; shorten its lists"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _room_for_pretrained(self) -> Self:
-        if len(self.pretrained) > self.generations + 1:
-            raise ValueError(
-                f"`pretrained` has {len(self.pretrained)} networks but `generations` is {self.generations}; raise "
-                f"`generations` to {len(self.pretrained) - 1} at least"
-            )
+    def _together(self) -> Self:
+        for check in CHECKS:
+            check(self)
         return self
 
     def points(self) -> tuple[Study, ...]:
@@ -245,3 +177,74 @@ def _changes_by_point(study: Study) -> Iterator[dict[str, Any]]:
     for point in grid.points:
         changes = {"process": point.process, "network": networks.get(point.network or ""), "seed": point.seed}
         yield {key: value for key, value in changes.items() if value is not None}
+
+
+def _divides(study: Study) -> None:
+    if study.recipe.batch_size % study.workers:
+        raise ValueError(
+            f"`recipe.batch_size` ({study.recipe.batch_size}) must be a multiple of `workers` ({study.workers})"
+        )
+    if study.device == "cpu" and study.gpus_per_worker:
+        raise ValueError(f"`gpus_per_worker` ({study.gpus_per_worker}) needs `device: auto` or `cuda`, not cpu")
+    if study.gpus_per_worker and study.gpus_per_worker > 1:
+        raise ValueError(f"`gpus_per_worker` ({study.gpus_per_worker}) is at most 1: raise `workers` instead")
+
+
+def _arithmetic(study: Study) -> None:
+    if study.precision == "tf32" and (study.device == "cpu" or study.gpus_per_worker == 0):
+        raise ValueError("`precision: tf32` is for GPUs; set fp32 or bf16, or let workers have a GPU")
+    if study.compile and study.network.memory_efficient:
+        raise ValueError(
+            "`compile: true` and `network.memory_efficient: true` don't go together (what is computed again can't "
+            "be compiled); set one of them to false"
+        )
+
+
+def _whole_images(study: Study) -> None:
+    if (study.dataset.storage == "jpeg") != (study.recipe.images is not None):
+        raise ValueError("`dataset.storage: jpeg` and `recipe.images` go together; give both or neither")
+    if study.recipe.images is not None and study.recipe.padding:
+        raise ValueError(
+            f"`recipe.padding` ({study.recipe.padding}) is for small images; set it to 0 with `recipe.images`"
+        )
+
+
+def _held_out(study: Study) -> None:
+    wanted = "patience" if study.patience else f"scheduler.name: {study.scheduler.name}"
+    if (study.patience or study.scheduler.name != "fifo") and not study.dataset.validation:
+        raise ValueError(f"`{wanted}` needs images held out of the training set; set dataset.validation, say 0.1")
+
+
+def _lambda_by_generation(study: Study) -> None:
+    processes = {"process": study.process}
+    processes |= {f"grid.process.{i}": process for i, process in enumerate(study.grid.process)}
+    processes |= {f"grid.points.{i}.process": p.process for i, p in enumerate(study.grid.points) if p.process}
+    for where, process in processes.items():
+        if isinstance(process.lam, tuple) and len(process.lam) != study.generations:
+            raise ValueError(
+                f"{where}: `lambda` has {len(process.lam)} values but `generations` is {study.generations}; give "
+                "one for each student"
+            )
+
+
+def _grid_of_a_size(study: Study) -> None:
+    grid = study.grid
+    chains = math.prod(max(1, len(values)) for values in (grid.process, grid.network, grid.seed)) + len(grid.points)
+    wanted = chains * (study.generations + 1)
+    if wanted > MOST_GENERATIONS:
+        raise ValueError(
+            f"`grid` has {chains:,} chains of {study.generations + 1:,} generations, {wanted:,} together, more than "
+            f"{MOST_GENERATIONS:,}; shorten its lists"
+        )
+
+
+def _room_for_pretrained(study: Study) -> None:
+    if len(study.pretrained) > study.generations + 1:
+        raise ValueError(
+            f"`pretrained` has {len(study.pretrained)} networks but `generations` is {study.generations}; raise "
+            f"`generations` to {len(study.pretrained) - 1} at least"
+        )
+
+
+CHECKS = (_divides, _arithmetic, _whole_images, _held_out, _lambda_by_generation, _grid_of_a_size, _room_for_pretrained)
+"""What goes together, in order: each raises ValueError where the study's settings don't."""

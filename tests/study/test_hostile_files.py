@@ -32,7 +32,7 @@ def refusal(tmp_path, content, *arguments):
         (f"seed: {'{a: ' * 100}1{'}' * 100}", "nested deeper than 40 levels"),
         ("seed: 2001-13-01", "line 1, column 7: 2001-13-01 is no date (month must be in 1..12); put it in quotes"),
         ("name: a\nseed: 2001-02-03 25:00:00", "line 2, column 7: 2001-02-03 25:00:00 is no date (hour must"),
-        ("description: 2001-12-01", "description: input should be a valid string (got the date 2001-12-01; put it in q"),
+        ("description: 2001-12-01", "description: input should be a valid string (got the date 2001-12-01; put it in"),
         ("dataset: {classes: [cat, 010]}", "dataset.classes.1: input should be a valid string (got 10; put it in quot"),
         ("dataset: {classes: !!set {a, b}}", "line 1, column 20: tag !!set; a study file has plain values only"),
         ("name: !!python/object:os.system x", "tag !!python/object:os.system"),
@@ -75,7 +75,7 @@ def refusal(tmp_path, content, *arguments):
         ("grid: {seed: [0, 18446744073709551616]}", "grid.seed.1: input should be less than 2147483648"),
         ("pretrained: [{checkpoint: ~no-such-user/x}]", "checkpoint: ~no-such-user/x: no such file"),
         (f"pretrained: [{{checkpoint: {'a' * 5000}}}]", "…: no such file"),
-        ("pretrained: [{checkpoint: 's4://b/generations/0123456789abcdef'}]", "s4://b/generations/0123456789abcdef: no"),
+        ("pretrained: [{checkpoint: 's4://b/generations/0123456789abcdef'}]", "s4://b/generations/0123456789abcdef: "),
         ("name: a".encode("utf-16"), "not UTF-8 (invalid start byte at byte 0); save it as UTF-8"),
         (b"name: a\n" + b"#" * 3_000_000, "longer than 1,048,576 characters, so it is no study file"),
         ("\ufeffrecipe: {epoch: 2}".encode(), "study.yaml: recipe.epoch: unknown key; did you mean epochs"),
@@ -134,7 +134,9 @@ def test_many_mistakes_are_listed_to_a_number(tmp_path):
 
 def test_what_only_looks_hostile_is_read(tmp_path):
     classes = ["no", "on", "5e-1", "010", "2001-13-01", "[/b]", "../../x:y"]
-    path, _ = refusal(tmp_path, f"\ufeffrecipe: {{learning_rate: 5e-1}}\ndataset: {{source: digits, classes: {classes}}}")
+    path, _ = refusal(
+        tmp_path, f"\ufeffrecipe: {{learning_rate: 5e-1}}\ndataset: {{source: digits, classes: {classes}}}"
+    )
     study = load_study(path)
     assert study.dataset.classes == tuple(classes)
     assert study.recipe.learning_rate == 0.5
@@ -145,7 +147,9 @@ def test_what_only_looks_hostile_is_read(tmp_path):
     assert len(load_study(shared).grid.process) == 3
 
 
-@pytest.mark.parametrize("value", [10**5000, "x" * 10**6, list(range(10**5)), {"a": "\x1b[2J\ud800"}, b"x" * 1000], ids=shown)
+@pytest.mark.parametrize(
+    "value", [10**5000, "x" * 10**6, list(range(10**5)), {"a": "\x1b[2J\ud800"}, b"x" * 1000], ids=shown
+)
 def test_a_shown_value_is_short_and_printable(value):
     assert len(shown(value)) <= SHOWN
     assert shown(value).isprintable()
