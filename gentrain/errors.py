@@ -77,4 +77,17 @@ class TakenOverError(StoreError):
 
 
 class TrainingError(GentrainError):
-    """A generation can't continue (for example a non-finite loss); its last good checkpoint stays."""
+    """A generation can't continue; its last good checkpoint stays."""
+
+
+class DivergedError(TrainingError):
+    """A loss, weight or prediction of a generation is not finite.
+
+    Args:
+        message: the line.
+        reason: its part that says at which step, and what isn't finite.
+    """
+
+    def __init__(self, message: str, *, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason

@@ -119,9 +119,9 @@ def patch_engine(gate: Gate, *, by_part: bool = False) -> None:
             facts["evaluated_images"] = self.splits.manifest.splits[split].count
             return error
 
-    def timed_save(job: Any, model: Any, optimizer: Any, rows: list[dict[str, Any]]) -> None:
+    def timed_save(job: Any, model: Any, optimizer: Any, state: Any, workers: Any) -> None:
         started = time.perf_counter()
-        save_checkpoint(job, model, optimizer, rows)
-        gate.done(len(rows) - 1, **facts, saved=time.perf_counter() - started)
+        save_checkpoint(job, model, optimizer, state, workers)
+        gate.done(len(state.rows) - 1, **facts, saved=time.perf_counter() - started)
 
     engine.train_epoch, engine.Evaluator, engine.save_checkpoint = gated_epoch, TimedEvaluator, timed_save

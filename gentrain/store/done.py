@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from gentrain.store.folder import digest
 
@@ -36,6 +36,14 @@ class FileDigest(_Strict):
     bytes: Annotated[int, Field(ge=0)]
 
 
+class Rollback(_Strict):
+    """A return to the last checkpoint of a training that diverged, with half the learning rate from there on."""
+
+    epoch: Annotated[int, Field(ge=1)]
+    """That diverged, counted from 1."""
+    reason: str
+
+
 class _Scores(_Strict):
     """The scores that a record must hold, and their ranges."""
 
@@ -59,6 +67,8 @@ class Done(_Strict):
     threads: Annotated[int, Field(ge=0)]
     device: str
     versions: dict[str, str]
+    rollbacks: tuple[Rollback, ...] = ()
+    """In their order; left out of the file where there are none."""
     digest: str | None = None
     """sha256 of the canonical JSON of all else; None in records that version 0.1 wrote."""
 
@@ -72,6 +82,13 @@ class Done(_Strict):
         if self.digest is None and SPEC in self.files:
             raise ValueError("digest: missing; only records that don't cover spec.json have none")
         return self
+
+    @model_serializer(mode="wrap")
+    def _stored(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        form: dict[str, Any] = serialise(self)
+        if not self.rollbacks:
+            del form["rollbacks"]
+        return form
 
     @classmethod
     def parse(cls, content: bytes | None, *, key: str) -> Done | None:

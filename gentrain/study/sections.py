@@ -142,6 +142,16 @@ class RecipeConfig(Settings):
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD.")
     nesterov: bool = Field(True, description="Nesterov momentum.")
     weight_decay: float = Field(1e-4, ge=0, description="L2 weight decay on every parameter.")
+    clip_gradients: Annotated[float | None, Later(None)] = Field(
+        None,
+        gt=0,
+        description="Scale a step's gradients down to this norm, over all parameters, where theirs is larger.",
+    )
+    on_divergence: Annotated[Literal["stop", "rollback"], Later("stop")] = Field(
+        "stop",
+        description="Where a loss, weight or prediction isn't finite. rollback: go back to the last checkpoint and on "
+        "with half the learning rate, three times at most.",
+    )
     padding: Annotated[int, Stored("pad")] = Field(
         4, ge=0, le=8192, description="Zero padding in pixels on each side before the random crop."
     )

@@ -78,6 +78,8 @@ def checkpoint_problem(content: bytes, *, key: str, epoch: int, model: nn.Module
     rows = metadata.get("rows")
     if metadata.get("epoch", epoch) != epoch or not isinstance(rows, list) or len(rows) != epoch:
         return f"it isn't the state after epoch {epoch}"
+    if not isinstance(metadata.get("rollbacks", []), list):
+        return "its rollbacks are no list"
     return _tensor_problem(tensors, model)
 
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from gentrain.data.loading.loader import Batch, Loader
-from gentrain.errors import TrainingError
 from gentrain.events import Event, Progress
 from gentrain.study.lineage import GenerationSpec
 from gentrain.train.device import autocast
+from gentrain.train.divergence import diverged
 from gentrain.train.meter import Meter, epoch_row
 from gentrain.train.schedule import learning_rate
 from gentrain.train.seeds import epoch_seed, seed_generators
@@ -36,6 +36,7 @@ def train_epoch(
     pixels: Callable[[Batch, int], Tensor],
     workers: Workers,
     post: Callable[[Event], None],
+    rate_factor: float = 1.0,
 ) -> dict[str, Any]:
     """Train one epoch and return its row; its seconds exclude evaluation.
 
@@ -49,9 +50,10 @@ def train_epoch(
         pixels: the network's input from a batch and the epoch.
         workers: all of which train this epoch at the same time.
         post: receives `Progress` on rank 0.
+        rate_factor: of the schedule's learning rate.
 
     Raises:
-        TrainingError: on a non-finite loss, on every worker, at the same step.
+        DivergedError: on a non-finite loss, on every worker, at the same step.
     """
     seed_generators(epoch_seed(spec.seed, spec.generation, epoch=epoch, rank=workers.rank))
     network.train()
@@ -59,7 +61,7 @@ def train_epoch(
     started = posted = time.perf_counter()
     rate = 0.0
     for index, batch in enumerate(loader.epoch(epoch)):
-        rate = _learning_rate(spec, step=epoch * len(loader) + index, steps_per_epoch=len(loader))
+        rate = rate_factor * _learning_rate(spec, step=epoch * len(loader) + index, steps_per_epoch=len(loader))
         for group in optimizer.param_groups:
             group["lr"] = rate
         images = pixels(batch, epoch)
@@ -70,6 +72,8 @@ def train_epoch(
             logits = network(images)
             terms = task(logits, images, batch.labels)
         workers.weigh(terms.loss, batch).backward()
+        if spec.recipe.clip_gradients is not None:  # means over the global batch by now, the same on every worker
+            nn.utils.clip_grad_norm_(network.parameters(), spec.recipe.clip_gradients)
         optimizer.step()
         meter.add(index, batch, logits.detach(), terms)
         if (index + 1) % CHECK_STEPS == 0:
@@ -97,28 +101,10 @@ def _learning_rate(spec: GenerationSpec, *, step: int, steps_per_epoch: int) -> 
 
 
 def _check_finite(meter: Meter, spec: GenerationSpec, epoch: int) -> None:
-    """Raise TrainingError on every worker when the loss of a step was not finite on one of them."""
+    """Raise DivergedError on every worker when the loss of a step was not finite on one of them."""
     step = meter.first_bad_step()
     if step is not None:
-        raise exploded(spec, epoch, f"step {step + 1}: the loss is not finite")
-
-
-def check_weights(model: nn.Module, spec: GenerationSpec, epoch: int, *, workers: Workers) -> None:
-    """Raise TrainingError on every worker when a weight or buffer of one of them isn't finite after an epoch."""
-    tensors = model.state_dict()
-    finite = workers.minimum(torch.stack([tensor.isfinite().all() for tensor in tensors.values()]).long())
-    bad = next((name for name, good in zip(tensors, finite.tolist(), strict=True) if not good), None)
-    if bad is not None:
-        raise exploded(spec, epoch, f"after its last step: {bad} is not finite")
-
-
-def exploded(spec: GenerationSpec, epoch: int, what: str) -> TrainingError:
-    """Return the error of a training that left the finite numbers in an epoch, counted from 0."""
-    kept = f"the checkpoint after epoch {epoch} stays" if epoch else "no epoch was finished"
-    return TrainingError(
-        f"generation {spec.generation} ({spec.key}), epoch {epoch + 1}, {what}; {kept}. Lower recipe.learning_rate, "
-        "add recipe.warmup_epochs, or use precision: fp32"
-    )
+        raise diverged(spec, epoch, f"step {step + 1}: the loss is not finite")
 
 
 def _progress(meter: Meter, spec: GenerationSpec, epoch: int, *, total: int, seconds: float) -> Progress:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -30,13 +31,15 @@ class Evaluator:
         return {f"{split}_error": self.error(split) for split in self.splits.held_out}
 
     def error(self, split: str) -> float:
-        """Return the top-1 error over a whole split."""
+        """Return the top-1 error over a whole split, NaN where a probability isn't finite."""
         self.workers.share_buffers(self.model)
         loader = self.splits.loader(split)
-        wrong = torch.zeros((), dtype=torch.int64, device=self.workers.device)
+        counts = torch.zeros(2, dtype=torch.int64, device=self.workers.device)
         for batch, probabilities in self._predict(loader):
-            wrong += (probabilities.argmax(dim=1) != batch.labels).sum()
-        return float(self.workers.sum(wrong)) / loader.num_samples
+            counts[0] += (probabilities.argmax(dim=1) != batch.labels).sum()
+            counts[1] += (~probabilities.isfinite()).sum()
+        wrong, bad = self.workers.sum(counts).tolist()
+        return math.nan if bad else float(wrong) / loader.num_samples
 
     def predictions(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         """Return (probabilities (N, C) float32, labels (N,)) of a split in its own order, whole on every worker."""

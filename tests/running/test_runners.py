@@ -261,7 +261,7 @@ class TestExplodedWeights:
         )
         with pytest.raises(TrainingError, match=wanted) as e:
             self.launch(small("generations=0"), tmp_path, lambda _: None)
-        assert "Lower recipe.learning_rate" in str(e.value)
+        assert "Remedies: lower recipe.learning_rate" in str(e.value)
         names = sorted(p.name.split(".")[0] for p in tmp_path.glob("generations/*/train/epoch-*"))
         assert names == ["epoch-00001", "epoch-00002"]
         with pytest.raises(TrainingError, match="the checkpoint after epoch 2 stays"):

@@ -70,6 +70,9 @@ EVERYTHING = (
         (("process.teacher=ensemble",), 1, "f7c8906809bb31a6"),  # of one member: a plain student
         (("process.teacher=ensemble",), 3, "89ef7f7f7ad27bdc"),
         (("process.k={top_p: 0.95}",), 0, "bfd3e8079c51e455"),
+        (("recipe.on_divergence=stop", "recipe.clip_gradients=null"), 1, "f7c8906809bb31a6"),  # the defaults
+        (("recipe.on_divergence=rollback",), 0, "65d4574e62437f27"),
+        (("recipe.clip_gradients=1",), 0, "7616be25999408e7"),
         (("process.k={top_p: 0.9, by: class, k_max: 150}",), 2, "9f685a340808a1bd"),
         (EVERYTHING, 0, "e016c1d2490aebf2"),
         (EVERYTHING, 5, "4a7d4abbc0b8b1f4"),

@@ -13,14 +13,28 @@ from torch import nn
 
 from gentrain import train
 from gentrain.data.loading.loader import Batch
+from gentrain.data.prepare.share import prepare_shared
 from gentrain.errors import GentrainError, TrainingError
-from gentrain.train.epoch import check_weights, train_epoch
+from gentrain.events import Note
+from gentrain.store.done import MODEL
+from gentrain.store.run import RunStore
+from gentrain.study.lineage import build_chain
+from gentrain.study.loading import load_study
+from gentrain.study.sections import RecipeConfig
+from gentrain.train import epoch as epoch_module
+from gentrain.train import generation as generation_module
+from gentrain.train.divergence import check_weights
+from gentrain.train.epoch import train_epoch
+from gentrain.train.generation import train_generation
+from gentrain.train.job import Job
 from gentrain.train.losses import patriarch_loss
 from gentrain.train.meter import Meter
+from gentrain.train.optimizer import SGD
 from gentrain.train.seeds import epoch_seed
 from gentrain.train.workers import Workers
+from tests.conftest import SMALL
 
-SPEC = SimpleNamespace(generation=2, key="abc")
+SPEC = SimpleNamespace(generation=2, key="abc", recipe=RecipeConfig(), precision="bf16")
 ALONE = Workers(rank=0, world_size=1, device=torch.device("cpu"), threads=1)
 
 
@@ -42,7 +56,72 @@ def failure_of(action):
     return None
 
 
-def together(rank, folder, results):
+class Once:
+    """A worker's part of one global batch of three images: two for rank 0, one for rank 1; or all for one worker."""
+
+    num_samples = 3
+
+    def __init__(self, workers):
+        part = slice(None) if workers.alone else slice(2 * workers.rank, 2 + workers.rank)
+        self.part = Batch(
+            images=torch.arange(3 * 12, dtype=torch.uint8).view(3, 3, 2, 2)[part],
+            labels=torch.arange(3)[part],
+            indices=torch.arange(3)[part],
+            global_size=3,
+        )
+
+    def __len__(self):
+        return 1
+
+    def epoch(self, epoch):
+        return iter([self.part])
+
+
+def clipped_step(workers):
+    """Return the weights after one step whose gradients are scaled down to a norm far below theirs."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+    settings = ("recipe.learning_rate=1", "recipe.clip_gradients=0.01", "process.k=2", "process.f_a1=0.9")
+    train_epoch(
+        0,
+        spec=build_chain(load_study(overrides=[*SMALL, *settings]), data="0" * 16, num_classes=3).specs[0],
+        network=workers.parallel(network, image=(3, 2, 2), count=2, precision="fp32"),
+        optimizer=torch.optim.SGD(network.parameters(), lr=1.0),
+        task=lambda logits, images, labels: patriarch_loss(logits, labels, eta=0.5, k=2),
+        loader=Once(workers),
+        pixels=lambda read, _: read.images.float(),
+        workers=workers,
+        post=lambda _: None,
+    )
+    return network[1].weight.flatten().tolist()
+
+
+def roll_back_together(workers, jobs):
+    """Train with weights that explode on rank 1 alone above a rate, then at half the rate; return both's weights."""
+    original = epoch_module.learning_rate
+
+    class FragileSGD(SGD):
+        def step(self, closure=None):
+            super().step(closure)
+            if self.param_groups[0]["lr"] > 0.06 and workers.rank == 1:
+                self.param_groups[0]["params"][0].data[0] = float("nan")
+
+    def halved_rate(*, step, **of):
+        return original(step=step, **of) * (0.5 if step >= 7 else 1)
+
+    events, weights = [], []
+    for job, name, module, replaced in zip(
+        jobs, ("SGD", "learning_rate"), (generation_module, epoch_module), (FragileSGD, halved_rate), strict=True
+    ):
+        before = getattr(module, name)
+        setattr(module, name, replaced)
+        train_generation(job, workers, events.append)
+        setattr(module, name, before)
+        weights.append(job.store.generation(job.spec.key).read_verified(MODEL))
+    return [event.text for event in events if isinstance(event, Note)], weights[0] == weights[1]
+
+
+def together(rank, folder, jobs, results):
     """Call everything on one of two workers; put what it returns, by name, into the results."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=2)
@@ -84,10 +163,23 @@ def together(rank, folder, results):
         "fails on both": failure_of(lambda: workers.everywhere(lambda: fail(f"of {rank}"))),
         "fails on the first": failure_of(lambda: workers.on_first(lambda: fail(f"of {rank}"))),
         "can't be read": failure_of(lambda: workers.from_first(lambda: fail(f"of {rank}"))),
+        "clipped": clipped_step(workers),
+        "rolled back": roll_back_together(workers, jobs),
         "CPUs": failure_of(lambda: workers.sync_batchnorm(buffers)),
     }))  # fmt: skip
     dist.barrier()
     dist.destroy_process_group()
+
+
+def build_job(runs):
+    study = load_study(
+        overrides=[*SMALL, "workers=2", "generations=0", "recipe.warmup_epochs=2", "recipe.on_divergence=rollback"]
+    )
+    store = RunStore(str(runs))
+    data = prepare_shared(study.dataset, store)
+    (spec,) = build_chain(study, data=data.manifest.fingerprint, num_classes=data.num_classes).specs
+    token = store.generation(spec.key).claim()
+    return Job(spec=spec, store=store, data=data.folder.name, token=token, evaluate_every=1)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +188,8 @@ def both(tmp_path_factory):
     context = mp.get_context("spawn")
     results = context.Queue()
     folder: Path = tmp_path_factory.mktemp("group")
-    processes = [context.Process(target=together, args=(rank, folder, results)) for rank in range(2)]
+    jobs = [build_job(folder / name) for name in ("rolled back", "halved")]
+    processes = [context.Process(target=together, args=(rank, folder, jobs, results)) for rank in range(2)]
     for process in processes:
         process.start()
     try:
@@ -125,9 +218,10 @@ def both(tmp_path_factory):
         (
             "weights",
             (
-                "TrainingError",
+                "DivergedError",
                 "generation 2 (abc), epoch 5, after its last step: running_var is not finite; the checkpoint after "
-                "epoch 4 stays. Lower recipe.learning_rate, add recipe.warmup_epochs, or use precision: fp32",
+                "epoch 4 stays. Remedies: lower recipe.learning_rate, add recipe.warmup_epochs, set "
+                "recipe.clip_gradients: 1, set recipe.on_divergence: rollback, or use precision: fp32",
             ),
         ),
         ("finite weights", None),
@@ -155,6 +249,22 @@ def test_both_workers_get_the_same(both, name, wanted):
 )
 def test_each_worker_gets_its_own(both, name, wanted):
     assert [worker[name] for worker in both] == wanted
+
+
+def test_gradients_are_clipped_to_the_norm_of_the_means_over_all_workers(both):
+    wanted = clipped_step(ALONE)
+    assert both[0]["clipped"] == both[1]["clipped"] == pytest.approx(wanted, abs=1e-7)
+    torch.manual_seed(0)
+    before = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))[1].weight.flatten().tolist()
+    assert 0.009 < torch.tensor([one - other for one, other in zip(wanted, before, strict=True)]).norm() <= 0.01
+
+
+def test_where_one_worker_diverges_all_roll_back_together(both):
+    (line, *more), same = both[0]["rolled back"]
+    assert "epoch 2, step 3: the loss is not finite; going back to the checkpoint after epoch 1" in line
+    assert not more
+    assert same
+    assert both[1]["rolled back"] == ([], True)
 
 
 def test_one_worker_needs_no_process_group():
@@ -196,8 +306,6 @@ class Three:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_an_epoch_needs_no_store(small, precision):
     """State and batches in, a row out: the rate of the last step, the mean of the losses, all samples counted."""
-    from gentrain.study.lineage import build_chain
-
     study = small("recipe.warmup_epochs=2", "process.k=2", f"precision={precision}")
     spec = build_chain(study, data="0" * 16, num_classes=2).specs[0]
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2)).eval()
