@@ -17,6 +17,7 @@ import numpy as np
 import psutil
 import torch
 
+from gentrain.cluster.private import check_sockets
 from gentrain.data.prepare.dataset import find_manifest
 from gentrain.data.prepare.manifest import Manifest
 from gentrain.store.run import RunStore
@@ -79,7 +80,9 @@ def examine(study: Study, *, runs: str) -> Diagnosis:
         _processor(),
         _devices(study),
         _attempt("FFCV", _write_and_read, "install libturbojpeg0 and libopencv (make setup), then reinstall ffcv"),
-        _attempt("Ray", _ports_and_token, "allow this user to open ports on 127.0.0.1, and to read and write ~/.ray"),
+        _attempt(
+            "Ray", _ports_and_sockets, "allow this user to open ports on 127.0.0.1; set RAY_TMPDIR to a short folder"
+        ),
         *_space(store),
     ]
     return Diagnosis(tuple(checks), _timings(study, store), study.precision)
@@ -144,15 +147,11 @@ def _write_and_read() -> str:
     return "wrote and read two images"
 
 
-def _ports_and_token() -> str:
+def _ports_and_sockets() -> str:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-    folder = Path("~/.ray").expanduser()
-    token = folder / "auth_token"
-    nearest = folder if folder.exists() else folder.parent
-    if not os.access(token if token.exists() else nearest, os.R_OK if token.exists() else os.W_OK):
-        raise PermissionError(f"{token}: can't be {'read' if token.exists() else 'written'}")
-    return f"a port is free; the token {token} {'exists' if token.exists() else 'will be created'}"
+    check_sockets()
+    return "a port is free, and sockets fit the folder for temporary files"
 
 
 def _space(store: RunStore) -> Iterator[Check]:

@@ -24,6 +24,9 @@ HEALTH_CHECK_INTERVAL = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"
 START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 PREEMPTION_WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 """Ray Train's watch for machines that are taken away (https://github.com/ray-project/ray/pull/63807)."""
+REACHABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""`0`: nodes have the address 127.0.0.1, and every server listens there only, as is Ray's default on Windows and macOS.
+`ray.init(_node_ip_address="127.0.0.1")` takes the machine's own address instead."""
 AUTH_MODE = "RAY_AUTH_MODE"
 """`token` or `disabled`: whether Ray asks for a token and sends one."""
 
@@ -63,6 +66,18 @@ def health_check(address: str) -> list[str]:
     for script in metadata.entry_points(group="console_scripts", name="ray"):
         return [sys.executable, "-m", script.module, "health-check", "--address", address]
     raise RAY.gone("console script `ray`")
+
+
+def set_reachable(*, reachable: bool) -> bool:
+    """Set whether nodes that this process starts can be reached from other machines; return what was set before.
+
+    Ray reads the environment variable `REACHABLE` when it is imported, which may have been long ago.
+    """
+    with RAY.modules():
+        from ray._private import ray_constants
+    before: bool = RAY.private(ray_constants, "ENABLE_RAY_CLUSTER")
+    ray_constants.ENABLE_RAY_CLUSTER = reachable
+    return before
 
 
 @functools.cache

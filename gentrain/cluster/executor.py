@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 
+from gentrain.cluster.private import TOKEN_PATH, check_sockets
 from gentrain.cluster.session import fit_resources, own_resources, probe, ray_session
 from gentrain.events import Event, InChain, Note, Observer
 from gentrain.running.executor import Outcome
@@ -28,6 +30,7 @@ class RayExecutor:
     def check(self, study: Study) -> None:
         """Raise ResourceError at once where the study can never run: too few CPUs or GPUs, or no cluster there."""
         if self._address is None:
+            check_sockets()
             fit_resources(study, own_resources())
         else:
             probe(self._address)
@@ -73,4 +76,6 @@ def _run_here(chain: Chain, *, store: RunStore, data: str, observe: Observer) ->
 def _dashboard(url: str) -> str:
     if not url:
         return "Ray has no dashboard here"
-    return f"Ray's dashboard: http://{url} (it asks for the token that `ray get-auth-token` prints)"
+    file = os.environ.get(TOKEN_PATH)
+    token = f"in {file}" if file else "that `ray get-auth-token` prints"
+    return f"Ray's dashboard: http://{url} (it asks for the token {token})"

@@ -12,8 +12,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gentrain.cluster._compat import AUTH_MODE, PREEMPTION_WATCHER, health_check
-from gentrain.errors import ResourceError
+from gentrain.cluster._compat import AUTH_MODE, health_check
+from gentrain.cluster.private import loopback_only, provide_token
+from gentrain.cluster.sentinel import sentinel
+from gentrain.errors import ResourceError, TrainingError
 from gentrain.study.schema import Study
 
 
@@ -43,23 +45,41 @@ def ray_session(*, address: str | None, log: Path, cpus: int | None = None, name
 
     Raises:
         ResourceError: when there is no cluster at `address`.
+        TrainingError: when a part of Ray dies that Ray doesn't start again.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(log)
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
-    with _output_to(log), contextlib.closing(handler), _without_watcher(private=address is None):
+    surroundings = loopback_only() if address is None else contextlib.nullcontext()
+    with sentinel(log), _output_to(log), contextlib.closing(handler), surroundings:
         dashboard = _connect(address, log=log, cpus=cpus, name=name)
         import ray
 
         _redirect_loggers(handler)
         try:
             yield dashboard
+        except ray.exceptions.RayError as error:
+            if isinstance(error, ray.exceptions.RayTaskError) and not isinstance(error.cause, ray.exceptions.RayError):
+                raise  # an error in our code, in another process
+            raise TrainingError(
+                f"Ray failed: {_reason(error)}; details in {log}; "
+                "run the same command again to resume from the last epoch"
+            ) from error
         finally:
             ray.shutdown()
 
 
+def _reason(error: Exception) -> str:
+    """Return an error of Ray's in one line, with the class of the actor that died, if one did."""
+    first, *rest = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    actor = next((line.partition(": ")[2] for line in rest if line.startswith("class_name: ")), "")
+    return f"its {actor} died" if actor else first
+
+
 def _connect(address: str | None, *, log: Path, cpus: int | None, name: str) -> str:
     _agree_on_tokens(address)
+    if address is None:
+        provide_token(log.with_name("ray-token"))
     import ray
     from ray.job_config import JobConfig
 
@@ -83,19 +103,6 @@ def _connect(address: str | None, *, log: Path, cpus: int | None, name: str) -> 
     return context.dashboard_url or ""
 
 
-@contextlib.contextmanager
-def _without_watcher(*, private: bool) -> Iterator[None]:
-    """Turn Ray Train's preemption watcher off for a private instance, where the user hasn't set it."""
-    if not private or PREEMPTION_WATCHER in os.environ:
-        yield
-        return
-    os.environ[PREEMPTION_WATCHER] = "0"
-    try:
-        yield
-    finally:
-        del os.environ[PREEMPTION_WATCHER]
-
-
 def _agree_on_tokens(address: str | None) -> None:
     """Set whether Ray uses a token, as the cluster does; Ray reads that when it is imported.
 
@@ -116,8 +123,16 @@ def probe(address: str) -> None:
     """Check in at most 10 s that a server listens at host:port, for which Ray would wait minutes.
 
     Raises:
-        ResourceError: when none does.
+        ResourceError: when none does, or the address is a URL: the dashboard's, Ray Client's.
     """
+    scheme, separator, rest = address.partition("://")
+    if separator:
+        kind = {"http": "the dashboard's address", "https": "the dashboard's address", "ray": "Ray Client's address"}
+        job = f"http://{rest}" if scheme == "ray" else address
+        raise ResourceError(
+            f"--address {address}: {kind.get(scheme, 'a URL')}; give the head's HOST:PORT (6379 by default), auto on a "
+            f"node of the cluster, or submit the command as a job (ray job submit --address {job} -- gentrain …)"
+        )
     host, colon, port = address.rpartition(":")
     if not colon or "/" in host or not port.isdigit():
         return

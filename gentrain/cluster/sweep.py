@@ -99,7 +99,10 @@ def run_trials(
             trial_dirname_creator=_trial_name,
         ),
         run_config=tune.RunConfig(
-            name=study.name, verbose=0, failure_config=tune.FailureConfig(max_failures=MAX_TRIAL_FAILURES)
+            name=study.name,
+            storage_path=str(store.log(study.name).with_name("ray")),
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=MAX_TRIAL_FAILURES),
         ),
     )
     watch = _Watch(study, later, leases, room.slots, observe)

@@ -181,3 +181,35 @@ def test_a_worker_killed_and_then_everything_with_two_workers(tmp_path, referenc
     assert "resuming after epoch" in stderr
     assert "generation 0 reused" in stderr
     check_same(runs, rows, reference(2))
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("part", "line"),
+    [
+        (
+            "ray::TrainController",
+            "gentrain: Ray failed: its TrainController died; details in {log}; run the same command",
+        ),
+        ("raylet/raylet", "gentrain: this process was ended from outside: Ray's GCS or raylet died"),
+        ("gcs/gcs_server", "gentrain: this process was ended from outside: Ray's GCS or raylet died"),
+    ],
+)
+def test_a_part_of_ray_that_dies_is_one_line_and_the_same_command_goes_on(tmp_path, reference, part, line):
+    runs = tmp_path / "runs"
+    with started(runs, "--workers", "1") as driver:
+        wait_for(lambda: checkpoints(runs, after=2), driver, "a checkpoint")
+        (victim,) = (p for p in driver.children(recursive=True) if part in " ".join(p.cmdline()))
+        victim.kill()
+        assert driver.wait(timeout=150) == 1  # Ray looks a minute long for its GCS
+    log = runs / "studies" / "kill" / "ray.log"
+    own = [words for words in (tmp_path / "log.txt").read_text().splitlines() if words.startswith("gentrain: ")]
+    assert len(own) == 1
+    assert own[0].startswith(line.format(log=log))
+    assert str(log) in own[0]
+    assert "Traceback" not in (tmp_path / "log.txt").read_text()
+    rows, stderr = finish(runs, "--workers", "1")
+    assert "resuming after epoch" in stderr or "generation 0 reused" in stderr  # orphans trained on until they noticed
+    check_same(runs, rows, reference(1))
