@@ -60,28 +60,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (item.path.name != "test_resume.py", item.get_closest_marker("ray") is None))
 
 
-NO_RAY = "this-test-starts-Ray-but-has-no-pytest.mark.ray"
 _guard = pytest.StashKey[Path]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Make the folder that tests without the `ray` marker give to Ray, here and in what they start.
 
-    Its path is longer than a Unix socket's may be. So Ray makes its folder there, which is noticed, and then refuses to
-    start with an error that names the path.
+    Ray makes its folder there, which is noticed when the test has ended.
     """
-    folder = Path(tempfile.mkdtemp(prefix="gentrain-tests-")) / NO_RAY.ljust(110, "-")
-    folder.mkdir()
-    config.stash[_guard] = folder
+    config.stash[_guard] = Path(tempfile.mkdtemp(prefix="gentrain-"))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    shutil.rmtree(config.stash[_guard].parent, ignore_errors=True)
+    shutil.rmtree(config.stash[_guard], ignore_errors=True)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Point Ray at the folder where it can't start, unless the test says that it starts Ray."""
+    """Point Ray at the folder where it is noticed, unless the test says that it starts Ray."""
     if item.get_closest_marker("ray"):
         return (yield)
     with pytest.MonkeyPatch.context() as patch:
