@@ -5,6 +5,7 @@ Longer than 350 lines because every command stands here with all its options and
 
 from __future__ import annotations
 
+import io
 import sys
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from gentrain.errors import GentrainError
+from gentrain.errors import ConfigError, GentrainError, printable
 
 if TYPE_CHECKING:
     from gentrain.study.schema import Study
@@ -77,7 +78,6 @@ def chain(
     Prints errors of every generation and of the running ensembles. Run the same command again to resume.
     """
     from gentrain import api
-    from gentrain.errors import ConfigError
     from gentrain.view import ChainLines, ChainTable, open_view, print_json, results_table
 
     if teacher_network and not teacher:
@@ -332,7 +332,7 @@ def _load(path: Path | None, overrides: list[str] | None, *, smoke: bool = False
     from gentrain.study.loading import load_study
 
     def notify(text: str) -> None:
-        sys.stderr.write(f"gentrain: {text}\n")
+        sys.stderr.write(f"gentrain: {printable(text)}\n")
 
     return load_study(path, overrides=overrides or (), smoke=smoke, notify=notify, **settings)
 
@@ -342,15 +342,23 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(run(arguments))
 
 
+def _lines(error: GentrainError) -> str:
+    """Return an error's message, printable: one line, or one for each mistake of a study."""
+    text = str(error)
+    return "\n".join(map(printable, text.split("\n"))) if isinstance(error, ConfigError) else printable(text)
+
+
 def run(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name may have no bytes in the terminal's encoding
     try:
         result: Any = typer.main.get_command(app).main(args=arguments, prog_name="gentrain", standalone_mode=False)
     except GentrainError as error:
-        sys.stderr.write(f"gentrain: {error}\n")
+        sys.stderr.write(f"gentrain: {_lines(error)}\n")
         return error.exit_status
     except typer.TyperException as error:
-        sys.stderr.write(f"gentrain: {error.format_message()}; see gentrain --help\n")
+        sys.stderr.write(f"gentrain: {printable(error.format_message())}; see gentrain --help\n")
         return 2
     status = result if isinstance(result, int) else 0
     if status == INTERRUPTED:

@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 
 from gentrain.data.prepare.manifest import Manifest
+from gentrain.errors import printable
 from gentrain.report.drawing import Panel, Pen, Plot
 from gentrain.report.training import TrainingScores
 from gentrain.scores.confusion import top_confusions
@@ -92,6 +93,7 @@ def _draw(pen: Pen, *, shares: np.ndarray, order: np.ndarray, manifest: Manifest
     else:
         places = np.arange(0, count, 10)
         names = [manifest.classes[order[place]] for place in places]
+    names = [printable(name) for name in names]  # a control character is no valid SVG
     shown = [name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…" for name in names]
     small = 8 if len(shown) <= 12 else 6.5
     axes.set_xticks(places, shown, rotation=90, fontsize=small)

@@ -14,7 +14,7 @@ from typing import Self
 
 import pyarrow.fs as pafs
 
-from gentrain.errors import ConfigError, cut
+from gentrain.errors import ConfigError, cut, printable
 from gentrain.store.folder import Folder
 from gentrain.store.generation import GenerationFolder
 
@@ -26,6 +26,8 @@ class RunStore:
     """A run folder, opened by its path or URI; it travels between processes as its URI alone."""
 
     def __init__(self, uri: str) -> None:
+        if printable(uri) != uri:
+            raise ConfigError(f"--runs {cut(uri)}: its name isn't UTF-8 or holds a control character; choose another")
         self.uri = uri if "://" in uri else _absolute(uri)
         self.root = Folder(*open_filesystem(self.uri))
 

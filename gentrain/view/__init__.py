@@ -7,12 +7,13 @@ It may not read or write the run folder, start a run, or decide anything: it tur
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 
-from gentrain.view.base import View, open_view
+from gentrain.view.base import View, open_console, open_view
 from gentrain.view.chain import ChainLines, ChainTable
 from gentrain.view.doctor import doctor_tables
 from gentrain.view.report import report_tables
@@ -52,7 +53,7 @@ __all__ = [
 
 def show(*parts: RenderableType) -> None:
     """Print tables and text on standard output."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = open_console(sys.stdout)
     for part in parts:
         console.print(part)
 

@@ -14,7 +14,13 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from gentrain.errors import printable
 from gentrain.events import Event, Note
+
+
+def open_console(stream: TextIO) -> Console:
+    """Return a console that shows texts as they are: names of classes and folders are no markup and no emoji codes."""
+    return Console(file=stream, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 class View:
@@ -24,7 +30,7 @@ class View:
     """
 
     def __init__(self, stream: TextIO, *, after: TextIO | None = None) -> None:
-        self.console = Console(file=stream, highlight=False, soft_wrap=True)
+        self.console = open_console(stream)
         self._stream, self._after = stream, after
         self._lock = threading.Lock()
 
@@ -34,7 +40,7 @@ class View:
     def __exit__(self, *_: object) -> None:
         if self._after is not None:
             self._stream.close()
-            self.console = Console(file=self._after, highlight=False, soft_wrap=True)
+            self.console = open_console(self._after)
 
     def __call__(self, event: Event) -> None:
         """Show an event; safe to call from any thread."""
@@ -50,7 +56,7 @@ class LinesView(View):
 
     def _take(self, event: Event) -> None:
         if text := self._line(event):
-            self.console.print(Text(text))
+            self.console.print(Text(printable(text)))
 
     def _line(self, event: Event) -> str | None:
         """Return the event's line; None where it gets none."""
@@ -84,7 +90,7 @@ class TableView(View):
     def _take(self, event: Event) -> None:
         if isinstance(event, Note):
             style = "yellow" if event.level == "warning" else "dim"
-            self.console.print(Text(event.text, style=style))
+            self.console.print(Text(printable(event.text), style=style))
 
     def _render(self) -> RenderableType:
         raise NotImplementedError
@@ -107,7 +113,8 @@ def open_view(lines: type[LinesView], table: type[TableView], *, as_json: bool, 
     """
     stream = stream or (sys.stderr if as_json else sys.stdout)
     try:
-        copy = open(os.dup(stream.fileno()), "w", encoding="utf-8", buffering=1, closefd=True)  # noqa: SIM115
+        descriptor = os.dup(stream.fileno())
+        copy = open(descriptor, "w", encoding="utf-8", errors="backslashreplace", buffering=1)  # noqa: SIM115
     except (OSError, ValueError):  # a stream without a descriptor, in tests and notebooks
         return lines(stream)
     kind = table if not as_json and stream.isatty() else lines

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from gentrain.errors import printable
 from gentrain.scores.confusion import top_confusions
 
 if TYPE_CHECKING:
@@ -56,13 +57,11 @@ def manifest_table(manifest: Manifest, *, folder: str) -> Table:
     table = Table(title=f"{manifest.source}: {folder}", title_justify="left", title_style="bold", show_header=False)
     table.add_column("")
     table.add_column("", overflow="fold")
-    shown = ", ".join(manifest.classes[:8]) + (" …" if len(manifest.classes) > 8 else "")
+    shown = printable(", ".join(manifest.classes[:8])) + (" …" if len(manifest.classes) > 8 else "")
     table.add_row("classes", f"{len(manifest.classes)} ({shown})")
     if manifest.groups:
-        table.add_row(
-            "groups",
-            f"{len(manifest.groups)} ({', '.join(manifest.groups[:5])}{' …' if len(manifest.groups) > 5 else ''})",
-        )
+        shown = printable(", ".join(manifest.groups[:5])) + (" …" if len(manifest.groups) > 5 else "")
+        table.add_row("groups", f"{len(manifest.groups)} ({shown})")
     for name, info in manifest.splits.items():
         table.add_row(name, f"{info.count:,} images, {info.bytes / 1e6:,.1f} MB, sha256 {info.sha256[:16]}…")
     table.add_row("pixels", f"{manifest.height} × {manifest.width}")
@@ -200,7 +199,7 @@ def status_table(status: StudyStatus) -> Table:
 
 def evaluation_tables(evaluation: Evaluation) -> list[Table]:
     """Return scores, errors within and across groups, worst classes, commonest mistakes, agreement of generations."""
-    names, confusion = evaluation.manifest.classes, evaluation.confusion
+    names, confusion = list(map(printable, evaluation.manifest.classes)), evaluation.confusion
     members = f"generation {evaluation.generation}"
     if evaluation.ensemble:
         used = [f"{g} × {weight:.2f}" for g, weight in enumerate(evaluation.weights or ()) if weight]

@@ -2,6 +2,8 @@
 
 import json
 import os
+import struct
+import zlib
 
 import numpy as np
 import pyarrow as pa
@@ -80,14 +82,76 @@ def test_a_stray_image_is_named(tree):
         load_source(config(tree))
 
 
-def test_damaged_exif_is_ignored(tree, monkeypatch):
+def with_exif(content, *entries):
+    """Return a JPEG file with an EXIF block of such (tag, type, count, four bytes)."""
+    fields = b"".join(struct.pack("<HHI4s", *entry) for entry in entries)
+    tiff = struct.pack("<2sHIH", b"II", 42, 8, len(entries)) + fields + bytes(4)
+    block = b"Exif\0\0" + tiff
+    return content[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + content[2:]
+
+
+ORIENTATION, RESOLUTION, WIDTH = 0x112, 0x11A, 0x100
+TURNED = (ORIENTATION, 3, 1, b"\6\0\0\0")
+
+
+@pytest.mark.parametrize(
+    ("entries", "error"),
+    [
+        ([TURNED, (RESOLUTION, 2, 4, b"abc\0")], TypeError),
+        ([TURNED, (WIDTH, 9, 1, struct.pack("<i", -5))], struct.error),
+    ],
+    ids=["text for a ratio", "negative"],
+)
+def test_exif_that_pillow_fails_at_is_ignored(tree, entries, error):
+    file = tree / "train" / "cat" / "0.jpg"
+    with Image.open(file.with_suffix(".png")) as image:
+        image.save(file)
+    file.with_suffix(".png").unlink()
     valid = load_source(config(tree)).splits["train"].images
-
-    def fail(_):
-        raise TypeError("EXIF")
-
-    monkeypatch.setattr(ImageOps, "exif_transpose", fail)
+    jpeg = file.read_bytes()
+    file.write_bytes(with_exif(jpeg, *entries))
+    with Image.open(file) as image, pytest.raises(error):
+        ImageOps.exif_transpose(image)
     np.testing.assert_array_equal(load_source(config(tree)).splits["train"].images, valid)
+    file.write_bytes(with_exif(jpeg, TURNED))  # as a check of `with_exif`: sound EXIF turns the image
+    assert not np.array_equal(load_source(config(tree)).splits["train"].images, valid)
+
+
+def bomb(width, height):
+    """Return a PNG file of a few bytes whose header says that it has so many pixels."""
+
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    pixels = chunk(b"IDAT", zlib.compress(bytes(1000)))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + pixels + chunk(b"IEND", b"")
+
+
+def test_an_image_that_would_fill_the_memory_is_broken(tree, tmp_path):
+    file = tree / "train" / "dog" / "1.png"
+    file.write_bytes(bomb(40_000, 40_000))
+    with pytest.raises(DataError, match=r"train/dog/1\.png: broken image .*decompression bomb"):
+        load_source(config(tree))
+    skipping = config(tree).model_copy(update={"skip_broken": True})
+    assert load_source(skipping).skipped == ("train/dog/1.png",)
+
+
+@pytest.mark.parametrize("name", ["LOC_val_solution.csv", "ILSVRC2012_validation_ground_truth.txt"])
+def test_label_files_with_a_byte_order_mark_are_read(tmp_path, name):
+    from scipy.io import savemat
+
+    write_tree(tmp_path, 0)
+    for label, animal in enumerate(("cat", "dog")):
+        (tmp_path / "val" / animal / "0.png").rename(tmp_path / "val" / f"{label}.png")
+        (tmp_path / "val" / animal / "1.png").unlink()
+        (tmp_path / "val" / animal).rmdir()
+    kaggle = name.endswith(".csv")
+    text = "ImageId,PredictionString\n0,dog 1 2 3 4\n1,cat 1 2 3 4\n" if kaggle else "2\n1\n"
+    (tmp_path / name).write_text(text, encoding="utf-8-sig")
+    synsets = np.array([(1, "cat"), (2, "dog")], dtype=[("ILSVRC2012_ID", "O"), ("WNID", "O")])
+    savemat(tmp_path / "meta.mat", {"synsets": synsets})
+    assert load_source(config(tmp_path)).splits["test"].labels.tolist() == [1, 0]
 
 
 def write_cifar(folder, train, names=()):

@@ -292,6 +292,19 @@ def test_a_chain_of_an_earlier_process_is_shown_and_one_of_another_recipe_is_not
     assert all("left out: it was run with other settings" in note for note in report.notes)
 
 
+def test_hostile_names_are_shown_in_a_terminal_as_they_are(trained, written, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    chain = next(chain.name for chain in written[0].report.chains if chain.study.seed == 1)
+    command = ["evaluate", STUDY, "--chain", chain, "--runs", trained.root.path]
+    assert cli.run(command) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in hostile.CLASSES)
+    assert cli.run([*command, "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)["class_errors"]) == set(hostile.CLASSES)
+    assert cli.run(["report", STUDY, "--runs", trained.root.path, "--no-training-scores"]) == 0
+    assert hostile.NETWORK in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [(["smal.study"], f"did you mean {STUDY}? there: {STUDY}"), ([STUDY, "--format", "pdf"], "'pdf' is not one of")],

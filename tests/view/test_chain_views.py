@@ -57,6 +57,24 @@ def test_the_live_view_shows_every_generation():
         assert text in shown
 
 
+def test_names_are_shown_as_they_are():
+    odd = "[/b] [red]x :smile: \x1b[2J"
+    shown = r"[/b] [red]x :smile: \x1b[2J"
+    stream = io.StringIO()
+    with ChainLines(stream) as view:
+        view(Note(odd))
+    assert stream.getvalue() == f"{shown}\n"
+    stream = io.StringIO()
+    view = ChainTable(stream)
+    view(Note(odd, "warning"))
+    view(ChainStarted("[/c]", 10, (0.6,), ("k0",), "[/d] :x:"))
+    view.console.print(view._render())
+    view.console.print(results_table([ROW | {"chain": "[/c]"}]))
+    assert shown in stream.getvalue()
+    assert stream.getvalue().count("[/c]") == 2
+    assert "[/d] :x:" in stream.getvalue()
+
+
 def test_the_views_tell_predictions_once_given_networks_are_measured():
     for kind in (ChainLines, ChainTable):
         stream = io.StringIO()

@@ -19,7 +19,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from gentrain.data.sources.folders import BrokenImage, EncodedImage, ImageList, encode_image
-from gentrain.errors import DataError
+from gentrain.errors import DataError, printable
 from gentrain.store.folder import Folder
 
 SHARD_IMAGES = 512
@@ -99,7 +99,7 @@ def encode_split(
 def _table(encoded: list[EncodedImage | BrokenImage], labels: np.ndarray) -> pa.Table:
     pairs = zip(encoded, labels.tolist(), strict=True)
     kept = [(image, label) for image, label in pairs if isinstance(image, EncodedImage)]
-    broken = [str(image.file) for image in encoded if isinstance(image, BrokenImage)]
+    broken = [printable(str(image.file)) for image in encoded if isinstance(image, BrokenImage)]
     histogram = np.zeros((3, 256), np.int64)
     for image, _ in kept:
         histogram += image.histogram

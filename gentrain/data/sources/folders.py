@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gentrain.data.sources.formats import Split
+from gentrain.data.sources.names import check_names, normal_form
 from gentrain.data.sources.pixels import eight_bits, is_deep, upright
 from gentrain.data.sources.walk import subfolders, walk_files
-from gentrain.errors import DataError, DependencyError
+from gentrain.errors import DataError, DependencyError, printable
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -48,6 +49,7 @@ def list_images(path: Path) -> tuple[dict[str, ImageList], tuple[str, ...]]:
     if not (path / "train").is_dir() or test is None:
         raise DataError(f"{path}: expected train/<class>/* and test/<class>/* (or val) in it")
     classes = tuple(subfolders(path / "train"))
+    check_names(classes, where=str(path / "train"))
     _refuse_stray(path / "train")
     train = _by_folder(path / "train", classes, path / "train")
     missing = np.flatnonzero(np.bincount(train.labels, minlength=len(classes)) == 0)
@@ -113,14 +115,17 @@ def _refuse_stray(folder: Path) -> None:
 
 
 def _by_folder(root: Path, classes: tuple[str, ...], train: Path) -> ImageList:
-    unknown = set(subfolders(root)) - set(classes)
+    names = subfolders(root)
+    check_names(names, where=str(root))
+    folders = {normal_form(name): root / name for name in names}
+    unknown = folders.keys() - {normal_form(name) for name in classes}
     if unknown:
-        raise DataError(f"{root / min(unknown)}: a class that {train} doesn't have")
+        raise DataError(f"{folders[min(unknown)]}: a class that {train} doesn't have")
     files: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        if (root / name).is_dir():
-            own = sorted(file for file in walk_files(root / name) if _is_image(file))
+        if (folder := folders.get(normal_form(name))) is not None:
+            own = sorted(file for file in walk_files(folder) if _is_image(file))
             files += own
             labels += [label] * len(own)
     return ImageList(tuple(files), np.asarray(labels, dtype=np.int64))
@@ -207,7 +212,7 @@ def read_imagefolder(
                 images.append(image)
                 labels.append(label)
             elif skip_broken:
-                skipped.append(str(file.relative_to(path)))
+                skipped.append(printable(str(file.relative_to(path))))
             else:
                 raise image.error()
         stacked = np.stack(images) if images else np.zeros((0, size, size, 3), np.uint8)
@@ -225,7 +230,7 @@ class BrokenImage:
     def error(self) -> DataError:
         """Return it as the error of a preparation that doesn't skip broken images."""
         return DataError(
-            f"{self.file}: broken image ({self.reason}); repair or delete it, or use --skip-broken "
+            f"{printable(str(self.file))}: broken image ({self.reason}); repair or delete it, or use --skip-broken "
             "(dataset.skip_broken: true)"
         )
 

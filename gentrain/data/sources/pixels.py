@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from PIL import Image
 
+warnings.filterwarnings("ignore", module=r"PIL\.")  # on damaged EXIF, which is ignored, and on large images
 _DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from gentrain.data.sources.folders import read_imagefolder
-from gentrain.data.sources.formats import Split, read_cifar, read_digits, read_fashion_mnist
-from gentrain.errors import DataError, cut
+from gentrain.data.sources.formats import Split, read_cifar_files, read_digits, read_fashion_mnist
+from gentrain.data.sources.names import check_names, normal_form
+from gentrain.data.sources.parquet import parquet_files, read_cifar_parquet
+from gentrain.data.sources.stored import decode_split
+from gentrain.errors import DataError, cut, shown
 from gentrain.study.sections import DatasetConfig
 
 SPLIT_SEED = 20181  # fixed: a held-out part is a property of the dataset, not of a study's seed
@@ -36,10 +39,12 @@ def load_source(config: DatasetConfig) -> SourceData:
         DataError: naming the file or setting, and the remedy.
     """
     data = select(_READERS[config.source](config), config)
-    try:
-        return replace(data, splits={name: split.decoded() for name, split in data.splits.items()})
-    except (OSError, ValueError, SyntaxError) as error:
-        raise DataError(f"dataset.path: {config.path}: an image in it can't be decoded: {error}") from error
+    decoded = {name: decode_split(split, name, skip_broken=config.skip_broken) for name, split in data.splits.items()}
+    skipped = tuple(place for _, places in decoded.values() for place in places)
+    splits = {name: split for name, (split, _) in decoded.items()}
+    if skipped:
+        _check_filled(splits, data.classes)
+    return replace(data, splits=splits, skipped=data.skipped + skipped)
 
 
 def select(data: SourceData, config: DatasetConfig) -> SourceData:
@@ -48,19 +53,25 @@ def select(data: SourceData, config: DatasetConfig) -> SourceData:
     Raises:
         DataError: naming the setting, and the remedy.
     """
+    for names in (data.classes, data.groups or ()):
+        check_names(names, where=config.path or config.source)
     data = _filter_classes(data, config)
     if len(data.classes) < 2:
         raise DataError(f"dataset: {len(data.classes)} class left; a classifier needs at least 2")
     splits = {name: _limit(split, config.limit) for name, split in data.splits.items()}
-    for name, split in splits.items():
-        missing = np.flatnonzero(np.bincount(split.labels, minlength=len(data.classes)) == 0)
-        if len(missing) and name == "train":
-            raise DataError(f"dataset: class {data.classes[missing[0]]!r} has no training image")
-        if not len(split.labels):
-            raise DataError(f"dataset: the {name} split is empty")
+    _check_filled(splits, data.classes)
     if config.validation:
         splits["train"], splits["validation"] = _hold_out(splits["train"], config.validation)
     return replace(data, splits=splits)
+
+
+def _check_filled(splits: Mapping[str, Split], classes: Sequence[str]) -> None:
+    for name, split in splits.items():
+        missing = np.flatnonzero(np.bincount(split.labels, minlength=len(classes)) == 0)
+        if len(missing) and name == "train":
+            raise DataError(f"dataset: class {classes[missing[0]]!r} has no training image")
+        if not len(split.labels):
+            raise DataError(f"dataset: the {name} split is empty")
 
 
 def _digits(_: DatasetConfig) -> SourceData:
@@ -69,7 +80,12 @@ def _digits(_: DatasetConfig) -> SourceData:
 
 
 def _cifar(config: DatasetConfig) -> SourceData:
-    data = read_cifar(config.source, source_path(config))
+    path = source_path(config)
+    files = parquet_files(path) if path is not None else {}
+    if path is not None and any(files.values()):
+        data = read_cifar_parquet(path, files, fine="fine_label" if config.source == "cifar100" else "label")
+    else:
+        data = read_cifar_files(config.source, path)
     return SourceData(data.splits, data.classes, data.groups, data.class_groups)
 
 
@@ -144,9 +160,12 @@ def _index(name: str, known: Iterable[str], setting: str) -> int:
     names = list(known)
     if name in names:
         return names.index(name)
-    near = difflib.get_close_matches(name, names, n=2)
+    forms = [normal_form(own) for own in names]
+    if normal_form(name) in forms:
+        return forms.index(normal_form(name))
+    near = difflib.get_close_matches(cut(name), names, n=2)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names[:20])}"
-    raise DataError(f"{setting}: {name!r} is not in this source; {hint}")
+    raise DataError(f"{setting}: {shown(name)} is not in this source; {hint}")
 
 
 def _limit(split: Split, limit: int | None) -> Split:
