@@ -47,6 +47,8 @@ class GenerationWaiting:
 
     generation: int
     key: str
+    holder: str = ""
+    """Who trains it, and since when; empty where that isn't known."""
 
 
 @dataclass(frozen=True)

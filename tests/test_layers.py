@@ -29,6 +29,8 @@ DOORS = {
     "sklearn": ["data.sources"],
     "torchvision": ["models", "data.sources"],
     "torch": ["models", "data.loading", "train", "running", "cluster", "api", "doctor"],
+    "obstore": ["store"],
+    "boto3": ["store"],
     "pyarrow": ["store", "data", "train", "api"],
 }
 """By library: the only modules and rooms that may import it."""

@@ -60,9 +60,9 @@ def measure_handover(entry: Entry) -> dict[str, float]:
             from gentrain.running.chain import run_chain
 
             class Runner(trainer.RayRunner):
-                def run_generation(self, spec: Any, *, weights_done: bool = False) -> None:
+                def run_generation(self, spec: Any, *, claim: Any, weights_done: bool = False) -> None:
                     mark("asked", spec.generation)
-                    super().run_generation(spec, weights_done=weights_done)
+                    super().run_generation(spec, claim=claim, weights_done=weights_done)
                     mark("over", spec.generation)
 
             def worker(config: dict[str, Any]) -> None:

@@ -61,7 +61,7 @@ def run_generation(entry: Entry) -> None:
             from gentrain.running.local import LocalRunner
 
             patch_engine(Gate(Path(entry.gate)), by_part=True)
-            LocalRunner(wanted, **common).run_generation(generation)
+            _alone(LocalRunner(wanted, **common), generation)
         else:
             _on_ray(entry, lambda runner: runner(wanted, chain=f"bench-{entry.seed}", **common), generation)
     except TrainingError:
@@ -80,7 +80,13 @@ def _on_ray(entry: Entry, make: Callable[[Any], Any], generation: Any) -> None:
 
         engine: Any = trainer  # its worker is replaced
         engine.train_worker = worker
-        make(trainer.RayRunner).run_generation(generation)
+        _alone(make(trainer.RayRunner), generation)
+
+
+def _alone(runner: Any, generation: Any) -> None:
+    """Train the generation under its claim."""
+    with runner.lease(generation, waiting=print) as claim:
+        runner.run_generation(generation, claim=claim)
 
 
 def gated_worker(config: dict[str, Any], folder: str) -> None:

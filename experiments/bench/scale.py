@@ -64,18 +64,17 @@ def sweep(chains: int) -> dict[str, Any]:
             from gentrain.cluster.trainer import RayRunner
 
             class Instant(RayRunner):
-                def run_generation(self, spec: Any, *, weights_done: bool = False) -> None:
+                def run_generation(self, spec: Any, *, claim: Any, weights_done: bool = False) -> None:
                     from gentrain.store.done import EPOCHS, MODEL, PREDICTIONS, SPEC
                     from gentrain.store.predictions import encode_predictions
 
                     target = self.store.generation(spec.key)
-                    target.claim()
                     labels = np.arange(CLASSES)
                     content = encode_predictions(np.full((CLASSES, CLASSES), 0.1, np.float32), labels)
                     target.write(SPEC, json.dumps(spec.model_dump(mode="json")).encode())
                     scores = {"top1_error": 0.9, "top5_error": 0.5, "nll": 2.3, "ece": 0.0, "primary": 0.1}
                     target.finish(
-                        {MODEL: b"", PREDICTIONS: content, EPOCHS: b""},
+                        {MODEL: b"", PREDICTIONS: content, EPOCHS: b""}, token=claim.token,
                         scores=scores, train_primary=0.1, seconds=0.0, workers=1, threads=1, device="none", versions={},
                     )  # fmt: skip
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import ray
 
 from gentrain.cluster._compat import head_resource
 from gentrain.cluster.queue import Periodic
-from gentrain.errors import GentrainError, TakenOverError
-from gentrain.running.leases import LEASE_SECONDS, Answer, LeaseTable, acquire_lease
+from gentrain.errors import GentrainError
+from gentrain.running.leases import LEASE_SECONDS, Answer, LeaseTable, leased
+from gentrain.store.claims import Waiting, name_holder
+from gentrain.store.record import Claim
 from gentrain.store.run import RunStore
 from gentrain.study.lineage import GenerationSpec
 
@@ -65,38 +67,20 @@ def start_lease_actor(priorities: Mapping[str, float], slots: int, *, name: str)
 class ChainLeases:
     """Leases of one chain of a sweep, from the sweep's lease actor; implements `gentrain.running.chain.Lease`."""
 
-    def __init__(self, actor: Any, store: RunStore, *, chain: str) -> None:
-        self._actor, self._store = actor, store
+    def __init__(self, actor: Any, store: RunStore, *, study: str, chain: str) -> None:
+        self._actor, self._store, self._name = actor, store, f"{study}, {chain}"
         self._holder = f"{chain} {uuid.uuid4().hex[:8]}"
 
-    @contextlib.contextmanager
-    def __call__(self, spec: GenerationSpec, *, waiting: Callable[[], None]) -> Iterator[None]:
-        """Wait until this chain may train `spec`, and hold the lease for the block; or until another finished it."""
-        folder = self._store.generation(spec.key)
-        if not acquire_lease(self._ask, spec.key, valid=lambda: folder.inspect().valid, waiting=waiting):
-            yield
-            return
-        failure: GentrainError | None = None
-        try:
-            with self._renewing(spec.key), folder.locked(waiting=waiting):
-                yield
-        except TakenOverError:
-            raise  # the generation itself has not failed: another chain trains it
-        except GentrainError as error:
-            failure = error
-            raise
-        finally:
-            self._ask("release", spec.key, folder.inspect().valid, failure)
+    def __call__(self, spec: GenerationSpec, *, waiting: Waiting) -> AbstractContextManager[Claim | None]:
+        """See `gentrain.running.leases.leased`."""
+        return leased(
+            self._ask,
+            self._store.generation(spec.key),
+            holder=name_holder(self._name),
+            renewing=lambda: Periodic(RENEW_SECONDS, lambda: self._ask("renew", spec.key)),
+            waiting=waiting,
+        )
 
     def _ask(self, question: str, key: str, *arguments: Any) -> Any:
         holder = () if question in ("reopen", "error") else (self._holder,)
         return ray.get(getattr(self._actor, question).remote(key, *holder, *arguments))
-
-    @contextlib.contextmanager
-    def _renewing(self, key: str) -> Iterator[None]:
-
-        def renew() -> None:
-            self._ask("renew", key)
-
-        with Periodic(RENEW_SECONDS, renew):
-            yield

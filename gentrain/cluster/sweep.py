@@ -185,7 +185,7 @@ def _trial(config: Mapping[str, Any], *, context: _Context) -> None:
         chain=name,
         observe=observe,
         resources=context.resources,
-        lease=ChainLeases(context.leases, store, chain=name),
+        lease=ChainLeases(context.leases, store, study=chain.settings.name, chain=name),
     )
     for _ in range(MAX_TAKEOVERS):
         error = attempt_chain(chain, store=store, runner=runner, observe=observe)
@@ -193,7 +193,7 @@ def _trial(config: Mapping[str, Any], *, context: _Context) -> None:
             break
     else:
         error = TrainingError(
-            f"its lease lapsed {MAX_TAKEOVERS} times; is the head overloaded, or a second sweep on the same store?"
+            f"its lease lapsed {MAX_TAKEOVERS} times; is a machine overloaded, or cut off from the head or the store?"
         )
     ray.get(queue.end.remote(name, error))
 

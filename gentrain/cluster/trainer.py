@@ -16,7 +16,8 @@ from gentrain.cluster.session import Resources, fit_resources
 from gentrain.cluster.worker import train_worker
 from gentrain.errors import TrainingError
 from gentrain.events import Observer
-from gentrain.running.chain import Lease, lease_by_lock
+from gentrain.running.chain import Lease, lease_by_claim
+from gentrain.store.record import Claim
 from gentrain.store.run import RunStore
 from gentrain.study.lineage import GenerationSpec
 from gentrain.study.schema import Study
@@ -48,7 +49,7 @@ class RayRunner:
     ) -> None:
         self.study, self.store, self.data, self.chain, self.observe = study, store, data, chain, observe
         self.resources = resources or fit_resources(study, ray.cluster_resources())
-        self.lease = lease or lease_by_lock(store)
+        self.lease = lease or lease_by_claim(store, study=study.name)
 
     @cached_property
     def _queue(self) -> Any:
@@ -58,15 +59,14 @@ class RayRunner:
         """
         return start_event_queue(f"events of {self.chain}-{secrets.token_hex(3)}")
 
-    def run_generation(self, spec: GenerationSpec, *, weights_done: bool = False) -> None:
+    def run_generation(self, spec: GenerationSpec, *, claim: Claim, weights_done: bool = False) -> None:
         """Train `spec` until its DONE.json is written.
 
         Raises:
             GentrainError: what a worker raised, for errors of the user's making.
             TrainingError: when the workers died too often.
         """
-        folder = self.store.generation(spec.key)
-        token = folder.claim()
+        folder, token = self.store.generation(spec.key), claim.token
         job = Job(
             spec=spec,
             store=self.store,

@@ -125,7 +125,7 @@ class Generations:
             return None
         predictions = folder.read_intact(PREDICTIONS, done=done)
         held_out = folder.read_intact(VALIDATION_PREDICTIONS, done=done) if done.validation_scores else None
-        spec = folder.spec()
+        spec = folder.spec(done=done)
         wanted = {PREDICTIONS: predictions, SPEC: spec}
         if done.validation_scores:
             wanted[VALIDATION_PREDICTIONS] = held_out

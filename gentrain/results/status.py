@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from gentrain.store.done import DONE, Done
 from gentrain.store.run import RunStore
 from gentrain.store.study_record import recorded_chains, recorded_study
 from gentrain.study.process import saturated
@@ -91,8 +90,8 @@ def _generation(store: RunStore, key: str) -> GenerationStatus:
     folder = store.generation(key)
     state: State
     epoch, error, validation = folder.newest_epoch(), None, None
-    if (content := folder.read(DONE)) is not None:
-        done = Done.parse(content, key=key)
+    if (record := folder.record.done()) is not None:
+        _, done = record
         state = "damaged" if done is None else "done"
         if done is not None:
             error = done.scores["top1_error"]

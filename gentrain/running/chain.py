@@ -18,8 +18,10 @@ from gentrain.events import (
     TargetsKnown,
 )
 from gentrain.results.chain import Generations, read_chain
+from gentrain.store.claims import Waiting, name_holder
 from gentrain.store.done import EPOCHS, MODEL, SPEC
 from gentrain.store.generation import Inspection, restore_spec
+from gentrain.store.record import Claim
 from gentrain.store.run import RunStore
 from gentrain.study.lineage import Chain, GenerationSpec, predicted_scores
 from gentrain.study.process import saturated
@@ -28,15 +30,18 @@ from gentrain.study.process import saturated
 class Lease(Protocol):
     """Waits for the right to train a generation alone and holds that right for a block."""
 
-    def __call__(self, spec: GenerationSpec, *, waiting: Callable[[], None]) -> AbstractContextManager[None]:
-        """Return the block's context manager; `waiting` is called when another is training `spec`."""
+    def __call__(self, spec: GenerationSpec, *, waiting: Waiting) -> AbstractContextManager[Claim | None]:
+        """Return the block's context manager, which yields the claim; None where `spec` is finished by now.
+
+        `waiting` is called when another is training `spec`, with who it is, where that is known.
+        """
 
 
-def lease_by_lock(store: RunStore) -> Lease:
-    """Return leases held by the lock of the generation's folder: enough where the store is one disk."""
+def lease_by_claim(store: RunStore, *, study: str = "gentrain") -> Lease:
+    """Return leases that are the generations' claims in the store; `study` names the holder to those who wait."""
 
-    def lease(spec: GenerationSpec, *, waiting: Callable[[], None]) -> AbstractContextManager[None]:
-        return store.generation(spec.key).locked(waiting=waiting)
+    def lease(spec: GenerationSpec, *, waiting: Waiting) -> AbstractContextManager[Claim]:
+        return store.generation(spec.key).claimed(name_holder(study), waiting=waiting)
 
     return lease
 
@@ -46,8 +51,14 @@ class Runner(Protocol):
 
     lease: Lease
 
-    def run_generation(self, spec: GenerationSpec, *, weights_done: bool = False) -> None:
-        """Train `spec`, whose teacher is finished; `weights_done`: only its predictions are to be made again."""
+    def run_generation(self, spec: GenerationSpec, *, claim: Claim, weights_done: bool = False) -> None:
+        """Train `spec`, whose teacher is finished.
+
+        Args:
+            spec: of the generation.
+            claim: under which it is trained.
+            weights_done: whether only its predictions are to be made again.
+        """
 
 
 def run_chain(chain: Chain, *, store: RunStore, runner: Runner, observe: Observer) -> list[dict[str, Any]]:
@@ -154,7 +165,7 @@ def ensure_generation(
     folder = store.generation(spec.key)
     if folder.inspect().valid and not folder.training:
         return True
-    with runner.lease(spec, waiting=lambda: observe(GenerationWaiting(generation, spec.key))):
+    with runner.lease(spec, waiting=lambda who: observe(GenerationWaiting(generation, spec.key, who))) as claim:
         inspection = folder.inspect()
         if inspection.damaged == (SPEC,) and restore_spec(folder, spec):
             observe(Note(f"generation {generation} ({folder}): {SPEC} was damaged; it is restored", "warning"))
@@ -172,8 +183,10 @@ def ensure_generation(
             names = ", ".join(inspection.damaged)
             text = f"generation {generation} ({folder}): {names} damaged or missing; it is {remedy}"
             observe(Note(text, "warning"))
+        if claim is None:
+            raise StoreError(f"{folder}: was damaged while it was read; run the same command again")
         observe(GenerationQueued(generation))
-        runner.run_generation(spec, weights_done=weights_done)
+        runner.run_generation(spec, claim=claim, weights_done=weights_done)
         if not folder.inspect().valid:
             raise StoreError(f"{folder}: training ended without a valid result; run the same command again")
         folder.clear_training()

@@ -8,12 +8,17 @@ chains can wait for each other.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from gentrain.errors import GentrainError
+from gentrain.errors import GentrainError, TakenOverError
+from gentrain.store.claims import Waiting
+from gentrain.store.generation import GenerationFolder
+from gentrain.store.record import Claim
 
 Answer = Literal["train", "look", "wait", "failed"]
 LEASE_SECONDS = 20.0
@@ -173,3 +178,59 @@ def acquire_lease(
         sleep(pause)
         pause = min(pause * POLL_GROWTH, POLL_SECONDS[1])
     return True
+
+
+@contextlib.contextmanager
+def leased(
+    ask: Callable[..., Any],
+    folder: GenerationFolder,
+    *,
+    holder: str,
+    renewing: Callable[[], AbstractContextManager[object]],
+    waiting: Waiting,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[Claim | None]:
+    """Hold a generation's lease and its claim in the store for the block; yield None where it is finished by now.
+
+    The lease keeps the chains of one sweep apart, the claim other sweeps on the same store. Where a sweep elsewhere has
+    the claim, the lease is given back, so that this sweep's devices take other generations meanwhile, and asked for
+    again after a pause.
+
+    Args:
+        ask: calls a method of the lease table by name, with the key.
+        folder: of the generation.
+        holder: names this chain to others.
+        renewing: renews the lease while its block runs.
+        waiting: called once for each reason to wait: with who has the claim, or with nothing.
+        sleep: waits for some seconds.
+
+    Raises:
+        GentrainError: the error of the chain that tried to train it and could not.
+    """
+    reasons: set[str] = set()
+
+    def wait_for(reason: str) -> None:
+        if reason not in reasons:
+            reasons.add(reason)
+            waiting(reason)
+
+    key, claimant, claim = folder.key, folder.claimant(holder), None
+    while acquire_lease(ask, key, valid=lambda: folder.inspect().valid, waiting=lambda: wait_for(""), sleep=sleep):
+        failure: GentrainError | None = None
+        claim = None
+        try:
+            with renewing():
+                claim = claimant.attempt(wait_for)
+                if claim is not None:
+                    with claimant.kept(claim):
+                        yield claim
+                    return
+        except TakenOverError:
+            raise  # the generation itself has not failed: another chain trains it
+        except GentrainError as error:
+            failure = error
+            raise
+        finally:
+            ask("release", key, claim is not None and folder.inspect().valid, failure)
+        sleep(POLL_SECONDS[1])
+    yield None

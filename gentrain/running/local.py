@@ -9,8 +9,9 @@ import torch
 
 from gentrain.errors import GentrainError, ResourceError
 from gentrain.events import CapacityChanged, Event, InChain, Observer
-from gentrain.running.chain import attempt_chain, lease_by_lock
+from gentrain.running.chain import attempt_chain, lease_by_claim
 from gentrain.running.executor import Outcome
+from gentrain.store.record import Claim
 from gentrain.store.run import RunStore
 from gentrain.study.lineage import Chain, GenerationSpec
 from gentrain.study.schema import Study
@@ -26,17 +27,17 @@ class LocalRunner:
     def __init__(self, study: Study, *, store: RunStore, data: str, observe: Observer) -> None:
         keep_freed_memory()
         self.study, self.store, self.data, self.observe = study, store, data, observe
-        self.lease = lease_by_lock(store)
+        self.lease = lease_by_claim(store, study=study.name)
         cuda = study.device != "cpu" and torch.cuda.is_available()
         self.device = torch.device("cuda:0" if cuda else "cpu")
 
-    def run_generation(self, spec: GenerationSpec, *, weights_done: bool = False) -> None:
+    def run_generation(self, spec: GenerationSpec, *, claim: Claim, weights_done: bool = False) -> None:
         """Train `spec` to its DONE."""
         job = Job(
             spec=spec,
             store=self.store,
             data=self.data,
-            token=self.store.generation(spec.key).claim(),
+            token=claim.token,
             evaluate_every=self.study.evaluate_every,
             memory_efficient=self.study.network.memory_efficient,
             weights_done=weights_done,

@@ -59,7 +59,7 @@ class PretrainedNetworks:
         """Write the weights of those that came as files into their generations' folders, for workers to evaluate."""
         for key, content in self._adoptable.items():
             folder = self._store.generation(key)
-            if folder.read(MODEL) != content:
+            if folder.file(MODEL) != content:
                 folder.write(MODEL, content)
 
     def _find(self, study: Study, index: int) -> GenerationSpec:

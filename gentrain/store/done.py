@@ -69,6 +69,9 @@ class Done(_Strict):
     versions: dict[str, str]
     rollbacks: tuple[Rollback, ...] = ()
     """In their order; left out of the file where there are none."""
+    checksum_names: bool = False
+    """Whether the files' names carry their checksums (`place`), as on S3: who writes such a name writes those bytes.
+    Left out of the file where they don't."""
     digest: str | None = None
     """sha256 of the canonical JSON of all else; None in records that version 0.1 wrote."""
 
@@ -86,8 +89,9 @@ class Done(_Strict):
     @model_serializer(mode="wrap")
     def _stored(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
         form: dict[str, Any] = serialise(self)
-        if not self.rollbacks:
-            del form["rollbacks"]
+        for name in ("rollbacks", "checksum_names"):
+            if not form[name]:
+                del form[name]
         return form
 
     @classmethod
@@ -100,8 +104,16 @@ class Done(_Strict):
         """
         try:
             mapping = json.loads(content or b"")
+        except (ValueError, RecursionError):  # text that isn't JSON, or isn't UTF-8
+            return None
+        return cls.of_mapping(mapping, key=key)
+
+    @classmethod
+    def of_mapping(cls, mapping: Any, *, key: str) -> Done | None:
+        """Return what `parse` does, of a record's JSON."""
+        try:
             done = cls.model_validate(mapping)
-        except (ValueError, RecursionError):  # pydantic's and json's errors, and text that isn't UTF-8
+        except (ValueError, RecursionError):
             return None
         if done.digest is not None and done.digest != _digest(mapping):
             return None
@@ -116,6 +128,13 @@ class Done(_Strict):
         """
         unsealed = cls(**fields, digest="").model_dump()
         return cls(**fields, digest=_digest(unsealed))
+
+    def place(self, name: str) -> str:
+        """Return the name in the folder of one of the record's files."""
+        if not self.checksum_names or name not in self.files:
+            return name
+        stem, dot, suffix = name.rpartition(".")
+        return f"{stem}.{self.files[name].sha256[:16]}{dot}{suffix}"
 
     def covering_spec(self, content: bytes) -> Done:
         """Return this record with spec.json's `content` among its files, and the digest of that."""

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from gentrain.errors import ResourceError, StoreError
+from gentrain.store.conditional import ConditionalObjects, Versioned, compare_and_swap
 
 LOCK = ".lock"
 
@@ -46,15 +47,22 @@ def decode_table(content: bytes) -> list[dict[str, Any]]:
 
 
 class Folder:
-    """A folder of a pyarrow filesystem; every write is whole or absent."""
+    """A folder of a pyarrow filesystem; every write is whole or absent.
 
-    def __init__(self, filesystem: pafs.FileSystem, path: str) -> None:
+    Args:
+        filesystem: where it is.
+        path: in the filesystem.
+        objects: the same store's conditional writes, where it has them.
+    """
+
+    def __init__(self, filesystem: pafs.FileSystem, path: str, objects: ConditionalObjects | None = None) -> None:
         self.filesystem = filesystem
         self.path = path
+        self.objects = objects
         self.local = isinstance(filesystem, pafs.LocalFileSystem)
 
     def __truediv__(self, name: str) -> Folder:
-        return Folder(self.filesystem, str(PurePosixPath(self.path) / name))
+        return Folder(self.filesystem, str(PurePosixPath(self.path) / name), self.objects)
 
     def __str__(self) -> str:
         return self.path
@@ -73,6 +81,27 @@ class Folder:
                 return
             with self.filesystem.open_output_stream(target) as stream:
                 stream.write(content)
+
+    def update(self, name: str, change: Callable[[bytes | None], bytes]) -> None:
+        """Replace a file by what `change` makes of its content (None: no file), so that nobody's change is lost.
+
+        On a local disk the folder's lock is held meanwhile, on S3 it is a compare-and-swap, for which `change` may be
+        called again. Other object stores have neither: there the last of two that write at once wins.
+
+        Raises:
+            ResourceError, StoreError: see `write` and `read`.
+        """
+        if self.objects is None:
+            with self.locked(waiting=lambda: None):
+                self.write(name, change(self.read(name)))
+            return
+
+        def changed(before: Versioned | None) -> bytes | None:
+            old = before.content if before else None
+            new = change(old)
+            return None if new == old else new
+
+        compare_and_swap(self.objects, f"{self.path}/{name}", changed)
 
     def read(self, name: str) -> bytes | None:
         """Return a file's content, or None where there is none.
@@ -116,7 +145,8 @@ class Folder:
     def locked(self, *, waiting: Callable[[], None]) -> Iterator[None]:
         """Hold the folder's lock for the block; `waiting` is called when another process holds it.
 
-        On a local disk the kernel frees the lock of a killed process. An object store has no lock: nothing is held.
+        On a local disk the kernel frees the lock of a killed process. An object store has no lock: nothing is held
+        (see `gentrain.store.claims`).
         """
         if not self.local:
             yield

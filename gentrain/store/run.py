@@ -14,9 +14,11 @@ from typing import Self
 
 import pyarrow.fs as pafs
 
-from gentrain.errors import ConfigError, cut, printable
+from gentrain.errors import ConfigError, StoreError, cut, printable
+from gentrain.store.conditional import ConditionalObjects
 from gentrain.store.folder import Folder
 from gentrain.store.generation import GenerationFolder
+from gentrain.store.s3 import SCHEME, S3Settings
 
 CACHE = "GENTRAIN_CACHE"
 """Environment variable: a node's folder for datasets whose store is elsewhere; default ~/.cache/gentrain."""
@@ -29,7 +31,7 @@ class RunStore:
         if printable(uri) != uri:
             raise ConfigError(f"--runs {cut(uri)}: its name isn't UTF-8 or holds a control character; choose another")
         self.uri = uri if "://" in uri else _absolute(uri)
-        self.root = Folder(*open_filesystem(self.uri))
+        self.root = Folder(*open_filesystem(self.uri), open_objects(self.uri))
 
     def __reduce__(self) -> tuple[type[Self], tuple[str]]:
         return type(self), (self.uri,)  # reopened where it arrives: no filesystem handle, no credentials travel
@@ -48,7 +50,11 @@ class RunStore:
         """Raise ResourceError or StoreError at once, in one line, where nothing can be written."""
         name = f".writable-{uuid.uuid4().hex}"  # runs that start at once don't delete each other's file
         self.root.write(name, b"")
-        self.root.delete(name)
+        try:
+            if self.root.objects is not None:
+                self._check_conditional(self.root.objects, f"{self.root}/{name}")
+        finally:
+            self.root.delete(name)
 
     def generation(self, key: str) -> GenerationFolder:
         """Return one generation's folder."""
@@ -61,6 +67,17 @@ class RunStore:
     def log(self, study: str) -> Path:
         """Return the file on this node's disk for what Ray prints while it runs a study."""
         return self._disk / "studies" / study / "ray.log"
+
+    def _check_conditional(self, objects: ConditionalObjects, path: str) -> None:
+        """Raise StoreError where an object that exists is created again, or replaced as the version that it isn't."""
+        there = objects.read(path)
+        created = objects.write(path, b"1", None)
+        replaced = objects.write(path, b"2", _other_etag(there.etag) if there else None)
+        if there is None or created is not None or replaced is not None:
+            raise StoreError(
+                f"{SCHEME}://{self.root}: this store does writes whose condition (If-None-Match, If-Match) doesn't "
+                "hold, so two runs at once could overwrite each other; use a store that refuses them, as AWS S3 does"
+            )
 
     @property
     def _disk(self) -> Path:
@@ -83,7 +100,10 @@ def open_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
     if "://" not in uri:
         return pafs.LocalFileSystem(), uri
     try:
-        filesystem, path = pafs.FileSystem.from_uri(uri)
+        if uri.startswith(f"{SCHEME}://"):
+            filesystem, path = S3Settings.resolve(uri).filesystem(uri)
+        else:
+            filesystem, path = pafs.FileSystem.from_uri(uri)
     except (ValueError, OSError, NotImplementedError) as error:  # pyarrow's errors are these
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(
@@ -92,3 +112,13 @@ def open_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
     if not path.strip("/") and not isinstance(filesystem, pafs.LocalFileSystem):
         raise ConfigError(f"--runs {cut(uri)}: names no bucket; give s3://BUCKET/FOLDER")
     return filesystem, path
+
+
+def open_objects(uri: str) -> ConditionalObjects | None:
+    """Return the conditional writes of a URI's store: S3 alone has them here."""
+    return S3Settings.resolve(uri).objects() if uri.startswith(f"{SCHEME}://") else None
+
+
+def _other_etag(etag: str) -> str:
+    """Return a tag of the same form that no version has."""
+    return etag.translate(str.maketrans("0123456789abcdef", "123456789abcdef0"))

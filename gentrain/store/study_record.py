@@ -13,7 +13,7 @@ import pyarrow as pa
 import yaml
 
 from gentrain.errors import ConfigError, StoreError
-from gentrain.store.folder import Folder, decode_table
+from gentrain.store.folder import Folder, decode_table, encode_table
 from gentrain.store.run import RunStore
 from gentrain.study.lineage import Chain
 from gentrain.study.loading import dump_study, flat_settings, parse_study
@@ -197,19 +197,21 @@ class StudyRecord:
     def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Put rows into results.parquet, in place of those of the same chain and generation.
 
-        On a local disk the study's lock is held meanwhile, so processes that add rows at once lose none. An object
-        store has no lock: there the last of two that write at once wins. The table is only a summary: a run of the
-        study reads the rows of all its finished chains from their generations and adds them again.
+        Processes that add rows at once lose none (see `Folder.update`). The table is only a summary: a run of the study
+        reads the rows of all its finished chains from their generations and adds them again.
         """
         rows = list(rows)
-        with self.folder.locked(waiting=lambda: None):
-            table = {(row["chain"], row["generation"]): row for row in (*self._rows(), *rows)}
-            ordered = sorted(table.values(), key=lambda row: (row["chain"], row["generation"]))
-            self.folder.write_table(RESULTS_TABLE, pa.Table.from_pylist(ordered, RESULTS))
 
-    def _rows(self) -> list[dict[str, Any]]:
-        content = self.folder.read(RESULTS_TABLE)
-        if content is not None:
-            with contextlib.suppress(pa.ArrowInvalid):  # a damaged table is only a summary: it is written again
-                return decode_table(content)
-        return []
+        def merged(content: bytes | None) -> bytes:
+            table = {(row["chain"], row["generation"]): row for row in (*_rows(content), *rows)}
+            ordered = sorted(table.values(), key=lambda row: (row["chain"], row["generation"]))
+            return encode_table(pa.Table.from_pylist(ordered, RESULTS))
+
+        self.folder.update(RESULTS_TABLE, merged)
+
+
+def _rows(content: bytes | None) -> list[dict[str, Any]]:
+    if content is not None:
+        with contextlib.suppress(pa.ArrowInvalid):  # a damaged table is only a summary: it is written again
+            return decode_table(content)
+    return []

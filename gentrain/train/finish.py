@@ -64,9 +64,9 @@ def _write(
         EPOCHS: encode_table(pa.Table.from_pylist(state.rows, EPOCHS_SCHEMA)),
     }
     files |= {FILES[split]: encode_predictions(*arrays) for split, arrays in predictions.items()}
-    folder.check_claim(job.token)
     folder.finish(
         files,
+        token=job.token,
         scores=scores["test"],
         validation_scores=scores.get("validation"),
         train_primary=primary,

@@ -17,7 +17,7 @@ class Job:
     data: str
     """Name of the prepared dataset (see `gentrain.data.prepare.share`)."""
     token: str
-    """The attempt's claim (`GenerationFolder.claim`): a worker stops when the folder has another attempt's token."""
+    """Of the claim under which it is trained (`gentrain.store.claims`): a worker stops when another has the claim."""
     evaluate_every: int
     memory_efficient: bool = False
     weights_done: bool = False

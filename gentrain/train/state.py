@@ -128,7 +128,7 @@ def load_finished(job: Job, model: nn.Module) -> TrainingState:
         GentrainError: when weights from elsewhere aren't those that the generation is named by.
     """
     folder = job.store.generation(job.spec.key)
-    content = folder.read(MODEL) or b""
+    content = folder.file(MODEL) or b""
     task = job.spec.task
     if isinstance(task, PretrainedSpec) and digest(content) != task.sha256:
         raise GentrainError(f"{folder}/{MODEL}: missing or damaged; run the study again with its checkpoint")
@@ -136,5 +136,5 @@ def load_finished(job: Job, model: nn.Module) -> TrainingState:
     if isinstance(task, PretrainedSpec):
         return TrainingState()
     done = folder.done()
-    rows = pq.read_table(io.BytesIO(folder.read(EPOCHS) or b"")).to_pylist()
+    rows = pq.read_table(io.BytesIO(folder.file(EPOCHS) or b"")).to_pylist()
     return TrainingState(rows, [rollback.model_dump() for rollback in done.rollbacks] if done else [])

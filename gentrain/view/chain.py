@@ -19,6 +19,7 @@ from gentrain.events import (
     GenerationQueued,
     GenerationStarted,
     GenerationWaiting,
+    Note,
     Progress,
     TargetsKnown,
 )
@@ -110,7 +111,7 @@ class ChainLines(LinesView):
             case ChainStarted():
                 text = f"{event.chain}: {len(event.keys)} generations of {event.epochs} epochs; results in {event.runs}"
             case GenerationWaiting():
-                text = f"generation {event.generation} ({event.key}) is being trained by another process: waiting"
+                text = waiting_line(event)
             case ChainSaturated():
                 text = saturated_line(event)
             case GenerationStarted():
@@ -143,6 +144,12 @@ def done_line(event: GenerationDone) -> str:
     line = f"generation {event.generation} {state}: test error {percent(row['top1_error'])}"
     ensemble = row["ensemble_top1_error"]
     return line if ensemble is None else f"{line}, ensemble {percent(ensemble)}"
+
+
+def waiting_line(event: GenerationWaiting) -> str:
+    """Return the line for a generation that another process trains."""
+    holder = event.holder or "another process"
+    return f"generation {event.generation} ({event.key}) is being trained by {holder}: waiting"
 
 
 def saturated_line(event: ChainSaturated) -> str:
@@ -184,7 +191,7 @@ class ChainTable(TableView):
 
     def _take(self, event: Event) -> None:
         self._state.update(event)
-        super()._take(event)
+        super()._take(Note(waiting_line(event)) if isinstance(event, GenerationWaiting) else event)
 
     def _render(self) -> Table | Text:
         if not self._state.lines:

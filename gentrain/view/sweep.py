@@ -20,10 +20,11 @@ from gentrain.events import (
     GenerationStarted,
     GenerationWaiting,
     InChain,
+    Note,
     SweepStarted,
 )
 from gentrain.view.base import LinesView, TableView, widest_fitting
-from gentrain.view.chain import done_line, saturated_line
+from gentrain.view.chain import done_line, saturated_line, waiting_line
 from gentrain.view.tables import STATES, duration, percent
 
 SUMMARY_SECONDS = 30.0
@@ -142,6 +143,8 @@ class SweepLines(LinesView):
                 return f"{event.chain}: generation {inner.generation} resumes after epoch {inner.epoch}"
             if isinstance(inner, ChainSaturated):
                 return saturated_line(inner)
+            if isinstance(inner, GenerationWaiting) and inner.holder:
+                return f"{event.chain}: {waiting_line(inner)}"
             if time.monotonic() - self._summarised > SUMMARY_SECONDS:
                 self._summarised = time.monotonic()
                 return self._sweep.headline()
@@ -157,6 +160,8 @@ class SweepTable(TableView):
 
     def _take(self, event: Event) -> None:
         self._sweep.update(event)
+        if isinstance(event, InChain) and isinstance(event.event, GenerationWaiting) and event.event.holder:
+            event = Note(f"{event.chain}: {waiting_line(event.event)}")
         super()._take(event)
 
     def _render(self) -> Table | Text:

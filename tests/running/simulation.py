@@ -19,6 +19,7 @@ from greenlet import getcurrent, greenlet
 from gentrain.errors import TakenOverError, TrainingError
 from gentrain.running.chain import ensure_generation
 from gentrain.running.leases import LEASE_SECONDS, LeaseTable, acquire_lease
+from gentrain.store.record import Claim
 from gentrain.study.lineage import build_forest
 from gentrain.study.loading import parse_study
 
@@ -133,12 +134,12 @@ class _Runner:
     def lease(self, spec, *, waiting):
         valid = lambda: spec.key in self.world.done  # noqa: E731
         assert self.holder not in self.world.at_work, "waits while it holds a device"
-        if not acquire_lease(self.ask, spec.key, valid=valid, waiting=waiting, sleep=self.world.sleep):
-            yield
+        if not acquire_lease(self.ask, spec.key, valid=valid, waiting=lambda: waiting(""), sleep=self.world.sleep):
+            yield None
             return
         failure = None
         try:
-            yield
+            yield Claim(token=self.holder)
         except TrainingError as error:
             failure = error
             raise
@@ -146,7 +147,7 @@ class _Runner:
             self.world.at_work.pop(self.holder, None)
             self.ask("release", spec.key, valid(), failure)
 
-    def run_generation(self, spec, *, weights_done=False):
+    def run_generation(self, spec, *, claim, weights_done=False):
         world, key = self.world, spec.key
         world.owner[key] = self.holder
         self._work(key)

@@ -109,13 +109,13 @@ def test_a_damaged_spec_is_restored_and_said(generation):
 
 
 def test_a_spec_that_is_damaged_during_a_run_is_restored_without_training(generation):
-    from gentrain.running.chain import lease_by_lock
+    from gentrain.running.chain import lease_by_claim
 
     store, spec, folder = generation
     folder.write(SPEC, b"{}")
 
     class Runner:
-        lease = staticmethod(lease_by_lock(store))
+        lease = staticmethod(lease_by_claim(store))
         run_generation = staticmethod(lambda *_, **__: pytest.fail("trained"))
 
     events = []

@@ -107,11 +107,15 @@ def test_epochs_order_beyond_single_digits(folder):
 
 
 def test_a_taken_over_folder_refuses_its_former_owner(folder):
-    first = folder.claim()
-    folder.check_claim(first)
-    folder.claim()
-    with pytest.raises(StoreError, match="another process has taken this generation over"):
-        folder.check_claim(first)
+    with folder.claimed("first", waiting=pytest.fail) as first:
+        folder.check_claim(first.token)
+    with folder.claimed("second", waiting=pytest.fail):
+        for late in (
+            lambda: folder.check_claim(first.token),
+            lambda: folder.finish({MODEL: b""}, token=first.token, **FACTS),
+        ):
+            with pytest.raises(StoreError, match="another process has taken this generation over"):
+                late()
 
 
 def test_the_lock_keeps_a_second_process_waiting_and_dies_with_its_holder(folder, tmp_path):
