@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test bench growth slow cluster-test setup browser lint types layers unit docs fmt clean
+.PHONY: demo test bench growth simulations slow cluster-test setup browser lint types layers unit docs fmt clean
 
 demo: $(STAMP)
 	$(BIN)/gentrain chain experiments/quickstart.yaml
@@ -13,6 +13,11 @@ test: lint types layers unit
 
 slow: $(STAMP)
 	$(BIN)/pytest -m slow
+
+# Sweeps that share an object store which misbehaves: minutes. One history: make simulations SEED=318 COUNT=1.
+simulations: $(STAMP)
+	GENTRAIN_SIMULATIONS=$(or $(COUNT),100000) GENTRAIN_SIMULATION_SEED=$(or $(SEED),0) \
+		$(BIN)/pytest -n0 tests/running/test_shared_store.py -k histories
 
 # What a step costs against its arithmetic, a plain script and torchdistill: make bench DATA=DIR (CIFAR-100 as Parquet).
 bench: $(STAMP)

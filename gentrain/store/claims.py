@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from gentrain.errors import StoreError
+from gentrain.store import checkpoints
 from gentrain.store.folder import Folder
 from gentrain.store.record import Claim, DoneFile, Record, SwappedRecord, taken_over
 
@@ -148,6 +149,34 @@ class RecordClaimant:
         if self._seen is None or self._seen[0] != etag:
             self._seen = etag, self._clock()
         return self._clock() - self._seen[1] >= CLAIM_SECONDS
+
+
+@contextlib.contextmanager
+def claimed(claimant: Claimant, *, waiting: Waiting) -> Iterator[Claim]:
+    """Wait until a generation is free, and hold its claim for the block.
+
+    Args:
+        claimant: this process's way to the claim.
+        waiting: called with who has the claim, and since when, where it must be waited for.
+    """
+    while (claim := claimant.attempt(waiting)) is None:
+        time.sleep(POLL_SECONDS)
+    with claimant.kept(claim):
+        yield claim
+
+
+def at_work(folder: Folder, record: DoneFile | SwappedRecord) -> bool:
+    """Return whether a generation seems to be trained.
+
+    The lock is certain on the machine that holds it. On S3 the claim must have been renewed in the last two minutes,
+    elsewhere the newest file of the training must be recent.
+    """
+    if folder.local:
+        return folder.lock_held()
+    if isinstance(record, SwappedRecord):
+        claim = record.read().claim
+        return claim is not None and time.time() - claim.renewed < checkpoints.RECENT_SECONDS
+    return checkpoints.recent(folder / "train")
 
 
 def describe_claim(record: Record) -> str:

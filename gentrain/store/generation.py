@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import re
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow.fs as pafs
 from pydantic import ValidationError
 
 from gentrain.errors import StoreError
-from gentrain.store.claims import POLL_SECONDS, Claimant, LockClaimant, RecordClaimant, Waiting
+from gentrain.store import checkpoints
+from gentrain.store.claims import Claimant, LockClaimant, RecordClaimant, Waiting, at_work, claimed
 from gentrain.store.done import DONE, SPEC, Done, FileDigest, describe
 from gentrain.store.folder import Folder, digest
 from gentrain.store.record import Claim, DoneFile, SwappedRecord
 from gentrain.study.lineage import GenerationSpec
-
-KEPT_CHECKPOINTS = 2
-_CHECKPOINT = re.compile(r"epoch-(\d{5,})\.([0-9a-f]{16})\.safetensors")
-"""Name of a checkpoint: its epoch and its content's checksum."""
-RECENT_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -115,9 +108,7 @@ class GenerationFolder(Folder):
     def finish(self, files: Mapping[str, bytes], *, token: str | None = None, **facts: Any) -> Done:
         """Write a generation's files, then the record over their digests.
 
-        On S3 the store refuses the record where the claim is lost (see `gentrain.store.record`), and a file's name
-        carries its checksum: a writer that has lost its claim, however late it wakes, changes no byte that a record
-        names.
+        A writer that has lost its claim changes no byte that a record names: see `gentrain.store.record`.
 
         Args:
             files: contents by name.
@@ -150,41 +141,19 @@ class GenerationFolder(Folder):
         """Delete what only an unfinished generation needs."""
         self.train.delete_all()
 
-    # Mid-training checkpoints: the name carries the content's checksum, so one rename makes a whole, verifiable file.
-
     def save_checkpoint(self, epoch: int, content: bytes) -> None:
         """Write the state after `epoch` finished epochs; delete all but the newest two."""
-        self.train.write(f"epoch-{epoch:05d}.{digest(content)[:16]}.safetensors", content)
-        for name in self._checkpoints()[:-KEPT_CHECKPOINTS]:
-            self.train.delete(name)
+        checkpoints.save(self.train, epoch, content)
 
     def newest_checkpoint(
-        self, *, warn: Callable[[str], None], problem: Callable[[int, bytes], str | None] = lambda _, __: None
+        self, *, warn: Callable[[str], None], problem: checkpoints.Problem = checkpoints.no_problem
     ) -> tuple[int, bytes] | None:
-        """Return the epoch and content of the newest valid checkpoint; name damaged ones to `warn` and delete them.
-
-        Args:
-            warn: receives one line for each damaged checkpoint.
-            problem: returns why the content of an epoch's checkpoint can't be used, None where it can; it is called
-                with content whose checksum is the name's.
-        """
-        for name in reversed(self._checkpoints()):
-            epoch, checksum = _checkpoint_parts(name)
-            content = self.train.read(name)
-            intact = content is not None and digest(content)[:16] == checksum
-            reason = problem(epoch, content) if content is not None and intact else "checksum differs"
-            if content is not None and reason is None:
-                return epoch, content
-            warn(f"{self.train}/{name}: damaged ({reason}); going back to the newest valid checkpoint")
-            self.train.delete(name)
-        return None
+        """See `checkpoints.newest`."""
+        return checkpoints.newest(self.train, warn=warn, problem=problem)
 
     def newest_epoch(self) -> int:
         """Return the epoch of the newest checkpoint by its name, unverified; 0 where there is none."""
-        return max((_checkpoint_parts(name)[0] for name in self._checkpoints()), default=0)
-
-    def _checkpoints(self) -> list[str]:
-        return sorted(filter(_CHECKPOINT.fullmatch, self.train.names()), key=_checkpoint_parts)
+        return checkpoints.newest_epoch(self.train)
 
     # Claims: one holder trains a generation; a worker that outlived its claim sees that and stops.
 
@@ -194,42 +163,17 @@ class GenerationFolder(Folder):
             return RecordClaimant(self.record, holder=holder)
         return LockClaimant(self, self.record)
 
-    @contextlib.contextmanager
-    def claimed(self, holder: str, *, waiting: Waiting) -> Iterator[Claim]:
-        """Wait until the generation is free, and hold its claim for the block.
-
-        Args:
-            holder: names this process to those who wait.
-            waiting: called with who has the claim, and since when, where it must be waited for.
-        """
-        claimant = self.claimant(holder)
-        while (claim := claimant.attempt(waiting)) is None:
-            time.sleep(POLL_SECONDS)
-        with claimant.kept(claim):
-            yield claim
+    def claimed(self, holder: str, *, waiting: Waiting) -> AbstractContextManager[Claim]:
+        """Wait until the generation is free, and hold its claim for the block; see `claims.claimed`."""
+        return claimed(self.claimant(holder), waiting=waiting)
 
     def check_claim(self, token: str) -> None:
         """Raise TakenOverError when another has the claim."""
         self.record.check(token)
 
     def at_work(self) -> bool:
-        """Return whether this generation seems to be trained: its lock is held, or its checkpoints are recent.
-
-        The lock is certain on the machine that holds it. On S3 the claim must have been renewed in the last two
-        minutes. Elsewhere the newest file of the training must be no older than thrice the time between the two newest
-        checkpoints, two minutes at least.
-        """
-        if self.local:
-            return self.lock_held()
-        if isinstance(self.record, SwappedRecord):
-            claim = self.record.read().claim
-            return claim is not None and time.time() - claim.renewed < RECENT_SECONDS
-        selector = pafs.FileSelector(self.train.path, allow_not_found=True)
-        times = sorted(info.mtime.timestamp() for info in self.filesystem.get_file_info(selector) if info.mtime)
-        if not times:
-            return False
-        between = times[-1] - times[-2] if len(times) > 1 else 0.0
-        return bool(time.time() - times[-1] < max(RECENT_SECONDS, 3 * between))
+        """Return whether this generation seems to be trained; see `claims.at_work`."""
+        return at_work(self, self.record)
 
 
 def encode_spec(spec: GenerationSpec) -> bytes:
@@ -258,13 +202,6 @@ def restore_spec(folder: GenerationFolder, spec: GenerationSpec) -> bool:
     if damaged or amended.place(SPEC) != done.place(SPEC):
         folder.write(amended.place(SPEC), content)
     return folder.record.amend_done(done, amended)
-
-
-def _checkpoint_parts(name: str) -> tuple[int, str]:
-    """Return the epoch and the checksum in a checkpoint's name."""
-    match = _CHECKPOINT.fullmatch(name)
-    assert match is not None
-    return int(match[1]), match[2]
 
 
 def _intact(content: bytes | None, file: FileDigest) -> bool:

@@ -65,7 +65,7 @@ class Record(BaseModel):
 
     def encode(self) -> bytes:
         """Return the content of record.json."""
-        return (json.dumps(self.model_dump(), indent=2, sort_keys=True) + "\n").encode()
+        return (self.model_dump_json(indent=2) + "\n").encode()
 
     def held_by(self, token: str | None) -> bool:
         """Return whether the claim is that of `token`; None: whether there is no claim."""

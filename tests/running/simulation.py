@@ -32,15 +32,40 @@ class Killed(BaseException):
     """`kill -9`: nothing that the chain still does has an effect."""
 
 
-class World:
-    """The clock, the cluster, the store and what went wrong."""
+class Clock:
+    """Time, which passes where greenlets sleep, and all chance."""
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
         self.now = 0.0
         self._events: list[tuple[float, int, object]] = []
         self._order = itertools.count()
-        self._hub = getcurrent()
+        self.hub = getcurrent()
+
+    def after(self, seconds: float, action: object) -> None:
+        heapq.heappush(self._events, (self.now + seconds, next(self._order), action))
+
+    def sleep(self, seconds: float) -> None:
+        me = getcurrent()
+        self.after(seconds, me)
+        self.hub.switch()
+
+    def run(self) -> None:
+        while self._events:
+            self.now, _, action = heapq.heappop(self._events)
+            assert self.now < LIMIT, "time without end"
+            if isinstance(action, greenlet):
+                if not action.dead:
+                    action.switch()
+            else:
+                action()
+
+
+class World(Clock):
+    """The clock, the cluster, the store and what went wrong."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
         self.done: set[str] = set()
         self.epochs: dict[str, int] = {}
         self.owner: dict[str, str] = {}
@@ -52,24 +77,6 @@ class World:
         """Keys by holder, for holders that train and can be reached."""
         self.slots = self.random.randint(1, 4)
         self.most_at_work = 0
-
-    def after(self, seconds: float, action: object) -> None:
-        heapq.heappush(self._events, (self.now + seconds, next(self._order), action))
-
-    def sleep(self, seconds: float) -> None:
-        me = getcurrent()
-        self.after(seconds, me)
-        self._hub.switch()
-
-    def run(self) -> None:
-        while self._events:
-            self.now, _, action = heapq.heappop(self._events)
-            assert self.now < LIMIT, "time without end"
-            if isinstance(action, greenlet):
-                if not action.dead:
-                    action.switch()
-            else:
-                action()
 
 
 class ChainProcess:
