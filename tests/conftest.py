@@ -39,6 +39,12 @@ def small():
     return lambda *overrides: load_study(overrides=[*SMALL, *overrides])
 
 
+def claim_token(folder):
+    """Return the token of a claim on a generation's folder, for a job that no runner starts."""
+    with folder.claimed("a test", waiting=pytest.fail) as claim:
+        return claim.token
+
+
 @pytest.fixture(scope="session")
 def cifar100() -> Path:
     """Return the folder of the real CIFAR-100; tests that use it skip where GENTRAIN_CIFAR100 isn't set."""

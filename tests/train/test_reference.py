@@ -29,6 +29,7 @@ from gentrain.study.loading import load_study
 from gentrain.train.generation import train_generation
 from gentrain.train.job import Job
 from gentrain.train.workers import Workers
+from tests.conftest import claim_token
 from tests.train import reference
 from tests.train.reference import Images, Recipe
 
@@ -195,9 +196,10 @@ def test_three_workers_with_a_tail_that_the_last_has_no_image_of(tmp_path):
     images, store = images_of(study), RunStore(str(tmp_path))
     data = prepare(study.dataset, store.data)
     chain = build_chain(study, data=data.manifest.fingerprint, num_classes=data.num_classes)
+    tokens = [claim_token(store.generation(key)) for key in chain.keys]
     jobs = [
-        Job(spec=spec, store=store, data=data.folder.name, token=store.generation(spec.key).claim(), evaluate_every=1)
-        for spec in chain.specs
+        Job(spec=spec, store=store, data=data.folder.name, token=token, evaluate_every=1)
+        for spec, token in zip(chain.specs, tokens, strict=True)
     ]
     train_together(tmp_path, jobs)
     arguments = {"seed": SEED, "recipe": recipe, "workers": WORKERS}

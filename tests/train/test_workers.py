@@ -32,7 +32,7 @@ from gentrain.train.meter import Meter
 from gentrain.train.optimizer import SGD
 from gentrain.train.seeds import epoch_seed
 from gentrain.train.workers import Workers
-from tests.conftest import SMALL
+from tests.conftest import SMALL, claim_token
 
 SPEC = SimpleNamespace(generation=2, key="abc", recipe=RecipeConfig(), precision="bf16")
 ALONE = Workers(rank=0, world_size=1, device=torch.device("cpu"), threads=1)
@@ -178,7 +178,7 @@ def build_job(runs):
     store = RunStore(str(runs))
     data = prepare_shared(study.dataset, store)
     (spec,) = build_chain(study, data=data.manifest.fingerprint, num_classes=data.num_classes).specs
-    token = store.generation(spec.key).claim()
+    token = claim_token(store.generation(spec.key))
     return Job(spec=spec, store=store, data=data.folder.name, token=token, evaluate_every=1)
 
 
