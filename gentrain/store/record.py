@@ -218,7 +218,9 @@ class SwappedRecord:
 def taken_over(folder: Folder, claim: Claim | None = None) -> TakenOverError:
     """Return the error of a holder that has lost its claim to another's."""
     by = claim.holder if claim and claim.holder else "another process"
-    return TakenOverError(f"{folder}: {by} has taken this generation over; this one stops; run its command again to go on")
+    return TakenOverError(
+        f"{folder}: {by} has taken this generation over; this one stops; run its command again to go on"
+    )
 
 
 def _as_json(done: Done) -> dict[str, Any]:
