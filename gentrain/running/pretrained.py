@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
 
 from gentrain.errors import ConfigError, cut, printable
+from gentrain.running.weights import fit, read_weights
 from gentrain.store.done import MODEL, SPEC
 from gentrain.store.folder import digest
 from gentrain.store.run import RunStore
@@ -21,14 +21,6 @@ from gentrain.study.lineage import GenerationSpec, NetworkSpec, PretrainedSpec
 from gentrain.study.schema import Study
 from gentrain.study.sections import PretrainedConfig, RecipeConfig
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-PICKLED = (".pt", ".pth", ".bin", ".ckpt", ".tar")
-NESTED = ("state_dict", "model", "model_state_dict")
-"""Where training scripts keep the weights in a .pt file."""
-WRAPPERS = ("module.", "_orig_mod.")
-"""Prefixes that data parallelism and torch.compile put before every name."""
 _KEY = re.compile(r"[0-9a-f]{16}")
 
 
@@ -40,10 +32,19 @@ class PretrainedNetworks:
         data: fingerprint of the prepared dataset; None when it isn't prepared, as for a plan: then files are only
             looked for, and stand for their networks by name.
         num_classes: of the prepared dataset.
+        notify: gets a line where weights were unwrapped: from what.
     """
 
-    def __init__(self, store: RunStore, *, data: str | None, num_classes: int | None) -> None:
+    def __init__(
+        self,
+        store: RunStore,
+        *,
+        data: str | None,
+        num_classes: int | None,
+        notify: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._store, self._data, self._num_classes = store, data, num_classes
+        self._notify = notify
         self._read: dict[tuple[PretrainedConfig, str], bytes] = {}
         self._adoptable: dict[str, bytes] = {}
 
@@ -94,7 +95,10 @@ class PretrainedNetworks:
             if self._num_classes is None:
                 content = f"{config.checkpoint} as {network}".encode()
             else:
-                content = _fitted(_tensors(path, config.key, where), network, self._num_classes, where)
+                tensors, place = read_weights(path, config.key, where)
+                content, unwrapped = fit(tensors, network, self._num_classes, where)
+                if text := ", ".join(filter(None, (place, unwrapped))):
+                    self._notify(f"{where}: {text}")
             self._read[config, network] = content
         return self._read[config, network]
 
@@ -134,100 +138,3 @@ def _is_store(runs: str, store: RunStore) -> bool:
         return RunStore(runs).uri == store.uri
     except ConfigError:  # no URI of a folder, or no path
         return False
-
-
-def _tensors(path: Path, key: str | None, where: str) -> dict[str, Tensor]:
-    """Return the tensors of a file by their names in the network."""
-    import torch
-
-    loaded = _loaded(path, key, where)
-    others = [name for name, value in loaded.items() if not isinstance(value, torch.Tensor)]
-    if others or not loaded:
-        problem = f"{others[0]!r} is no tensor" if others else "it is empty"
-        raise ConfigError(f"{where}: {problem}; name its weights with pretrained.key, or save a state_dict alone")
-    for prefix in WRAPPERS:
-        if all(name.startswith(prefix) for name in loaded):
-            loaded = {name.removeprefix(prefix): value for name, value in loaded.items()}
-    return loaded
-
-
-def _loaded(path: Path, key: str | None, where: str) -> dict[str, Any]:
-    import pickle
-
-    import safetensors.torch
-    import torch
-
-    pickled = path.suffix in PICKLED
-    if not pickled and path.suffix != ".safetensors":
-        raise ConfigError(f"{where}: not a file of weights by its suffix; give .safetensors, {', '.join(PICKLED)}")
-    if key is not None and not pickled:
-        raise ConfigError(f"{where}: key {key!r} is for {', '.join(PICKLED)}; a .safetensors file has nothing nested")
-    try:
-        if not pickled:
-            return dict(safetensors.torch.load(path.read_bytes()))
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise ConfigError(
-            f"{where}: is damaged or holds more than tensors, which isn't loaded; save model.state_dict() alone"
-        ) from None
-    except Exception as error:  # whatever bytes that are no such file make its reader raise
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ConfigError(f"{where}: can't be read ({reason}); is the file whole?") from None
-    if key is not None and not (isinstance(content, Mapping) and isinstance(content.get(key), Mapping)):
-        there = ", ".join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
-        raise ConfigError(f"{where}: has no weights under {key!r}; there: {there}")
-    for name in (key,) if key is not None else NESTED:
-        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
-            content = content[name]
-    if not isinstance(content, Mapping):
-        raise ConfigError(f"{where}: holds a {type(content).__name__}, not named tensors; save model.state_dict()")
-    return dict(content)
-
-
-def _fitted(tensors: dict[str, Tensor], network: str, num_classes: int, where: str) -> bytes:
-    """Return the weights as the store writes them, loaded into the network without remainder."""
-    from gentrain.models.registry import build_model
-    from gentrain.train.checkpoint import encode_weights
-
-    def refuse(problem: str) -> NoReturn:
-        fits = _fitting(tensors, num_classes)
-        remedy = f"it fits {' and '.join(fits)}" if fits else "name its network"
-        wanted = f"{network} for {num_classes} classes"
-        raise ConfigError(f"{where}: {problem} in {wanted}; {remedy} (pretrained.network, --teacher-network)")
-
-    model = build_model(network, num_classes=num_classes)
-    wanted = model.state_dict()
-    for name, value in wanted.items():
-        tensor = tensors.get(name)
-        if tensor is None and not _counter(name):
-            refuse(f"has no tensor {name!r}, which is {tuple(value.shape)}")
-        if tensor is not None and tensor.shape != value.shape:
-            refuse(f"tensor {name!r} is {tuple(tensor.shape)}, but {tuple(value.shape)}")
-        if tensor is not None and not tensor.isfinite().all():
-            raise ConfigError(f"{where}: tensor {name!r} isn't finite; that network can teach nothing")
-    if more := next((name for name in tensors if name not in wanted), None):
-        refuse(f"tensor {more!r} is {tuple(tensors[more].shape)}, but isn't there")
-    model.load_state_dict(wanted | tensors)
-    return encode_weights(model)
-
-
-def _fitting(tensors: dict[str, Tensor], num_classes: int) -> list[str]:
-    """Return the registered networks that have tensors of just these names and shapes."""
-    import torch
-
-    from gentrain.models.registry import build_model, model_names
-
-    def shapes(named: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-        return {name: tuple(value.shape) for name, value in named.items() if not _counter(name)}
-
-    fitting = []
-    for name in model_names():
-        with torch.device("meta"):
-            if shapes(build_model(name, num_classes=num_classes).state_dict()) == shapes(tensors):
-                fitting.append(name)
-    return fitting
-
-
-def _counter(name: str) -> bool:
-    """Whether it counts BatchNorm's batches, which files of older versions of torch lack and nothing here reads."""
-    return name.endswith("num_batches_tracked")

@@ -49,7 +49,12 @@ def run_study(
     data = prepare_shared(study.dataset, store, notify=lambda text: observe(Note(text)))
     check_networks(study, data.manifest)
     study = one_core_each(study) if executor.concurrent else study
-    pretrained = PretrainedNetworks(store, data=data.manifest.fingerprint, num_classes=data.num_classes)
+    pretrained = PretrainedNetworks(
+        store,
+        data=data.manifest.fingerprint,
+        num_classes=data.num_classes,
+        notify=lambda text: observe(Note(text)),
+    )
     forest = build_forest(study, data=data.manifest.fingerprint, num_classes=data.num_classes, resolve=pretrained)
     record = StudyRecord(study, store=store)
     if on_change != "keep":

@@ -235,7 +235,7 @@ def test_weighted_ensembles_need_held_out_images(chain, capsys):
         (
             lambda p: torch.save(build_model("resnet8", num_classes=100).state_dict(), p),
             {},
-            "is (100, 64), but (10, 64) in resnet8 for 10 classes; name its network",
+            "is (100, 64), but (10, 64) in resnet8 for 10 classes; it is resnet8 for 100 classes; the dataset has 10",
         ),
         (
             lambda p: torch.save({k: v * float("nan") if v.is_floating_point() else v
