@@ -17,7 +17,7 @@ class Note:
 
 @dataclass(frozen=True)
 class ChainStarted:
-    """A chain starts; `targets` are the predicted primary scores by generation, None until `TargetsKnown`."""
+    """A chain starts; `targets` are the predicted primary scores by generation, None where they aren't known."""
 
     chain: str
     epochs: int
@@ -28,9 +28,12 @@ class ChainStarted:
 
 @dataclass(frozen=True)
 class TargetsKnown:
-    """The pretrained networks of a chain have been measured, so the primary scores after them can be predicted."""
+    """The pretrained networks of a chain have been measured, so the primary scores after them can be predicted.
 
-    targets: tuple[float, ...]
+    `targets` has None where there is no prediction (temperatures other than 1).
+    """
+
+    targets: tuple[float | None, ...]
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ _EPOCH = {
 _DONE = {
     "top1_error": "Test error of the finished generation, a fraction",
     "ensemble_top1_error": "Test error of the running ensemble, a fraction",
-    "primary_predicted": "Primary score that the theory predicts",
+    "primary_predicted": "Primary score that the theory predicts, at temperature 1",
 }
 
 

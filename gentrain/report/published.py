@@ -60,6 +60,11 @@ def _ilsvrc(process: tuple[float, float], *, top1: Figures, top5: Figures, ensem
     return PublishedRow("table 2", "imagefolder", "resnet18", *process, ensemble, errors)
 
 
+BASELINE_NOTES = {
+    "table 1": "Baselines: the paper takes table 1's from a website (github.com/bearpaw/pytorch-classification); "
+    "its own reimplementation, it says, reports slightly worse numbers."
+}
+"""What the paper says of where a table's baselines come from."""
 BASELINE, SIX, SEVEN = (1.0, 0.0), (0.6, 0.6), (0.6, 0.7)
 PUBLISHED = (
     _row("densenet100", BASELINE, 22.88),

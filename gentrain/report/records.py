@@ -55,7 +55,8 @@ class GenerationRecord:
     epoch: int
     """Finished epochs, for a generation that isn't done."""
     predicted: float | None
-    """Primary score w_g of the closed form; None where it depends on a measurement that is still missing."""
+    """Primary score w_g of the closed form; None where it depends on a measurement that is still missing, and for
+    students at temperatures other than 1, for which there is none."""
     spec: GenerationSpec | None = None
     """None where the generation isn't done."""
     done: Done | None = None
@@ -239,8 +240,8 @@ def baseline(groups: tuple[Group, ...], measure: str) -> Spread | None:
 
 
 def primary_text(value: float | None) -> str:
-    """Return a primary score with three decimals; `unknown` for None."""
-    return "unknown" if value is None else f"{value:.3f}"
+    """Return a primary score with three decimals; a dash for None."""
+    return "–" if value is None else f"{value:.3f}"
 
 
 def _state_text(record: GenerationRecord, epochs: int) -> str:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, Literal
 
 from gentrain.report.published import (
+    BASELINE_NOTES,
     PAPER_RESNETS,
     Measure,
     PublishedRow,
@@ -264,7 +265,8 @@ def _measures(
         notes=(
             _spread_note(groups),
             "primary score: mean largest score over the augmented training set in the last epoch; predicted: "
-            "w_g = 1 - (1 - f_a1)·λ^g. Ensemble gain: the network's top-1 error minus the ensemble's.",
+            f"w_g = 1 - (1 - f_a1)·λ^g, which holds at temperature 1 ({DASH} elsewhere). Ensemble gain: "
+            "the network's top-1 error minus the ensemble's.",
         ),
     )
 
@@ -328,6 +330,7 @@ def _paper_notes(
             f"paper: its {published[0].table}; difference: ours minus the paper's, in percentage points; "
             f"{DASH}: no value."
         )
+        notes += [BASELINE_NOTES[published[0].table]] if published[0].table in BASELINE_NOTES else []
     elif point.network.name in PAPER_RESNETS:
         notes.append("The paper shows its ResNets in figure 2 only, without numbers.")
     if differing:

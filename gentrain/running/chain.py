@@ -119,7 +119,7 @@ def _observe_result(
     place, settings = len(rows) - 1, chain.settings
     if len(rows) == len(settings.pretrained):
         targets = predicted_scores(settings, [row["primary_measured"] for row in rows])
-        observe(TargetsKnown(tuple(target for target in targets if target is not None)))
+        observe(TargetsKnown(targets))
     observe(GenerationDone(place, rows[-1], reused))
     if ends and len(rows) < len(chain.keys):
         observe(ChainSaturated(chain.name, place))

@@ -169,6 +169,9 @@ class Chain(_Frozen):
 def predicted_scores(settings: Study, measured: Sequence[float]) -> tuple[float | None, ...]:
     """Return the predicted primary score w_g of each generation of a chain.
 
+    The closed form is that of the paper's loss: with another temperature than 1 there is none for students, which
+    learn from softened scores, so theirs is None.
+
     Args:
         settings: of the chain.
         measured: primary scores of its pretrained networks, in order, as far as they are known; the prediction starts
@@ -176,11 +179,10 @@ def predicted_scores(settings: Study, measured: Sequence[float]) -> tuple[float 
     """
     process, pretrained = settings.process, len(settings.pretrained)
     weights = process.weights(settings.students)[max(0, pretrained - 1) :]
-    if not pretrained:
-        return predicted_energies((process.f_a1,), weights, teacher=process.teacher)
-    if len(measured) < pretrained:
-        return (*measured, *[None] * (pretrained - len(measured) + len(weights)))
-    return predicted_energies(measured[:pretrained], weights, teacher=process.teacher)
+    start = measured[:pretrained] if pretrained else (process.f_a1,)
+    if len(start) < pretrained or process.temperature != 1:
+        return (*start, *[None] * (max(1, pretrained) - len(start) + len(weights)))
+    return predicted_energies(start, weights, teacher=process.teacher)
 
 
 Resolve = Callable[[Study], tuple[GenerationSpec, ...]]

@@ -56,7 +56,8 @@ def predicted_primary(f_a1: float, *, lam: float | Sequence[float], generation: 
 def predicted_energies(start: Sequence[float], weights: Sequence[float], *, teacher: Teacher) -> tuple[float, ...]:
     """Return the predicted primary score w_g = 1 - e_g of every generation.
 
-    The minimiser of eq. (4) at one sample is (1-λ)·y + λ·f_T, so a student's energy is λ_g times its teacher's:
+    The minimiser of eq. (4) at one sample is (1-λ)·y + λ·f_T at temperature 1, so a student's energy is λ_g times its
+    teacher's; at other temperatures the minimiser has no such form, and this is no prediction.
 
         previous: e_g = λ_g · e_{g-1}      ensemble: e_g = λ_g · (e_0 + … + e_{g-1}) / g
 

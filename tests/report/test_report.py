@@ -96,6 +96,16 @@ ILSVRC2012 = {
 }  # fmt: skip
 
 
+def test_students_at_another_temperature_have_no_prediction(tmp_path):
+    store = RunStore(str(tmp_path))
+    begin(store, grid={"process": [{"f_a1": 0.6, "lambda": 0.5, "temperature": t} for t in (1, 2)]}, generations=2)
+    report = gather_study(store, "paper")
+    measures = next(table for table in build_tables(report) if table.id == "measures-0")
+    predicted = [line.texts for line in measures.lines() if line.label == "  predicted"]
+    assert predicted == [("0.600", "0.800", "0.900"), ("0.600", "–", "–")]
+    assert "which holds at temperature 1 (– elsewhere)" in measures.notes[1]
+
+
 @pytest.mark.parametrize("settings", [DENSENETS, ILSVRC2012])
 def test_published_numbers_stand_beside_a_place_for_ours_before_anything_is_trained(tmp_path, settings):
     """The second study has only the baseline; the paper's other rows are shown too, marked as not in this study."""
@@ -117,6 +127,10 @@ def test_published_numbers_stand_beside_a_place_for_ours_before_anything_is_trai
         checked += 1
     assert checked == 2
     assert ("not in this study" in text) == (settings is ILSVRC2012)
+    from_a_website = (
+        "takes table 1's from a website (github.com/bearpaw/pytorch-classification); its own reimplementation"
+    )
+    assert text.count(from_a_website) == (2 if settings is DENSENETS else 0)
     assert "| 0.00" not in text
     records = list(csv.DictReader(io.StringIO(FORMATS["csv"][1](tables))))
     assert all(record["mean"] == record["difference"] == "" for record in records if record["published"])

@@ -15,6 +15,7 @@ from gentrain.store.done import MODEL, PREDICTIONS, VALIDATION_PREDICTIONS
 from gentrain.store.predictions import decode_predictions
 from gentrain.store.run import RunStore
 from gentrain.store.study_record import RESULTS, StudyRecord
+from gentrain.study.lineage import predicted_scores
 from gentrain.study.loading import load_study
 from tests.conftest import SMALL
 
@@ -68,7 +69,10 @@ def test_rows_tell_what_the_theory_predicts(finished):
     assert rows[0]["chain"] == "D(0.7,cosine-0.8-0.4,K0.9-class-20,T2.0,ensemble)-resnet8-s0"
     assert [row["lambda"] for row in rows] == [None, 0.8, 0.4]
     energies = [0.3, 0.8 * 0.3, 0.4 * (0.3 + 0.8 * 0.3) / 2]
-    assert [row["primary_predicted"] for row in rows] == pytest.approx([1 - energy for energy in energies])
+    predicted = [1 - energy for energy in energies]
+    settings = load_study(overrides=[*BEYOND, "process.temperature=1"])
+    assert predicted_scores(settings, ()) == pytest.approx(predicted)
+    assert [row["primary_predicted"] for row in rows] == [predicted[0], None, None]  # the temperature is 2
 
 
 def test_another_teacher_makes_another_student_of_the_same_generation(finished):

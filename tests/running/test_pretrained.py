@@ -206,6 +206,9 @@ def test_a_larger_teacher_for_smaller_students():
     assert [spec.teacher for spec in chain.specs] == [None, *chain.keys[:3]]
     assert predicted_scores(chain.settings, ()) == (None,) * 4
     assert predicted_scores(chain.settings, [0.5]) == pytest.approx([0.5, 0.75, 0.85, 0.895])
+    softened = study.model_copy(update={"process": study.process.model_copy(update={"temperature": 2.0})})
+    assert predicted_scores(softened, ()) == (None,) * 4
+    assert predicted_scores(softened, [0.5]) == (0.5, None, None, None)
     chain = build_chain(study, data="d", num_classes=10, resolve=lambda _: (teacher, teacher))
     assert [spec.task.lam for spec in chain.specs[2:]] == [
         0.6,

@@ -92,6 +92,20 @@ def test_the_views_tell_predictions_once_given_networks_are_measured():
         assert ("0.400 → 0.820" if kind is ChainTable else "primary 0.400 (target 0.820)") in stream.getvalue()
 
 
+def test_a_chain_without_predictions_shows_dashes():
+    for kind in (ChainLines, ChainTable):
+        stream = io.StringIO()
+        view = kind(stream)
+        view(ChainStarted("D(given-01234567,0.6,T2.0)-resnet8-s0", 10, (None, None), ("k0", "k1"), "runs/studies/x"))
+        view(TargetsKnown((0.7, None)))
+        view(GenerationStarted(1, "k1", 0))
+        view(EpochDone(1, EPOCH))
+        if kind is ChainTable:
+            view.console.width = 200
+            view.console.print(view._render())
+        assert ("0.400 → –" if kind is ChainTable else "primary 0.400 (target –)") in stream.getvalue()
+
+
 def test_the_table_has_what_the_papers_tables_have():
     stream = io.StringIO()
     view = ChainLines(stream)
