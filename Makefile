@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test bench growth simulations slow cluster-test setup browser lint types layers unit docs fmt clean
+.PHONY: demo test bench growth simulations slow mutants cluster-test setup browser lint types layers unit docs fmt clean
 
 demo: $(STAMP)
 	$(BIN)/gentrain chain experiments/quickstart.yaml
@@ -27,6 +27,10 @@ bench: $(STAMP)
 # Time and memory against depth, batch, workers, samples, generations and chains: make growth DATA=DIR.
 growth: $(STAMP)
 	$(BIN)/python -m experiments.bench.growth $(if $(DATA),--data $(DATA))
+
+# Plants faults in a copy, to see that tests notice them; writes docs/mutants.md: make mutants, or some with ONLY=word.
+mutants: $(STAMP)
+	$(BIN)/python -m tests.mutants $(ONLY)
 
 # ray up, gentrain sweep, ray down over ssh on two machines made of namespaces: minutes, and root.
 cluster-test: $(STAMP)

@@ -152,6 +152,7 @@ def test_distortion_depends_on_the_sample_alone_and_keeps_what_it_should():
     assert distort(images, indices, **still).equal(images)
     mirrored = distort(images, indices, **still | {"flip": True})
     assert all(m.equal(i) or m.equal(i.flip(2)) for m, i in zip(mirrored, images, strict=True))
+    assert 0 < sum(m.equal(i) for m, i in zip(mirrored, images, strict=True)) < 6
     grey = torch.full((4, 3, 8, 8), 100, dtype=torch.uint8)
     turned = distort(grey, torch.arange(4), **still | {"rotation": 45.0})
     assert (turned[:, :, 3:5, 3:5] == 100).all()

@@ -87,6 +87,8 @@ def test_initialisation_is_he_and_follows_the_seed():
     assert all(a.equal(b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
     conv = one.stages[2][1].conv1.weight
     assert conv.std().item() == pytest.approx((2 / (9 * 64)) ** 0.5, rel=0.05)
+    wider = one.stages[2][0].conv1.weight  # from 32 channels to 64: those that go out count
+    assert wider.std().item() == pytest.approx((2 / (9 * 64)) ** 0.5, rel=0.05)
     norms = [m for m in one.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert all((m.weight == 1).all() and (m.bias == 0).all() for m in norms)
 

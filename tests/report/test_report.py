@@ -214,7 +214,7 @@ def test_the_ensemble_gain_is_the_networks_error_minus_the_ensembles():
     assert group.gain(1).values == {0: pytest.approx(0.1)}
     measures = build_tables(report_of(group))[-1]
     lines = {line.label: line.texts for line in measures.lines()}
-    assert next(texts for label, texts in lines.items() if "ensemble gain" in label) == ("–", "+10.00")
+    assert lines["D(0.6,0.6) ensemble gain, points, n=1"] == ("–", "+10.00")  # of two seeds
 
 
 def test_the_baseline_is_the_patriarch_of_any_strict_chain():

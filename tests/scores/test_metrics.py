@@ -34,13 +34,13 @@ def test_calibration_weighs_bins_by_samples():
 
 
 def test_calibration_in_fifteen_bins_by_hand():
-    """Bins are 1/15 wide: 0.55 and 0.59 share the one from 8/15, 0.61 is in the next, 1.0 in the last."""
-    confidence, right = np.array([0.55, 0.59, 0.61, 0.95, 1.0]), np.array([True, False, True, True, False])
+    """Bins are 1/15 wide: 0.55 and 0.59 share the one from 8/15; 0.61 and 0.69 have one each, 1.0 is in the last."""
+    confidence, right = np.array([0.55, 0.59, 0.61, 0.69, 0.95, 1.0]), np.array([True, False, True, False, True, False])
     rows = np.stack([confidence, 1 - confidence], axis=1)
-    gaps = (abs(1 - 0.55 - 0.59), 1 - 0.61, abs(1 - 0.95 - 1.0))
-    assert calibration_error(rows, np.where(right, 0, 1)) == pytest.approx(sum(gaps) / 5)
+    gaps = (abs(1 - 0.55 - 0.59), 1 - 0.61, 0.69, abs(1 - 0.95 - 1.0))
+    assert calibration_error(rows, np.where(right, 0, 1)) == pytest.approx(sum(gaps) / 6)
     count, confident, hits = reliability(rows, np.where(right, 0, 1))
-    assert {place: value for place, value in enumerate(count.tolist()) if value} == {8: 2, 9: 1, 14: 2}
+    assert {place: value for place, value in enumerate(count.tolist()) if value} == {8: 2, 9: 1, 10: 1, 14: 2}
     assert (confident[8], hits[8]) == (pytest.approx(1.14), 1)
 
 

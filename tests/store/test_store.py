@@ -61,7 +61,9 @@ def test_a_damaged_record_counts_as_damage_not_as_done(folder, content):
 def test_a_record_of_another_key_is_no_record(folder, tmp_path):
     other = RunStore(str(tmp_path)).generation("f" * 16)
     other.finish({MODEL: b"weights"}, **FACTS)
+    folder.write(MODEL, b"weights")
     folder.write(DONE, other.read(DONE))
+    assert folder.done() is None
     assert not folder.inspect().valid
 
 

@@ -29,6 +29,8 @@ class Recipe:
     warmup: int = 0
     nesterov: bool = True
     flip: bool = True
+    clip: float | None = None
+    """Largest norm of all gradients together."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,9 @@ class Sgd:
     @torch.no_grad()
     def step(self, gradients, rate):
         recipe = self.recipe
+        if recipe.clip is not None:
+            norm = math.sqrt(sum(float(g.square().sum()) for g in gradients))
+            gradients = [g * min(1.0, recipe.clip / norm) for g in gradients]
         slopes = [g + recipe.weight_decay * w for g, w in zip(gradients, self.weights, strict=True)]
         before = self.speeds or [torch.zeros_like(slope) for slope in slopes]
         self.speeds = [recipe.momentum * v + slope for v, slope in zip(before, slopes, strict=True)]

@@ -100,6 +100,10 @@ def test_a_checkpoint_renamed_to_another_epoch_is_damaged(tmp_path):
     assert "damaged (it isn't the state after epoch 3)" in damaged_line(tmp_path, state(), epoch=3)
 
 
+def test_a_checkpoint_that_names_another_epoch_is_damaged(tmp_path):
+    assert "damaged (it isn't the state after epoch 2)" in damaged_line(tmp_path, state(epoch=3))
+
+
 def test_a_checkpoint_that_lacks_rows_is_damaged(tmp_path):
     assert "damaged (it isn't the state after epoch 2)" in damaged_line(tmp_path, state(rows=[{"epoch": 2}]))
 

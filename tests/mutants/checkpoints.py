@@ -1,0 +1,103 @@
+"""Faults of checkpoints, records and the files that they vouch for."""
+
+from tests.mutants.mutant import Mutant
+
+CHECKPOINT = ("train/test_checkpoint.py",)
+FENCED = ("store/test_conditional.py",)
+STORE = ("store/test_store.py",)
+
+MUTANTS = (
+    Mutant(
+        "momentum isn't saved",
+        "train/checkpoint.py",
+        "        if momentum is not None:\n            tensors",
+        "        if False:\n            tensors",
+        CHECKPOINT,
+    ),
+    Mutant(
+        "momentum isn't restored",
+        "train/checkpoint.py",
+        "torch.empty_like(parameter).copy_(momentum)",
+        "torch.zeros_like(parameter)",
+        CHECKPOINT,
+    ),
+    Mutant(
+        "another generation's checkpoint is taken",
+        "train/checkpoint.py",
+        'metadata.get("key", key) != key',
+        "False",
+        CHECKPOINT,
+    ),
+    Mutant(
+        "another epoch's checkpoint is taken",
+        "train/checkpoint.py",
+        'metadata.get("epoch", epoch) != epoch',
+        "False",
+        CHECKPOINT,
+    ),
+    Mutant("a checkpoint that lacks rows is taken", "train/checkpoint.py", "or len(rows) != epoch", "", CHECKPOINT),
+    Mutant(
+        "a checkpoint that isn't finite is taken",
+        "train/checkpoint.py",
+        "if not tensor.isfinite().all()",
+        "if False",
+        CHECKPOINT,
+    ),
+    Mutant(
+        "the oldest checkpoint is taken",
+        "store/checkpoints.py",
+        "reversed(_names(folder))",
+        "_names(folder)",
+        STORE,
+    ),
+    Mutant(
+        "a checkpoint's checksum isn't compared",
+        "store/checkpoints.py",
+        "digest(content)[:16] == checksum",
+        "True",
+        STORE,
+    ),
+    Mutant(
+        "only the newest checkpoint is kept",
+        "store/checkpoints.py",
+        "KEPT = 2",
+        "KEPT = 1",
+        STORE,
+    ),
+    Mutant(
+        "a former owner may write",
+        "store/record.py",
+        'if (self._folder / "train").read(OWNER) != token.encode():',
+        "if False:",
+        STORE,
+    ),
+    Mutant(
+        "a writer that lost its claim on S3 records its result",
+        "store/record.py",
+        "            if not record.held_by(token):\n                raise taken_over",
+        "            if False:\n                raise taken_over",
+        FENCED,
+    ),
+    Mutant(
+        "a claim on S3 that another holds is taken",
+        "store/claims.py",
+        "if record.claim is not None and not self._lapsed(etag):",
+        "if False:",
+        FENCED,
+    ),
+    Mutant("damaged files count as whole", "store/generation.py", "and digest(content) == file.sha256", "", STORE),
+    Mutant(
+        "a record that doesn't match its digest is taken",
+        "store/done.py",
+        "done.digest != _digest(mapping)",
+        "False",
+        ("store/test_records.py",),
+    ),
+    Mutant(
+        "another generation's record is taken",
+        "store/done.py",
+        "return done if done.key == key else None",
+        "return done",
+        STORE,
+    ),
+)

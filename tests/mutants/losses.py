@@ -1,0 +1,93 @@
+"""Faults of the losses and of the tasks that choose them."""
+
+from tests.mutants.mutant import Mutant
+
+CHAIN = ("train/test_reference.py::test_a_chain_of_one_worker",)
+TASKS = ("train/test_tasks.py",)
+LOSSES = ("train/test_losses.py",)
+ADAPTIVE = ("train/test_adaptive_loss.py",)
+
+MUTANTS = (
+    Mutant("K is 2", "train/tasks.py", "k=task.k or 2", "k=2", CHAIN),
+    Mutant("η is left out", "train/tasks.py", "eta=task.eta or 0.0", "eta=0.0", CHAIN),
+    Mutant(
+        "the study's temperature is ignored", "train/tasks.py", "temperature=task.temperature", "temperature=1.0", CHAIN
+    ),
+    Mutant(
+        "the task's temperature is ignored",
+        "train/tasks.py",
+        ", temperature=self.temperature)",
+        ", temperature=1.0)",
+        CHAIN,
+    ),
+    Mutant("an ensemble teaches by its last member", "train/tasks.py", "task.teachers,", "(task.teacher,),", CHAIN),
+    Mutant("the teacher may be in training mode", "train/tasks.py", "if self.teacher.training:", "if False:", TASKS),
+    Mutant(
+        "the patriarch's η and 1-η are swapped",
+        "train/losses.py",
+        "(1 - eta) * hard + eta * soft\n    return",
+        "eta * hard + (1 - eta) * soft\n    return",
+        LOSSES,
+    ),
+    Mutant(
+        "the secondaries include the primary",
+        "train/losses.py",
+        "top[:, 1:].mean(dim=1)).mean()",
+        "top.mean(dim=1)).mean()",
+        LOSSES,
+    ),
+    Mutant("K is one more", "train/losses.py", ".topk(k, dim=1)", ".topk(min(k + 1, logits.shape[1]), dim=1)", LOSSES),
+    Mutant(
+        "the patriarch's choice lets no gradient through",
+        "train/losses.py",
+        "softmax(dim=1).topk(k, dim=1).values",
+        "softmax(dim=1).topk(k, dim=1).values.detach()",
+        LOSSES,
+    ),
+    Mutant("the KL divergence is a mean over classes too", "train/losses.py", '"batchmean"', '"mean"', LOSSES),
+    Mutant(
+        "the KL divergence is the other way round",
+        "train/losses.py",
+        "kl_div(student_log, teacher_log",
+        "kl_div(teacher_log, student_log",
+        LOSSES,
+    ),
+    Mutant("T² is left out", "train/losses.py", " * temperature**2", "", LOSSES),
+    Mutant("the teacher isn't softened", "train/losses.py", "(teacher_logits / temperature)", "teacher_logits", LOSSES),
+    Mutant(
+        "λ and 1-λ are swapped",
+        "train/losses.py",
+        "(1 - lam) * hard + lam * soft",
+        "lam * hard + (1 - lam) * soft",
+        LOSSES,
+    ),
+    Mutant(
+        "gradients reach the teacher",
+        "train/losses.py",
+        "teacher_logits.detach().float()",
+        "teacher_logits.float()",
+        LOSSES,
+    ),
+    Mutant(
+        "adaptive K is one less",
+        "train/losses.py",
+        "sum(dim=1) + 1).clamp(2, k_max)",
+        "sum(dim=1)).clamp(2, k_max)",
+        ADAPTIVE,
+    ),
+    Mutant("adaptive K is always by sample", "train/losses.py", 'if by == "class":', "if False:", ADAPTIVE),
+    Mutant(
+        "adaptive η is that of one more class",
+        "train/losses.py",
+        "others / (k * f_a1 + others)",
+        "k / (k * f_a1 + k)",
+        ADAPTIVE,
+    ),
+    Mutant(
+        "the mean of networks is that of their logits",
+        "models/mean.py",
+        "member.float().log_softmax(dim=1)",
+        "member.float()",
+        TASKS,
+    ),
+)
