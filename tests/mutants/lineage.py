@@ -83,8 +83,15 @@ MUTANTS = (
     Mutant(
         "predictions start from the aim though networks are given",
         "study/lineage.py",
-        "predicted_energies(measured[:pretrained], weights",
-        "predicted_energies((process.f_a1,) * pretrained, weights",
+        "start = measured[:pretrained] if pretrained else",
+        "start = (process.f_a1,) * pretrained if pretrained else",
         ("running/test_pretrained.py",),
+    ),
+    Mutant(
+        "w_g is predicted at temperatures for which it doesn't hold",
+        "study/lineage.py",
+        " or process.temperature != 1:",
+        ":",
+        LINEAGE,
     ),
 )
