@@ -228,7 +228,8 @@ def _survey(store: RunStore) -> tuple[set[str], dict[Rate, list[float]]]:
     rates: dict[Rate, list[float]] = defaultdict(list)
     for key in (store.root / "generations").names():
         folder = store.generation(key)
-        done, spec = folder.done(), folder.spec()
+        done = folder.done()
+        spec = folder.spec(done=done)
         if done is None or spec is None:
             continue  # unfinished, damaged, or of another version of the method: neither finished nor a measure
         finished.add(key)

@@ -108,7 +108,7 @@ class PretrainedNetworks:
         inspection = folder.inspect()
         if inspection.done is None or MODEL in inspection.damaged:
             raise ConfigError(f"{where}: not a finished generation of {self._store.root}; see gentrain status")
-        spec = folder.spec()
+        spec = folder.spec(done=inspection.done)
         if spec is None:
             raise ConfigError(f"{where}: {folder}/{SPEC} is damaged; give {folder}/{MODEL} instead")
         if self._data is not None and spec.data != self._data:

@@ -18,11 +18,12 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsp
 
 import pyarrow.fs as pafs
 
-from gentrain.errors import DependencyError, StoreError
+from gentrain.errors import ConfigError, DependencyError, StoreError
 from gentrain.store.conditional import UnansweredError, Versioned
 
 SCHEME = "s3"
 RETRIES: Any = {"max_retries": 4, "retry_timeout": timedelta(seconds=60)}
+PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 ELSEWHERE = ("role_arn", "credential_process", "sso_session", "sso_start_url", "web_identity_token_file")
 """Settings of a profile whose credentials are asked for elsewhere."""
 
@@ -44,6 +45,8 @@ class S3Settings:
     token: str | None = None
     profile: str | None = None
     """Profile whose credentials come from elsewhere: a role, a command, single sign-on."""
+    certificates: str | None = None
+    """File of certificates that the endpoint's must be signed by."""
 
     @classmethod
     def resolve(cls, uri: str, environment: Mapping[str, str] | None = None) -> S3Settings:
@@ -63,8 +66,10 @@ class S3Settings:
         named = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION")
         region = options.get("region") or (named or "us-east-1" if endpoint or not bucket else _region_of(bucket))
         if parts.username and parts.password:
-            return cls(bucket, endpoint or None, region, unquote(parts.username), unquote(parts.password))
-        return cls(bucket, endpoint or None, region, **_credentials(environment))
+            credentials: dict[str, str | None] = {"key": unquote(parts.username), "secret": unquote(parts.password)}
+        else:
+            credentials = _credentials(environment)
+        return cls(bucket, endpoint or None, region, **credentials, certificates=options.get("tls_ca_file_path"))
 
     def uri(self, uri: str) -> str:
         """Return the URI with these settings written into it, for PyArrow."""
@@ -93,6 +98,7 @@ class S3Objects:
     """
 
     def __init__(self, settings: S3Settings) -> None:
+        from obstore.exceptions import BaseError
         from obstore.store import S3Store
 
         self._bucket = settings.bucket
@@ -104,8 +110,11 @@ class S3Objects:
             options |= {"session_token": settings.token} if settings.token else {}
         elif settings.profile:
             options["credential_provider"] = _provider(settings.profile)
-        http = bool(settings.endpoint and settings.endpoint.startswith("http://"))
-        self._store = S3Store(settings.bucket, **options, client_options={"allow_http": http}, retry_config=RETRIES)
+        client = _client_options(settings)
+        try:
+            self._store = S3Store(settings.bucket, **options, client_options=client, retry_config=RETRIES)
+        except (BaseError, ValueError) as error:
+            raise ConfigError(f"--runs s3://{settings.bucket}: can't be opened: {_first_line(error)}") from error
 
     def read(self, path: str) -> Versioned | None:
         """See `ConditionalObjects.read`."""
@@ -136,6 +145,21 @@ class S3Objects:
 
     def _name(self, path: str) -> str:
         return path.removeprefix(f"{self._bucket}/")
+
+
+def _client_options(settings: S3Settings) -> Any:
+    """Return how obstore connects: as PyArrow does, which uses no proxy of the environment."""
+    endpoint = urlsplit(settings.endpoint or "https://amazonaws.com")
+    options: dict[str, Any] = {"allow_http": endpoint.scheme == "http"}
+    if any(os.environ.get(name) or os.environ.get(name.lower()) for name in PROXIES):
+        direct = (endpoint.hostname, "169.254.0.0/16", "127.0.0.0/8")  # and who gives containers their credentials
+        options |= {"proxy_url": "http://proxy.invalid", "proxy_excludes": ",".join(map(str, direct))}
+    if settings.certificates:
+        try:
+            options["root_certificate"] = Path(settings.certificates).read_bytes()
+        except OSError as error:
+            raise ConfigError(f"--runs: tls_ca_file_path={settings.certificates}: {error.strerror}") from error
+    return options
 
 
 @lru_cache

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from moto.s3.responses import S3Response
 
-from gentrain.errors import DependencyError, StoreError, TakenOverError
+from gentrain.errors import ConfigError, DependencyError, StoreError, TakenOverError
 from gentrain.events import GenerationWaiting
 from gentrain.running.chain import ensure_generation, lease_by_claim
 from gentrain.store import claims
@@ -286,6 +286,24 @@ def test_both_clients_reach_a_server_that_only_the_environment_and_a_profile_nam
     folder.finish({MODEL: b"weights"}, token=take(folder).token, **FACTS)
     assert folder.read_verified(MODEL) == b"weights"
     assert folder.names() == [f"model.{digest(b'weights')[:16]}.safetensors", RECORD]
+
+
+def test_neither_client_goes_through_a_proxy_of_the_environment(store, monkeypatch):
+    """PyArrow knows none, so obstore must not."""
+    monkeypatch.setattr("gentrain.store.s3.RETRIES", {"max_retries": 0})
+    monkeypatch.setattr("gentrain.store.conditional.PAUSES", ())
+    for name in ("HTTP_PROXY", "https_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    RunStore(store.uri).check_writable()
+
+
+def test_certificates_of_the_url_are_those_of_both_clients(tmp_path):
+    settings = S3Settings.resolve("s3://K:S@b/runs?region=r&tls_ca_file_path=/missing/ca.pem", {})
+    with pytest.raises(ConfigError, match=r"tls_ca_file_path=/missing/ca\.pem: No such file"):
+        settings.objects()
+    (tmp_path / "ca.pem").write_bytes(b"")
+    with pytest.raises(ConfigError, match="^--runs s3://b: can't be opened: No certificates found"):
+        S3Settings.resolve(f"s3://K:S@b/runs?region=r&tls_ca_file_path={tmp_path}/ca.pem", {}).objects()
 
 
 def test_a_profile_whose_credentials_come_from_elsewhere_needs_boto3(tmp_path, monkeypatch):
