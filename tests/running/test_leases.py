@@ -1,11 +1,14 @@
 """The lease table: leases, urgency, recovery; and the whole scheduling under a simulated clock."""
 
+import contextlib
 import os
+from types import SimpleNamespace
 
 import pytest
 
 from gentrain.errors import DataError
-from gentrain.running.leases import FRESH_SECONDS, LEASE_SECONDS, LeaseTable, acquire_lease
+from gentrain.running.leases import FRESH_SECONDS, LEASE_SECONDS, LeaseTable, acquire_lease, leased
+from gentrain.store.generation import Inspection
 from tests.running.simulation import simulate
 
 SIMULATIONS = int(os.environ.get("GENTRAIN_SIMULATIONS", "300"))
@@ -88,6 +91,38 @@ def test_the_same_seed_is_the_same_history():
     one, other = simulate(7), simulate(7)
     assert one.world.trained == other.world.trained
     assert one.world.now == other.world.now
+
+
+def test_a_device_is_given_to_other_generations_while_another_sweep_has_the_claim():
+    """The claim's holder is elsewhere for two requests; between them the only slot is free."""
+    table, answers, free, reasons = LeaseTable({"k": 9}, slots=1), ["other", "other", "mine"], [], []
+
+    class Claimant:
+        def attempt(self, waiting):
+            answer = answers.pop(0)
+            if answer == "other":
+                waiting("sweep b since noon")
+            return answer if answer == "mine" else None
+
+        kept = staticmethod(contextlib.nullcontext)
+
+    def ask(question, key, *arguments):
+        if question == "release":
+            return table.release(key, "a", finished=arguments[0], error=arguments[1])
+        return table.request(key, "a", 0)
+
+    def sleep(_):
+        free.append(table.request("other", "c", 0) == "train")
+        table.release("other", "c", finished=False)
+
+    folder = SimpleNamespace(key="k", claimant=lambda _: Claimant(), inspect=lambda: Inspection(None))
+    renewing = contextlib.nullcontext
+    with leased(ask, folder, holder="a", renewing=renewing, waiting=reasons.append, sleep=sleep) as claim:
+        assert claim == "mine"
+        assert table.held == {"k": "a"}
+    assert table.held == {}
+    assert free == [True, True]
+    assert reasons == ["sweep b since noon"]
 
 
 def test_every_chain_that_needs_a_failed_generation_gets_the_error_itself():

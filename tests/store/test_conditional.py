@@ -302,7 +302,7 @@ def test_certificates_of_the_url_are_those_of_both_clients(tmp_path):
     with pytest.raises(ConfigError, match=r"tls_ca_file_path=/missing/ca\.pem: No such file"):
         settings.objects()
     (tmp_path / "ca.pem").write_bytes(b"")
-    with pytest.raises(ConfigError, match="^--runs s3://b: can't be opened: No certificates found"):
+    with pytest.raises(ConfigError, match=r"^--runs s3://b: can't be opened: No certificates found"):
         S3Settings.resolve(f"s3://K:S@b/runs?region=r&tls_ca_file_path={tmp_path}/ca.pem", {}).objects()
 
 
