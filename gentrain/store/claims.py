@@ -81,24 +81,26 @@ class RecordClaimant:
 
     def attempt(self, waiting: Waiting) -> Claim | None:
         """See `Claimant.attempt`."""
-        token = uuid.uuid4().hex  # a new one: what an earlier claim of this process started is fenced, too
+        tokens: set[str] = set()
+        """Of this attempt's writes: a new one each, so that none comes back after another holder."""
 
         def change(record: Record, etag: str) -> Record | None:
-            if record.held_by(token):
+            if record.claim is not None and record.claim.token in tokens:
                 return None  # by a write that wasn't answered
             if record.claim is not None and not self._lapsed(etag):
                 return None
-            now = time.time()
+            now, token = time.time(), uuid.uuid4().hex
+            tokens.add(token)
             claim = Claim(token=token, holder=self._holder, since=now, renewed=now)
             return record.model_copy(update={"term": record.term + 1, "claim": claim})
 
         record = self._record.update(change)
-        other = record.claim
-        if record.held_by(token):
+        claim = record.claim
+        if claim is not None and claim.token in tokens:
             self._seen, self._named = None, ""
-            return other
-        if other is not None and other.token != self._named:
-            self._named = other.token
+            return claim
+        if claim is not None and claim.token != self._named:
+            self._named = claim.token
             waiting(describe_claim(record))
         return None
 

@@ -38,3 +38,9 @@ def test_the_same_seed_is_the_same_history_of_sweeps():
     one, other = simulate_sweeps(7), simulate_sweeps(7)
     assert one.clock.now == other.clock.now
     assert one.changed == other.changed
+
+
+@pytest.mark.parametrize("seed", [54641])
+def test_histories_that_went_wrong_once(seed):
+    """54641: a claim's write was done long after it, and again with the same token when another had had the claim."""
+    simulate_sweeps(seed)
