@@ -10,6 +10,7 @@ from gentrain import api
 from gentrain.data.prepare.dataset import load_prepared
 from gentrain.data.prepare.share import obtain, prepare_shared, published
 from gentrain.errors import DataError
+from gentrain.events import Note
 from gentrain.models.registry import build_model
 from gentrain.store.done import MODEL, PREDICTIONS
 from gentrain.store.run import RunStore
@@ -49,6 +50,13 @@ def test_a_chain_on_s3_ends_in_the_bits_of_one_on_disk(small, bucket, node, tmp_
             path = tmp_path / "runs" / "generations" / row["key"] / name
             assert folder.read_verified(name) == path.read_bytes()
     assert api.run(small(), runs=url, observe=quiet, local=True) == rows
+    folder.write(folder.done().place(PREDICTIONS), b"damaged")
+    assert folder.inspect().damaged == (PREDICTIONS,)
+    notes = []
+    observe = lambda event: notes.append(event.text) if isinstance(event, Note) else None  # noqa: E731
+    assert api.run(small(), runs=url, observe=observe, local=True) == rows  # evaluated again, not trained
+    assert folder.inspect().valid
+    assert any("evaluated again from its weights" in note for note in notes)
 
 
 def test_a_given_network_is_adopted_on_s3(small, bucket, node, tmp_path):
