@@ -43,8 +43,14 @@ class SimulatedFolder(GenerationFolder):
 
     training = False
 
+    def make_ready(self) -> None:  # killed writes leave nothing in an object store
+        pass
+
     def clear_training(self) -> None:
         pass
+
+    def names(self):
+        return sorted(path.partition("/")[2] for path in self.client.bucket.objects if path.startswith(self.key))
 
     def read(self, name):
         versioned = self.client.read(f"{self.key}/{name}")
