@@ -26,6 +26,9 @@ from gentrain.study.schema import Study
 OnChange = Literal["refuse", "extend", "keep"]
 """Where a study of this name wanted something else before: refuse; extend: chains may be added; keep: the other chains
 stay beside these."""
+NO_CLAIMS = (
+    "nothing keeps two runs apart on this store, so start one at a time (a disk and s3:// refuse the second writer)"
+)
 Row = dict[str, Any]
 """Of results.parquet."""
 
@@ -45,6 +48,8 @@ def run_study(
         KeyboardInterrupt: when the run was interrupted; the same call goes on where it stopped.
     """
     store.check_writable()
+    if not store.keeps_claims:
+        observe(Note(f"{store.uri}: {NO_CLAIMS}", "warning"))
     executor.check(study)
     data = prepare_shared(study.dataset, store, notify=lambda text: observe(Note(text)))
     check_networks(study, data.manifest)

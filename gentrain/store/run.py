@@ -46,6 +46,11 @@ class RunStore:
         """Whether this is a folder of a disk, where locks work."""
         return self.root.local
 
+    @property
+    def keeps_claims(self) -> bool:
+        """Whether two runs on this store are kept apart (see `gentrain.store.claims`): not on gs:// and abfs://."""
+        return self.root.local or self.root.objects is not None
+
     def check_writable(self) -> None:
         """Raise ResourceError or StoreError at once, in one line, where nothing can be written."""
         name = f".writable-{uuid.uuid4().hex}"  # runs that start at once don't delete each other's file

@@ -12,7 +12,7 @@ from gentrain.data.prepare.share import obtain, prepare_shared, published
 from gentrain.errors import DataError
 from gentrain.events import Note
 from gentrain.models.registry import build_model
-from gentrain.store.done import MODEL, PREDICTIONS
+from gentrain.store.done import DONE, EPOCHS, MODEL, PREDICTIONS, SPEC
 from gentrain.store.run import RunStore
 from gentrain.study.loading import load_study
 from tests.conftest import SMALL
@@ -57,6 +57,22 @@ def test_a_chain_on_s3_ends_in_the_bits_of_one_on_disk(small, bucket, node, tmp_
     assert api.run(small(), runs=url, observe=observe, local=True) == rows  # evaluated again, not trained
     assert folder.inspect().valid
     assert any("evaluated again from its weights" in note for note in notes)
+
+
+def test_a_store_without_conditional_writes_is_said_and_ends_in_the_same_row(small, bucket, node, monkeypatch):
+    """As gs:// and abfs:// are here; its generations are those of a disk."""
+    node("one")
+    few, warnings = small("generations=0", "recipe.epochs=1", "recipe.milestones=[]"), []
+    observe = lambda event: warnings.append(event.text) if getattr(event, "level", "") == "warning" else None  # noqa: E731
+    (row,) = api.run(few, runs=bucket("claims"), observe=observe, local=True)
+    assert not [warning for warning in warnings if "one at a time" in warning]
+    monkeypatch.setattr("gentrain.store.run.open_objects", lambda _: None)
+    url = bucket("no-claims")
+    (other,) = api.run(few, runs=url, observe=observe, local=True)
+    (warning,) = [warning for warning in warnings if "one at a time" in warning]
+    assert warning.startswith(f"{url}: nothing keeps two runs apart")
+    assert other == row | {"train_seconds": other["train_seconds"]}
+    assert RunStore(url).generation(row["key"]).names() == sorted({DONE, EPOCHS, MODEL, PREDICTIONS, SPEC})
 
 
 def test_a_given_network_is_adopted_on_s3(small, bucket, node, tmp_path):
