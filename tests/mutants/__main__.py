@@ -28,6 +28,8 @@ TABLE = ROOT / "docs" / "mutants.md"
 COPIED = ("gentrain", "tests", "experiments", "docs", "pyproject.toml", "README.md")
 DEADLINE = 300.0
 """Seconds after which a mutant's tests count as failed: it hangs."""
+CLEAN_DEADLINE = 1800.0
+"""Seconds for all tests without any fault."""
 LOADED_ONCE = ("pyarrow.parquet", "pydantic", "safetensors.torch", "sklearn.datasets", "torch", "torchvision")
 """Imported before the processes that run tests are forked, which would take longer to import them than to test."""
 
@@ -58,18 +60,20 @@ class Outcome:
         return self.status != 0
 
 
-def run_tests(copy: Path, tests: Sequence[str]) -> Outcome:
-    """Run tests of the copy in a process of its own, until the first fails."""
+def run_tests(copy: Path, tests: Sequence[str], *, deadline: float = DEADLINE) -> Outcome:
+    """Run tests of the copy in another process, until the first fails."""
     log = copy / "tests.log"
     child = os.fork()
     if not child:
         _become_tests(copy, tests, log)
-    status = _wait(child)
+    status = _wait(child, deadline)
     output = log.read_text(errors="replace")
     failed = re.search(r"^(?:FAILED|ERROR) (?:tests/)?(.+?)(?: - .*)?$", output, re.MULTILINE)
     if status is None:
-        return Outcome(1, f"no end within {DEADLINE:.0f} s", output)
-    if status not in (0, 1, 2):  # no such test, an error of pytest's own
+        return Outcome(1, f"no end within {deadline:.0f} s", output)
+    if status < 0:
+        return Outcome(1, f"ended by signal {-status}", output)
+    if status > 2:  # no such test, an error of pytest's own
         raise SystemExit(f"pytest {' '.join(tests)}: status {status}\n{output}")
     return Outcome(status, failed[1] if failed else "an error at import" if status else "", output)
 
@@ -96,18 +100,20 @@ def _become_tests(copy: Path, tests: Sequence[str], log: Path) -> None:
     os._exit(status)
 
 
-def _wait(child: int) -> int | None:
+def _wait(child: int, deadline: float) -> int | None:
     """Return the status of a child, None where it didn't end in time; nothing that it started is left."""
-    status, end = None, time.monotonic() + DEADLINE
-    while status is None and time.monotonic() < end:
-        done, code = os.waitpid(child, os.WNOHANG)
-        if done:
-            status = os.waitstatus_to_exitcode(code)
-        time.sleep(0.05)
-    with suppress(ProcessLookupError):
-        os.killpg(child, signal.SIGKILL)
-    if status is None:
-        os.waitpid(child, 0)
+    status, end = None, time.monotonic() + deadline
+    try:
+        while status is None and time.monotonic() < end:
+            done, code = os.waitpid(child, os.WNOHANG)
+            if done:
+                status = os.waitstatus_to_exitcode(code)
+            time.sleep(0.05)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGKILL)
+        if status is None:
+            os.waitpid(child, 0)
     return status
 
 
@@ -163,7 +169,8 @@ def main(words: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="gentrain-mutants-") as folder:
         copy = Path(folder)
         copy_project(copy)
-        clean = run_tests(copy, sorted({test for mutant in chosen for test in mutant.tests}))
+        tests = sorted({test for mutant in chosen for test in mutant.tests})
+        clean = run_tests(copy, tests, deadline=CLEAN_DEADLINE)
         if clean.noticed:
             raise SystemExit(f"{clean.test} fails without any fault\n{clean.output}")
         outcomes = []
