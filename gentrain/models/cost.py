@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
 from gentrain.errors import ConfigError
-from gentrain.models.registry import TORCHVISION, build_model, model_names
+from gentrain.models.registry import TORCHVISION, build_model, model_names, registered
 
 CIFAR_SIZE, IMAGENET_SIZE = 32, 224
 """Sides of the images in pixels."""
+MOST_MEMORY = 0.8
+"""Part of this machine's memory that a network's parameters may take."""
 
 
 def check_fits(name: str, *, num_classes: int, height: int, width: int, folded: bool = False) -> None:
@@ -22,6 +25,8 @@ def check_fits(name: str, *, num_classes: int, height: int, width: int, folded: 
 
     from gentrain.models.fold import fold
 
+    if registered(name):
+        _check_memory(name, parameter_count(name, num_classes=num_classes))
     model = build_model(name, num_classes=num_classes).eval()
     try:
         with torch.no_grad():
@@ -37,6 +42,15 @@ def check_fits(name: str, *, num_classes: int, height: int, width: int, folded: 
             fold(model)
         except ValueError as error:
             raise ValueError(f"fold_batchnorm: true: network {name!r}: {error}; set fold_batchnorm: false") from None
+
+
+def _check_memory(name: str, parameters: int) -> None:
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if 4 * parameters > MOST_MEMORY * memory:
+        raise ValueError(
+            f"network {name!r} has {parameters:,} parameters, {4 * parameters / 1e9:,.0f} GB; this machine has "
+            f"{memory / 1e9:,.0f} GB of memory; take a smaller one"
+        )
 
 
 def parameter_count(name: str, *, num_classes: int) -> int:

@@ -35,6 +35,11 @@ def model_names() -> tuple[str, ...]:
     )
 
 
+def registered(name: str) -> bool:
+    """Return whether it is a name of gentrain's own, not of torchvision's or a function's."""
+    return _registered(name) is not None
+
+
 def check_model_name(name: str) -> None:
     """Check that a network of this name can be built; a registered name is checked without importing torch.
 
@@ -71,10 +76,10 @@ def build_model(name: str, *, num_classes: int, memory_efficient: bool = False) 
         ValueError: when the name is unknown, or its function fails or returns no module.
     """
     check_model_name(name)
-    registered = _registered(name)
-    if registered is None:
+    known = _registered(name)
+    if known is None:
         return _made(name, num_classes)
-    kind, depth, growth = registered
+    kind, depth, growth = known
     if kind == "dense":
         from gentrain.models.densenet import DenseNet
 
@@ -161,5 +166,5 @@ def _made(name: str, num_classes: int) -> nn.Module:
         reason = f"{type(error).__name__}: {cut(str(error))}"
         raise ValueError(f"network {shown(name)} can't be built for {num_classes} classes: {reason}") from error
     if not isinstance(made, nn.Module):
-        raise ValueError(f"network {shown(name)} is a {type(made).__name__}, not a torch.nn.Module")  # noqa: TRY004
+        raise ValueError(f"network {shown(name)} is of type {type(made).__name__}, not a torch.nn.Module")  # noqa: TRY004
     return made

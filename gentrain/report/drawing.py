@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import warnings
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -151,7 +152,9 @@ def draw_inline(panel: Panel, *, size: tuple[float, float], prefix: str, alt: st
 def _saved(figure: Figure, kind: str, *, transparent: bool) -> bytes:
     sink = io.BytesIO()
     metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
-    figure.savefig(sink, format=kind, dpi=DPI, transparent=transparent, metadata=metadata)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # a browser has it; a PNG has a box there
+        figure.savefig(sink, format=kind, dpi=DPI, transparent=transparent, metadata=metadata)
     return sink.getvalue()
 
 

@@ -15,7 +15,7 @@ from gentrain.study.sections import DatasetConfig, NetworkConfig, PretrainedConf
 from gentrain.study.settings import Settings, Stored
 
 FOLDING = Stored("teacher_pass", values=((False, "exact"), (True, "folded")))
-MOST_GENERATIONS = 1_000_000
+MOST_GENERATIONS = 100_000
 """Most generations of a study, counted once a chain."""
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 

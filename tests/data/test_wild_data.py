@@ -137,6 +137,14 @@ def test_an_image_that_would_fill_the_memory_is_broken(tree, tmp_path):
     assert load_source(skipping).skipped == ("train/dog/1.png",)
 
 
+def test_images_that_memory_can_not_hold_are_refused_before_one_is_read(tree, monkeypatch):
+    monkeypatch.setattr("gentrain.data.sources.pixels.MOST_MEMORY", 1e-9)
+    with pytest.raises(
+        DataError, match=r"tree \(train split\): 4 images of 8 × 8 pixels take .* dataset\.storage: jpeg"
+    ):
+        load_source(config(tree))
+
+
 @pytest.mark.parametrize("name", ["LOC_val_solution.csv", "ILSVRC2012_validation_ground_truth.txt"])
 def test_label_files_with_a_byte_order_mark_are_read(tmp_path, name):
     from scipy.io import savemat

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from gentrain.data.prepare.dataset import prepare
-from gentrain.data.sources import parquet, stored
+from gentrain.data.sources import parquet, pixels
 from gentrain.data.sources.registry import load_source
 from gentrain.errors import DataError
 from gentrain.study.sections import DatasetConfig
@@ -162,8 +162,8 @@ def test_files_that_claim_more_than_memory_holds_are_refused(folder, monkeypatch
     with pytest.raises(DataError, match=r"train-0\.parquet: more than 5 rows; this source is held in memory"):
         load_source(config(folder))
     monkeypatch.undo()
-    monkeypatch.setattr(stored, "MOST_MEMORY", 1e-9)
-    with pytest.raises(DataError, match=r"6 images of 8 × 8 pixels take 0 GB of memory, .*; limit them with datas"):
+    monkeypatch.setattr(pixels, "MOST_MEMORY", 1e-9)
+    with pytest.raises(DataError, match=r"6 images of 8 × 8 pixels take 0 GB of memory, .*; take smaller ones"):
         load_source(config(folder))
 
 

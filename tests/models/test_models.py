@@ -201,6 +201,33 @@ def test_what_cannot_be_built_is_refused(name, message):
         check_model_name(name)
 
 
+def test_a_network_that_memory_can_not_hold_is_refused_before_it_is_built():
+    with pytest.raises(ValueError, match=r"'densenet1990-k500' has 356,.* parameters, 1,424 GB; this machine has"):
+        check_fits("densenet1990-k500", num_classes=10, height=32, width=32)
+
+
+def failing(num_classes):
+    raise KeyError(num_classes)
+
+
+def no_network(num_classes):
+    return num_classes
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("tests.models.test_models:failing", "can't be built for 10 classes: KeyError: 10"),
+        ("tests.models.test_models:no_network", "is of type int, not a torch.nn.Module"),
+        ("os:getcwd", "can't be built for 10 classes: TypeError"),
+    ],
+)
+def test_functions_that_build_no_network_are_refused_in_one_line(name, message):
+    with pytest.raises(ValueError, match=message) as error:
+        check_fits(name, num_classes=10, height=32, width=32)
+    assert "\n" not in str(error.value)
+
+
 def test_networks_that_do_not_fit_the_images_are_refused():
     check_fits("resnet8", num_classes=4, height=8, width=8)
     with pytest.raises(ValueError, match=r"'torchvision/vgg11' can't take images of 8 × 8 pixels: "):

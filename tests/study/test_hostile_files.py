@@ -65,7 +65,7 @@ def refusal(tmp_path, content, *arguments):
         ("process: {k: 99999999999}", "process.k: input should be at most 1,000,000"),
         (
             f"generations: 500\ngrid: {{seed: [{','.join(map(str, range(2000)))}]}}",
-            "`grid` has 2,000 chains of 501 generations, 1,002,000 together, more than 1,000,000; shorten its lists",
+            "`grid` has 2,000 chains of 501 generations, 1,002,000 together, more than 100,000; shorten its lists",
         ),
         (
             f"generations: 100\nprocess: {{lambda: [{','.join(['0.5'] * 100)}]}}",

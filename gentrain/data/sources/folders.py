@@ -13,7 +13,7 @@ import numpy as np
 
 from gentrain.data.sources.formats import Split
 from gentrain.data.sources.names import check_names, normal_form
-from gentrain.data.sources.pixels import eight_bits, is_deep, upright
+from gentrain.data.sources.pixels import check_memory, eight_bits, is_deep, upright
 from gentrain.data.sources.walk import subfolders, walk_files
 from gentrain.errors import DataError, DependencyError, printable
 
@@ -205,6 +205,7 @@ def read_imagefolder(
     splits: dict[str, Split] = {}
     skipped: list[str] = []
     for name, listing in listed.items():
+        check_memory(size, size, len(listing.files), where=f"{path} ({name} split)")
         images, labels = [], []
         for file, label in zip(listing.files, listing.labels, strict=True):
             image = read_image(file, size=size)

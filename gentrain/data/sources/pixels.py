@@ -1,17 +1,34 @@
-"""Convert decoded images to 8 bits a channel and turn them upright."""
+"""Check images against memory, convert decoded ones to 8 bits a channel, turn them upright."""
 
 from __future__ import annotations
 
+import os
 import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gentrain.errors import DataError
+
 if TYPE_CHECKING:
     from PIL import Image
 
 warnings.filterwarnings("ignore", module=r"PIL\.")  # on damaged EXIF, which is ignored, and on large images
+MOST_MEMORY = 0.8
+"""Part of this machine's memory that the decoded images of a split may take."""
 _DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+
+
+def check_memory(width: int, height: int, count: int, *, where: str) -> None:
+    """Raise DataError where this machine's memory can't hold so many images as RGB."""
+    wanted = 3 * width * height * count
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if wanted > MOST_MEMORY * memory:
+        raise DataError(
+            f"{where}: {count:,} images of {width:,} × {height:,} pixels take {wanted / 1e9:,.0f} GB of memory, this "
+            f"machine has {memory / 1e9:,.0f} GB; take smaller ones (dataset.image_size, dataset.limit), or an image "
+            "folder with dataset.storage: jpeg"
+        )
 
 
 def eight_bits(image: Image.Image) -> Image.Image:

@@ -10,11 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from gentrain.data.sources.formats import Split
-from gentrain.data.sources.pixels import eight_bits
+from gentrain.data.sources.pixels import check_memory, eight_bits
 from gentrain.errors import DataError, printable
-
-MOST_MEMORY = 0.8
-"""Part of this machine's memory that the decoded images of a split may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +41,7 @@ def decode_split(split: Split, name: str, *, skip_broken: bool) -> tuple[Split, 
         return split, ()
     size = next((size for image in split.images if (size := _size(image)) is not None), None)
     size = size or (0, 0)
-    _check_memory(size, len(split.images), split.images[0])
+    check_memory(*size, len(split.images), where=split.images[0].file)
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         decoded = list(pool.map(lambda image: _decode(image, size), split.images))
     broken = [index for index, pixels in enumerate(decoded) if isinstance(pixels, str)]
@@ -70,16 +67,6 @@ def _size(image: StoredImage) -> tuple[int, int] | None:
     except Exception:  # Pillow's plugins raise whatever a damaged file leads to
         return None
     return width, height
-
-
-def _check_memory(size: tuple[int, int], count: int, image: StoredImage) -> None:
-    wanted = 3 * size[0] * size[1] * count
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if wanted > MOST_MEMORY * memory:
-        raise DataError(
-            f"{printable(image.file)}: {count:,} images of {size[0]:,} × {size[1]:,} pixels take {wanted / 1e9:,.0f} "
-            f"GB of memory, this machine has {memory / 1e9:,.0f} GB; limit them with dataset.limit"
-        )
 
 
 def _decode(image: StoredImage, size: tuple[int, int]) -> np.ndarray | str:
