@@ -11,6 +11,7 @@ import pickle
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -232,18 +233,24 @@ def _remedy(tensors: dict[str, Tensor], network: str, num_classes: int) -> str:
 
 def _fits(tensors: Mapping[str, Tensor], network: str, num_classes: int) -> bool:
     """Return whether a network has tensors of just these names and shapes."""
+    return _network_shapes(network, num_classes) == _shapes(tensors)
+
+
+@cache
+def _network_shapes(network: str, num_classes: int) -> dict[str, tuple[int, ...]] | None:
     import torch
 
     from gentrain.models.registry import build_model
 
-    def shapes(named: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-        return {name: tuple(value.shape) for name, value in named.items() if not counts_batches(name)}
-
     try:
         with torch.device("meta"):
-            return shapes(build_model(network, num_classes=num_classes).state_dict()) == shapes(tensors)
+            return _shapes(build_model(network, num_classes=num_classes).state_dict())
     except ValueError:  # a function from elsewhere that builds nothing on this device, or for so many classes
-        return False
+        return None
+
+
+def _shapes(named: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in named.items() if not counts_batches(name)}
 
 
 def counts_batches(name: str) -> bool:
