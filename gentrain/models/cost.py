@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from gentrain.errors import ConfigError
 from gentrain.models.registry import TORCHVISION, build_model, model_names, registered
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CIFAR_SIZE, IMAGENET_SIZE = 32, 224
 """Sides of the images in pixels."""
@@ -29,10 +33,10 @@ def check_fits(name: str, *, num_classes: int, height: int, width: int, folded: 
         _check_memory(name, parameter_count(name, num_classes=num_classes))
     model = build_model(name, num_classes=num_classes).eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), _one_thread():
             out = model(torch.zeros(1, 3, height, width))
     except Exception as error:  # a network from elsewhere raises whatever it likes
-        reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+        reason = _first_line(error)
         raise ValueError(f"network {name!r} can't take images of {height} × {width} pixels: {reason}") from None
     if not isinstance(out, torch.Tensor) or out.shape != (1, num_classes):
         shape = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
@@ -51,6 +55,66 @@ def _check_memory(name: str, parameters: int) -> None:
             f"network {name!r} has {parameters:,} parameters, {4 * parameters / 1e9:,.0f} GB; this machine has "
             f"{memory / 1e9:,.0f} GB of memory; take a smaller one"
         )
+
+
+def check_trains(name: str, *, num_classes: int, height: int, width: int, images: int) -> None:
+    """Check that a network takes a training step on a batch of so many images, and gives logits (images, num_classes).
+
+    More than two images are tried as two, which costs less, and all of them only where that fails. None stands for a
+    worker's part without images, whose BatchNorms take no statistics of their own.
+
+    Raises:
+        ValueError: when it doesn't.
+    """
+    import torch
+
+    for tried in sorted({min(images, 2), images}):
+        try:
+            out = _train_step(name, torch.zeros(tried, 3, height, width), num_classes=num_classes)
+            break
+        except Exception as error:  # a network from elsewhere raises whatever it likes
+            reason = _first_line(error)
+    else:
+        count = f"{images or 'no'} image{'' if images == 1 else 's'}"
+        raise ValueError(f"network {name!r} can't train on {count} of {height} × {width} pixels: {reason}")
+    if not isinstance(out, torch.Tensor) or out.shape != (tried, num_classes):
+        form = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
+        raise ValueError(
+            f"network {name!r} gives {form} while it trains, not logits ({tried}, {num_classes}) alone; name a "
+            "function (package.module:function) that builds it without other outputs"
+        )
+
+
+def _train_step(name: str, images: Tensor, *, num_classes: int) -> Any:
+    """Return what a network gives for images, after the backward pass where that is one tensor."""
+    import torch
+
+    model = build_model(name, num_classes=num_classes).train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and not len(images):  # noqa: SLF001
+            module.eval()
+    with _one_thread():
+        out = model(images)
+        if isinstance(out, torch.Tensor):
+            out.float().sum().backward()
+    return out
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let torch compute in one thread: an image or two are too little for more, which wait for each other."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
 
 
 def parameter_count(name: str, *, num_classes: int) -> int:

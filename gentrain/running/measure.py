@@ -9,6 +9,7 @@ from gentrain.data.prepare.manifest import Manifest
 from gentrain.data.prepare.share import prepare_shared
 from gentrain.running.chain import run_chain
 from gentrain.running.local import LocalRunner
+from gentrain.running.networks import check_networks
 from gentrain.running.plan import Measured
 from gentrain.store.done import EPOCHS
 from gentrain.store.folder import decode_table
@@ -33,6 +34,7 @@ def measure_study(study: Study, manifest: Manifest) -> Measured:
         with tempfile.TemporaryDirectory(prefix="gentrain-measure-") as folder:
             store = RunStore(folder)
             data = prepare_shared(small.dataset, store)
+            check_networks(small, data.manifest)
             chain = build_chain(small, data=data.manifest.fingerprint, num_classes=data.num_classes)
             runner = LocalRunner(small, store=store, data=data.folder.name, observe=lambda _: None)
             for row in run_chain(chain, store=store, runner=runner, observe=lambda _: None):

@@ -7,14 +7,13 @@ from collections.abc import Container, Iterable, Mapping
 from typing import Any, Literal
 
 from gentrain.data.prepare.dataset import PreparedData
-from gentrain.data.prepare.manifest import Manifest
 from gentrain.data.prepare.share import prepare_shared
-from gentrain.errors import ConfigError, GentrainError, StoreError, TrainingError
+from gentrain.errors import GentrainError, StoreError, TrainingError
 from gentrain.events import Event, GenerationDone, InChain, Note, Observer, SweepStarted
-from gentrain.models.cost import check_fits
 from gentrain.results.chain import Generations, finished_rows
 from gentrain.running.chain import missing_keys, observe_finished
 from gentrain.running.executor import Executor, Outcome
+from gentrain.running.networks import check_networks
 from gentrain.running.plan import make_plan, starting_order, urgencies
 from gentrain.running.pretrained import PretrainedNetworks
 from gentrain.running.records import mend_records
@@ -184,19 +183,6 @@ def _shown(observe: Observer, study: Study) -> Observer:
         observe(event)
 
     return shown
-
-
-def check_networks(study: Study, manifest: Manifest) -> None:
-    """Raise ConfigError where a network can't take the dataset's images, before anything is started."""
-    pretrained = [entry.network or study.network.name for entry in study.pretrained]
-    trained = [network for point in study.points() for network in point.trained_networks]
-    folded = (*pretrained, *study.teaching_networks) if study.fold_batchnorm else ()
-    shape = {"num_classes": len(manifest.classes), "height": manifest.height, "width": manifest.width}
-    for network in dict.fromkeys((*pretrained, *trained)):
-        try:
-            check_fits(network, **shape, folded=network in folded)
-        except ValueError as error:
-            raise ConfigError(f"{study.name}: {error}") from None
 
 
 def one_core_each(study: Study) -> Study:

@@ -68,14 +68,17 @@ def train_epoch(
         workers.clear_gradients(optimizer)
         if spec.compile:
             torch.compiler.cudagraph_mark_step_begin()  # the last step's logits and gradients are gone from here on
-        with autocast(workers.device, spec.precision):
-            logits = network(images)
-            terms = task(logits, images, batch.labels)
-        workers.weigh(terms.loss, batch).backward()
+        if batch.filler:
+            workers.zero_loss(network, images).backward()
+        else:
+            with autocast(workers.device, spec.precision):
+                logits = network(images)
+                terms = task(logits, images, batch.labels)
+            workers.weigh(terms.loss, batch).backward()
+            meter.add(index, batch, logits.detach(), terms)
         if spec.recipe.clip_gradients is not None:  # means over the global batch by now, the same on every worker
             nn.utils.clip_grad_norm_(network.parameters(), spec.recipe.clip_gradients)
         optimizer.step()
-        meter.add(index, batch, logits.detach(), terms)
         if (index + 1) % CHECK_STEPS == 0:
             _check_finite(meter, spec, epoch)
         if workers.first and time.perf_counter() - posted > PROGRESS_SECONDS:

@@ -132,7 +132,9 @@ def _trained_network(job: Job, evaluator: Evaluator) -> nn.Module:
         network = compile_network(network, workers.device, graphs=workers.alone)
     # every shape is compiled by itself, so blank images come in the number of a batch's
     count = spec.recipe.batch_size // workers.world_size if spec.compile else 2
-    return workers.parallel(network, image=evaluator.splits.image, count=count, precision=spec.precision)
+    return workers.parallel(
+        network, image=evaluator.splits.image, count=count, precision=spec.precision, plain=evaluator.model
+    )
 
 
 def _build_optimizer(job: Job, model: nn.Module) -> torch.optim.Optimizer:

@@ -49,9 +49,7 @@ class Meter:
 
     @torch.no_grad()
     def add(self, step: int, batch: Batch, logits: Tensor, terms: LossTerms) -> None:
-        """Add a step's batch: logits (n, C) and the losses' local means; a filler counts for nothing."""
-        if batch.filler:
-            return
+        """Add a step's batch: logits (n, C) and the losses' local means."""
         count = batch.labels.numel()
         top = logits.float().softmax(dim=1).max(dim=1)
         self.sums += torch.stack(

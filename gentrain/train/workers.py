@@ -117,7 +117,15 @@ class Workers:
             raise GentrainError("sync_batchnorm: true needs device: cuda; torch has it for GPUs only")
         nn.SyncBatchNorm.convert_sync_batchnorm(network)
 
-    def parallel(self, network: nn.Module, *, image: tuple[int, int, int], count: int, precision: str) -> nn.Module:
+    def parallel(
+        self,
+        network: nn.Module,
+        *,
+        image: tuple[int, int, int],
+        count: int,
+        precision: str,
+        plain: nn.Module | None = None,
+    ) -> nn.Module:
         """Return what computes the network's gradients as means over the workers: the network itself on one.
 
         Args:
@@ -125,17 +133,28 @@ class Workers:
             image: shape (3, H, W) of an image.
             count: images in the blank batch that DDP is prepared with (see `_data_parallel`).
             precision: of the study.
+            plain: the network before it was compiled.
         """
         if self.alone:
             return network
-        return _data_parallel(network, torch.zeros((count, *image), device=self.device), precision=precision)
+        blank = torch.zeros((count, *image), device=self.device)
+        return _data_parallel(network, network if plain is None else plain, blank, precision=precision)
+
+    def zero_loss(self, network: nn.Module, images: Tensor) -> Tensor:
+        """Return a loss whose gradients are 0, of a worker that has no sample in a global batch.
+
+        The worker still takes its part in what all of them compute together. None of `images`, which are another
+        worker's, enters a statistic. To be called without autocast: the sums that SyncBatchNorm's layers exchange are
+        float32.
+        """
+        loss: Tensor = network(images[:0])
+        return loss
 
     def weigh(self, loss: Tensor, batch: Batch) -> Tensor:
         """Scale this worker's mean loss so that the average over workers is the mean over the global batch."""
         if self.alone:
             return loss
-        samples = 0 if batch.filler else batch.labels.numel()
-        return loss * (samples * self.world_size / batch.global_size)
+        return loss * (batch.labels.numel() * self.world_size / batch.global_size)
 
     def clear_gradients(self, optimizer: torch.optim.Optimizer) -> None:
         """Forget the gradients of the last step; on several workers they stay allocated, as parts of DDP's buckets."""
@@ -148,19 +167,41 @@ class Workers:
                 dist.broadcast(buffer, src=0)
 
 
-def _data_parallel(network: nn.Module, blank: Tensor, *, precision: str) -> nn.Module:
+class _Part(nn.Module):
+    """Gives the logits of a worker's part of a batch; of a part without images, a loss whose gradients are 0.
+
+    SyncBatchNorm's layers wait for one another, so they get the part without images too, and leave it out. No other
+    layer sees it, unless there are such layers: BatchNorm can't compute statistics of nothing.
+    """
+
+    def __init__(self, network: nn.Module, plain: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self._plain = (plain,)  # in a tuple, so that its parameters aren't listed twice
+        self._synchronised = any(isinstance(module, nn.SyncBatchNorm) for module in plain.modules())
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (n, C), or a scalar."""
+        if len(images):
+            logits: Tensor = self.network(images)
+            return logits
+        loss: Tensor = sum(parameter.sum() * 0 for parameter in self.parameters())  # type: ignore[assignment]
+        return loss + self._plain[0](images).sum() if self._synchronised else loss
+
+
+def _data_parallel(network: nn.Module, plain: nn.Module, blank: Tensor, *, precision: str) -> nn.Module:
     """Wrap a network for data parallelism; `blank` is a worker's batch of images on its device.
 
     DDP regroups its gradient buckets after the first step, which would change the order of sums between a fresh and a
     resumed process. One step on blank images, undone, brings both to the same grouping before the real first step.
     """
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    wrapped = DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+    before = {name: value.clone() for name, value in plain.state_dict().items()}
+    wrapped = DistributedDataParallel(_Part(network, plain), broadcast_buffers=False, gradient_as_bucket_view=True)
     with autocast(blank.device, precision):
         loss = wrapped(blank.contiguous(memory_format=torch.channels_last)).float().sum()
     loss.backward()
     wrapped.zero_grad(set_to_none=False)
-    network.load_state_dict(before)
+    plain.load_state_dict(before)
     return wrapped
 
 

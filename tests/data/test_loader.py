@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gentrain.data.loading.beton import write_beton
-from gentrain.data.loading.loader import Loader, _moved_ahead, epoch_order, worker_order
+from gentrain.data.loading.loader import Loader, _moved_ahead
+from gentrain.data.loading.order import epoch_order, worker_order, worker_parts
 from gentrain.errors import DataError
 
 
@@ -28,13 +29,16 @@ def test_workers_share_every_global_batch(samples, world, per_worker, seed, epoc
     parts = [worker_order(order, batch_size=batch, rank=rank, world_size=world) for rank in range(world)]
     steps = {-(-len(own) // per_worker) for own, _ in parts}
     assert steps == {-(-samples // batch)}  # all workers take the same number of steps
+    sizes = set()
     for step in range(-(-samples // batch)):
         seen = []
         for own, filler in parts:
             last = step == -(-samples // batch) - 1
-            if not (filler and last):
-                seen += own[step * per_worker : (step + 1) * per_worker].tolist()
+            part = [] if filler and last else own[step * per_worker : (step + 1) * per_worker].tolist()
+            sizes.add(len(part))
+            seen += part
         assert sorted(seen) == sorted(order[step * batch : (step + 1) * batch].tolist())  # whole, each once
+    assert sizes == worker_parts(samples, batch_size=batch, world_size=world)
 
 
 @given(st.integers(1, 200), st.integers(0, 99))

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 
-from gentrain.models.cost import check_fits, multiply_adds, parameter_count
+from gentrain.models.cost import check_fits, check_trains, multiply_adds, parameter_count
 from gentrain.models.registry import PAPER_DEPTHS, build_model, check_model_name, label, model_names
 
 PARAMETERS = {20: 275_572, 32: 470_004, 44: 664_436, 56: 858_868, 74: 1_150_516, 92: 1_442_164, 110: 1_733_812}
@@ -234,6 +234,39 @@ def test_networks_that_do_not_fit_the_images_are_refused():
         check_fits("torchvision/vgg11", num_classes=4, height=8, width=8)
     with pytest.raises(ValueError, match=r"gives \(1, 3\) for one image, not logits \(1, 4\)"):
         check_fits("tests.models.test_models:three_classes", num_classes=4, height=8, width=8)
+
+
+class InFours(torch.nn.Module):
+    """Takes statistics of four images each while it trains."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.last = torch.nn.Linear(3, num_classes)
+
+    def forward(self, images):
+        means = images.mean(dim=(2, 3))
+        return self.last(means.view(-1, 4, 3).sub(0).view(-1, 3) if self.training else means)
+
+
+def test_networks_that_do_not_train_on_a_batch_are_refused():
+    shape = {"num_classes": 4, "height": 32, "width": 32}
+    before = torch.get_num_threads()
+    check_trains("resnet8", **shape, images=1)
+    check_trains("torchvision/resnet18", **shape, images=128)
+    check_trains("torchvision/resnet18", **shape, images=0)  # another worker's images make the statistics
+    check_trains("tests.models.test_models:InFours", **shape, images=8)  # though two are too few
+    with pytest.raises(ValueError, match="can't train on 1 image of 32 × 32 pixels: Expected more than 1 value"):
+        check_trains("torchvision/resnet18", **shape, images=1)
+    with pytest.raises(ValueError, match="can't train on 5 images of 32 × 32 pixels: shape"):
+        check_trains("tests.models.test_models:InFours", **shape, images=5)
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.filterwarnings("ignore:The default weight initialization of GoogleNet")
+def test_a_network_whose_output_while_it_trains_is_not_one_tensor_is_refused():
+    check_fits("torchvision/googlenet", num_classes=4, height=32, width=32)
+    with pytest.raises(ValueError, match=r"gives GoogLeNetOutputs while it trains, not logits \(2, 4\) alone"):
+        check_trains("torchvision/googlenet", num_classes=4, height=32, width=32, images=128)
 
 
 def test_labels_name_files():

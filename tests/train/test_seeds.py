@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from gentrain.data.loading.augment import stream_of
-from gentrain.data.loading.loader import epoch_order
+from gentrain.data.loading.order import epoch_order
 from gentrain.train.seeds import epoch_seed, generation_seed, seed_generators
 
 

@@ -154,7 +154,6 @@ def together(rank, folder, jobs, results):
         "acted": acted,
         "buffers": buffers.running_mean.tolist(),
         "weigh": workers.weigh(torch.tensor(1.0), own).item(),
-        "filler": workers.weigh(torch.tensor(1.0), batch([0], of=1, filler=True)).item(),
         "bad step": meter.first_bad_step(),
         "count": meter.means()["count"],
         "weights": failure_of(lambda: check_weights(exploded, SPEC, 4, workers=workers)),
@@ -244,7 +243,6 @@ def test_both_workers_get_the_same(both, name, wanted):
         ("everywhere", ["own 0", "own 1"]),
         ("acted", [["from first", "on first"], []]),
         ("weigh", pytest.approx([4 / 3, 2 / 3])),
-        ("filler", [0, 0]),
     ],
 )
 def test_each_worker_gets_its_own(both, name, wanted):

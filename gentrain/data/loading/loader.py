@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gentrain.data.loading.beton import BetonReader
 from gentrain.data.loading.crops import SeededResizedCrop, center_crop
+from gentrain.data.loading.order import epoch_order, worker_order
 from gentrain.study.sections import ImagesConfig
 
 
@@ -29,7 +30,7 @@ class Batch:
     global_size: int
     """Samples in the global batch, over all workers."""
     filler: bool = False
-    """Whether this worker has no sample in this global batch: the batch then repeats one, to be weighted 0."""
+    """Whether this worker has no sample in this global batch: the batch holds one of another, to be left out."""
 
 
 class Loader:
@@ -142,22 +143,3 @@ def _arrived(batch: _Tensors, copied: torch.cuda.Event) -> _Tensors:
     for tensor in batch:
         tensor.record_stream(stream)
     return batch
-
-
-def epoch_order(num_samples: int, *, seed: int, epoch: int) -> np.ndarray:
-    """Return the permutation of an epoch's samples, a function of (seed, epoch) alone."""
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, epoch)))).permutation(num_samples)
-
-
-def worker_order(order: np.ndarray, *, batch_size: int, rank: int, world_size: int) -> tuple[np.ndarray, bool]:
-    """Return a worker's samples in order, cut from every global batch, and whether its last batch is a filler.
-
-    `batch_size` is a multiple of `world_size`. Every worker's samples fall into the same number of batches.
-    """
-    full = len(order) - len(order) % batch_size
-    own = order[:full].reshape(-1, world_size, batch_size // world_size)[:, rank].reshape(-1)
-    tail = order[full:]
-    if not len(tail):
-        return own, False
-    part = np.array_split(tail, world_size)[rank]
-    return np.concatenate([own, part if len(part) else order[:1]]), not len(part)
