@@ -90,8 +90,8 @@ def _train_step(name: str, images: Tensor, *, num_classes: int) -> Any:
     import torch
 
     model = build_model(name, num_classes=num_classes).train()
-    for module in model.modules():
-        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and not len(images):  # noqa: SLF001
+    for module in model.modules() if not len(images) else ():
+        if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d | torch.nn.BatchNorm3d):
             module.eval()
     with _one_thread():
         out = model(images)
