@@ -213,12 +213,23 @@ def status(
     from gentrain.view import print_json, show, status_table
 
     folder = api.open_run(runs)
-    states = [folder.status(name) for name in ([study] if study else folder.studies())]
+    states, unread = [], []
+    for name in [study] if study else folder.studies():
+        try:
+            states.append(folder.status(name))
+        except GentrainError as error:  # one that is damaged doesn't hide the others
+            if study:
+                raise
+            unread.append(str(error))
+    for line in (*unread, *(note for state in states for note in state.notes)):
+        sys.stderr.write(f"gentrain: {line}\n")
     if as_json:
         rows = [(s.name, name, cell) for s in states for name, chain in s.chains.items() for cell in chain]
         print_json([{"study": s, "chain": chain, **asdict(cell)} for s, chain, cell in rows], sys.stdout)
-        return
-    show(*(status_table(s) for s in states), *([] if states else [f"no study in {runs}"]))
+    else:
+        show(*(status_table(s) for s in states), *([] if states or unread else [f"no study in {runs}"]))
+    if unread:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -72,6 +72,10 @@ class StoreError(GentrainError):
     """The run folder can't be written, or a file in it is damaged and can't be restored."""
 
 
+class NotAFileError(StoreError):
+    """A folder, or anything else that is no file, has a file's name in the run folder."""
+
+
 class TakenOverError(StoreError):
     """Another process has taken over training this generation, so this one stops."""
 

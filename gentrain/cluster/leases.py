@@ -14,7 +14,8 @@ from gentrain.cluster._compat import head_resource
 from gentrain.cluster.queue import Periodic
 from gentrain.errors import GentrainError
 from gentrain.running.leases import LEASE_SECONDS, Answer, LeaseTable, leased
-from gentrain.store.claims import Waiting, name_holder
+from gentrain.store.claims import Waiting
+from gentrain.store.locks import name_holder
 from gentrain.store.record import Claim
 from gentrain.store.run import RunStore
 from gentrain.study.lineage import GenerationSpec

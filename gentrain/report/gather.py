@@ -41,7 +41,7 @@ def gather_study(store: RunStore, study_name: str) -> StudyReport:
     points = {point: place for place, point in enumerate(study.points())}
     notes: dict[str, None] = {}
     chains = []
-    for entry in recorded_chains(store, study_name).values():
+    for entry in recorded_chains(store, study_name, warn=lambda line: notes.update({line: None})).values():
         settings = chain_settings(entry, study, store)
         if settings is None or (settings not in points and not _comparable(settings, study)):
             notes[f"{entry.name}: left out: it was run with other settings under this study's name"] = None

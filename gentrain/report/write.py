@@ -48,6 +48,8 @@ def write_report(store: RunStore, study: str, *, training: bool = True, observe:
         observe(Note(note, "warning"))
     scores = training_scores(report, store, folder / "training", observe=observe) if training else ()
     tables, plots, styles = build_tables(report), build_plots(report, scores), build_styles(report)
+    for part in (folder, folder / "figures", folder / "training"):
+        part.sweep()
     for name, write in FORMATS.values():
         folder.write(name, write(tables).encode())
     for plot in plots:

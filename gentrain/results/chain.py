@@ -11,7 +11,7 @@ import numpy as np
 
 from gentrain.scores.ensembles import label_scores, member_weights, running_ensemble, weighted_ensemble
 from gentrain.scores.metrics import score
-from gentrain.store.done import PREDICTIONS, SPEC, VALIDATION_PREDICTIONS, Done
+from gentrain.store.done import DONE, PREDICTIONS, SPEC, VALIDATION_PREDICTIONS, Done
 from gentrain.store.generation import GenerationFolder, Inspection
 from gentrain.store.predictions import decode_predictions
 from gentrain.store.run import RunStore
@@ -122,6 +122,8 @@ class Generations:
         inspection = self._inspections.get(folder.key)
         done = inspection.done if inspection else folder.done()
         if done is None:
+            if DONE in (inspection or folder.inspect()).damaged:
+                self.damaged[f"{folder}/{DONE}"] = None
             return None
         predictions = folder.read_intact(PREDICTIONS, done=done)
         held_out = folder.read_intact(VALIDATION_PREDICTIONS, done=done) if done.validation_scores else None

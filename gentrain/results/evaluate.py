@@ -133,7 +133,12 @@ def evaluate_chain(
 
 
 def _recorded_chain(store: RunStore, study: str, chain: str | None) -> RecordedChain:
-    whole, entries = recorded_study(store, study), recorded_chains(store, study)
+    damaged: list[str] = []
+    whole, entries = recorded_study(store, study), recorded_chains(store, study, warn=damaged.append)
+    if damaged and (not entries if chain is None else chain not in entries):
+        raise StoreError("; ".join(damaged))
+    if not entries:
+        raise ConfigError(f"{study}: no chain of it is recorded; run the study again")
     if chain is None and len(entries) != 1:
         raise ConfigError(f"{study} has {len(entries)} chains; choose one with --chain: {', '.join(entries)}")
     name = chain or next(iter(entries))

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from gentrain.store.done import DONE
+from gentrain.store.generation import unvouched
 from gentrain.store.run import RunStore
 from gentrain.store.study_record import recorded_chains, recorded_study
 from gentrain.study.process import saturated
@@ -37,6 +39,8 @@ class StudyStatus:
     chains: dict[str, tuple[GenerationStatus, ...]]
     failures: dict[str, str]
     """Why chains could not be finished when they were last run."""
+    notes: tuple[str, ...] = ()
+    """A line for each record that is damaged: of a chain, which is left out, or of a generation."""
 
 
 def study_status(store: RunStore, name: str) -> StudyStatus:
@@ -46,9 +50,16 @@ def study_status(store: RunStore, name: str) -> StudyStatus:
         ConfigError, StoreError: see `recorded_study` and `recorded_chains`.
     """
     study = recorded_study(store, name)
-    entries = recorded_chains(store, name)
+    notes: list[str] = []
+    entries = recorded_chains(store, name, warn=notes.append)
     keys = dict.fromkeys(key for entry in entries.values() for key in entry.keys)
     states = {key: _generation(store, key) for key in keys}
+    notes += [
+        f"{store.generation(key)}: {DONE} is damaged or missing, so nothing vouches for the other files; run the study "
+        "again: it trains the generation again"
+        for key, state in states.items()
+        if state.state == "damaged"
+    ]
     chains = {
         entry.name: _ended(
             [replace(states[key], generation=place) for place, key in enumerate(entry.keys)],
@@ -59,7 +70,7 @@ def study_status(store: RunStore, name: str) -> StudyStatus:
         for entry in entries.values()
     }
     failures = {entry.name: entry.failed for entry in entries.values() if entry.failed is not None}
-    return StudyStatus(study.name, study.recipe.epochs, chains, failures)
+    return StudyStatus(study.name, study.recipe.epochs, chains, failures, tuple(notes))
 
 
 def _ended(
@@ -98,6 +109,8 @@ def _generation(store: RunStore, key: str) -> GenerationStatus:
             validation = done.validation_scores["top1_error"] if done.validation_scores else None
     elif folder.at_work():
         state = "running"
+    elif not epoch and unvouched(folder):
+        state = "damaged"
     else:
         state = "interrupted" if epoch else "waiting"
     return GenerationStatus(0, key, state, epoch, error, validation)

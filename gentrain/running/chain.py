@@ -18,9 +18,11 @@ from gentrain.events import (
     TargetsKnown,
 )
 from gentrain.results.chain import Generations, read_chain
-from gentrain.store.claims import Waiting, name_holder
+from gentrain.running.records import mend_record
+from gentrain.store.claims import Waiting
 from gentrain.store.done import EPOCHS, MODEL, SPEC
-from gentrain.store.generation import Inspection, restore_spec
+from gentrain.store.generation import Inspection
+from gentrain.store.locks import name_holder
 from gentrain.store.record import Claim
 from gentrain.store.run import RunStore
 from gentrain.study.lineage import Chain, GenerationSpec, predicted_scores
@@ -166,8 +168,9 @@ def ensure_generation(
     if folder.inspect().valid and not folder.training:
         return True
     with runner.lease(spec, waiting=lambda who: observe(GenerationWaiting(generation, spec.key, who))) as claim:
+        folder.make_ready()
         inspection = folder.inspect()
-        if inspection.damaged == (SPEC,) and restore_spec(folder, spec):
+        if inspection.damaged == (SPEC,) and mend_record(folder, spec, observe=observe):
             observe(Note(f"generation {generation} ({folder}): {SPEC} was damaged; it is restored", "warning"))
             inspection = folder.inspect()
         if inspection.valid:

@@ -16,7 +16,7 @@ from gentrain.running.executor import Executor, Outcome
 from gentrain.running.networks import check_networks
 from gentrain.running.plan import make_plan, starting_order, urgencies
 from gentrain.running.pretrained import PretrainedNetworks
-from gentrain.running.records import mend_records
+from gentrain.running.records import mend_records, rows_of_other_chains
 from gentrain.store.run import RunStore
 from gentrain.store.study_record import StudyRecord
 from gentrain.study.lineage import Chain, Forest, build_forest
@@ -65,6 +65,8 @@ def run_study(
         record.check_unchanged(forest.chains, extend=on_change == "extend")
     stopped = record.stopped()
     pretrained.adopt()
+    for line in record.damage(forest.chains):
+        observe(Note(line, "warning"))
     record.begin(forest.chains, stopped=stopped)
     observe = _shown(observe, study)
     _announce(study, forest, record, observe)
@@ -81,7 +83,7 @@ def run_study(
         rows += late
         failures = {name: str(error) for name, error in outcome.failed.items()}
         record.begin(forest.chains, stopped=stopped & missing.keys(), failed=failures)
-    record.add(rows)
+    record.add([*rows_of_other_chains(record, forest, store=store), *rows])
     if outcome.interrupted or missing.keys() - outcome.failed.keys() - stopped:
         raise KeyboardInterrupt
     if outcome.failed:

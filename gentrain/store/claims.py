@@ -9,7 +9,6 @@ machines are never compared. A holder that was only asleep finds its writes refu
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import time
 import uuid
@@ -44,15 +43,17 @@ class Claimant(Protocol):
 class LockClaimant:
     """Claims by the folder's lock; `attempt` waits until it is free. Where there are no locks, nobody waits."""
 
-    def __init__(self, folder: Folder, record: DoneFile) -> None:
-        self._folder, self._record = folder, record
+    def __init__(self, folder: Folder, record: DoneFile, *, holder: str = "") -> None:
+        self._folder, self._record, self._holder = folder, record, holder
         self._lock = contextlib.ExitStack()
 
     def attempt(self, waiting: Waiting) -> Claim:
         """See `Claimant.attempt`."""
         claim = Claim(token=uuid.uuid4().hex)
         with contextlib.ExitStack() as lock:
-            lock.enter_context(self._folder.locked(waiting=lambda: waiting("")))
+            lock.enter_context(
+                self._folder.locked(waiting=lambda: waiting(self._folder.lock_holder()), holder=self._holder)
+            )
             self._record.claim(claim.token)
             self._lock = lock.pop_all()
         return claim
@@ -189,8 +190,3 @@ def describe_claim(record: Record) -> str:
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(claim.since))
     lapses = f"claim {record.term}; it lapses {CLAIM_SECONDS:.0f} s after its holder's end"
     return f"{claim.holder or 'another process'} since {since} ({lapses})"
-
-
-def name_holder(what: str) -> str:
-    """Return the name of this process as a holder of claims, for people; `what` it does."""
-    return f"{what}, process {os.getpid()} on {os.uname().nodename},"

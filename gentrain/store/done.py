@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from gentrain.store.folder import digest
+from gentrain.store.folder import digest, mapping_digest
 
 MODEL = "model.safetensors"
 PREDICTIONS = "predictions.parquet"
@@ -115,7 +115,7 @@ class Done(_Strict):
             done = cls.model_validate(mapping)
         except (ValueError, RecursionError):
             return None
-        if done.digest is not None and done.digest != _digest(mapping):
+        if done.digest is not None and done.digest != mapping_digest(mapping):
             return None
         return done if done.key == key else None
 
@@ -127,7 +127,7 @@ class Done(_Strict):
             ValueError: where a field is missing or out of range.
         """
         unsealed = cls(**fields, digest="").model_dump()
-        return cls(**fields, digest=_digest(unsealed))
+        return cls(**fields, digest=mapping_digest(unsealed))
 
     def place(self, name: str) -> str:
         """Return the name in the folder of one of the record's files."""
@@ -136,17 +136,12 @@ class Done(_Strict):
         stem, dot, suffix = name.rpartition(".")
         return f"{stem}.{self.files[name].sha256[:16]}{dot}{suffix}"
 
-    def covering_spec(self, content: bytes) -> Done:
-        """Return this record with spec.json's `content` among its files, and the digest of that."""
+    def covering_spec(self, content: bytes, **facts: Any) -> Done:
+        """Return this record with spec.json's `content` among its files, other `facts`, and the digest of that."""
         fields = {name: getattr(self, name) for name in type(self).model_fields if name != "digest"}
-        return Done.sealed(**fields | {"files": {**self.files, SPEC: FileDigest(**describe(content))}})
+        return Done.sealed(**fields | facts | {"files": {**self.files, SPEC: FileDigest(**describe(content))}})
 
 
 def describe(content: bytes) -> dict[str, Any]:
     """Return the fields of a `FileDigest`."""
     return {"sha256": digest(content), "bytes": len(content)}
-
-
-def _digest(mapping: dict[str, Any]) -> str:
-    rest = {name: value for name, value in mapping.items() if name != "digest"}
-    return digest(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode())

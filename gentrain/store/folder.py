@@ -8,25 +8,29 @@ import hashlib
 import io
 import json
 import os
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
 
-from gentrain.errors import ResourceError, StoreError
+from gentrain.errors import NotAFileError, ResourceError, StoreError
+from gentrain.store import disk, locks
 from gentrain.store.conditional import ConditionalObjects, Versioned, compare_and_swap
-
-LOCK = ".lock"
+from gentrain.store.locks import LOCK
 
 
 def digest(content: bytes) -> str:
     """Return the sha256 of `content` in hex."""
     return hashlib.sha256(content).hexdigest()
+
+
+def mapping_digest(mapping: Mapping[str, Any]) -> str:
+    """Return the sha256 of a record's canonical JSON, without the record's own field `digest`."""
+    rest = {name: value for name, value in mapping.items() if name != "digest"}
+    return digest(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode())
 
 
 def encode_table(table: pa.Table) -> bytes:
@@ -44,6 +48,16 @@ def decode_table(content: bytes) -> list[dict[str, Any]]:
     """
     rows: list[dict[str, Any]] = pq.read_table(io.BytesIO(content)).to_pylist()
     return rows
+
+
+def read_metadata(content: bytes) -> dict[bytes, bytes]:
+    """Return the metadata of the schema of a Parquet file's bytes.
+
+    Raises:
+        pyarrow.ArrowInvalid: when they are no Parquet file.
+    """
+    metadata: dict[bytes, bytes] = pq.read_schema(io.BytesIO(content)).metadata or {}
+    return metadata
 
 
 class Folder:
@@ -77,7 +91,7 @@ class Folder:
         target = f"{self.path}/{name}"
         with _errors_with_remedy(target):
             if self.local:
-                _write_local(Path(self.path), name, content)
+                disk.write_whole(Path(self.path), name, content)
                 return
             with self.filesystem.open_output_stream(target) as stream:
                 stream.write(content)
@@ -92,8 +106,8 @@ class Folder:
             ResourceError, StoreError: see `write` and `read`.
         """
         if self.objects is None:
-            with self.locked(waiting=lambda: None):
-                self.write(name, change(self.read(name)))
+            with self.locked(waiting=lambda: None, holder=locks.name_holder(f"writing {name}")):
+                self.write(name, change(self.read_record(name)))
             return
 
         def changed(before: Versioned | None) -> bytes | None:
@@ -107,31 +121,58 @@ class Folder:
         """Return a file's content, or None where there is none.
 
         Raises:
+            NotAFileError: when a folder, or anything else that is no file, has its name.
             StoreError: when the file exists and can't be read.
         """
+        path = f"{self.path}/{name}"
+        if self.local and (problem := disk.problem_of(path)) is not None:
+            raise NotAFileError(f"{path}: is {problem}, not a file; move it away and run the study again")
         try:
-            with self.filesystem.open_input_stream(f"{self.path}/{name}", compression=None) as stream:
+            with self.filesystem.open_input_stream(path, compression=None) as stream:
                 return bytes(stream.read())
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise StoreError(f"{self.path}/{name}: can't be read: {error}") from error
+            raise StoreError(f"{path}: can't be read: {error}") from error
+
+    def read_record(self, name: str) -> bytes | None:
+        """Return what `read` does; where something that is no file has the name, no bytes: a damaged record."""
+        try:
+            return Folder.read(self, name)
+        except NotAFileError:
+            return b""
 
     def names(self) -> list[str]:
-        """Return the names in this folder, sorted; temporary files are not among them."""
-        selector = pafs.FileSelector(self.path, allow_not_found=True)
-        names = (info.base_name for info in self.filesystem.get_file_info(selector))
-        return sorted(name for name in names if not name.startswith("."))
+        """Return the names in this folder, sorted; hidden ones, as temporary files have, are not among them.
+
+        Raises:
+            StoreError: when it isn't a folder, or can't be read.
+        """
+        try:
+            if self.local:
+                return sorted(disk.list_names(self.path))
+            selector = pafs.FileSelector(self.path, allow_not_found=True)
+            names = (info.base_name for info in self.filesystem.get_file_info(selector))
+            return sorted(name for name in names if not name.startswith("."))
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise StoreError(f"{self.path}: can't be read as a folder ({reason}); move it away") from error
 
     def delete(self, name: str) -> None:
         """Delete a file, if it is there."""
-        with contextlib.suppress(FileNotFoundError), _errors_with_remedy(f"{self.path}/{name}"):
-            self.filesystem.delete_file(f"{self.path}/{name}")
+        path = f"{self.path}/{name}"
+        with _errors_with_remedy(path), contextlib.suppress(FileNotFoundError):
+            os.unlink(path) if self.local else self.filesystem.delete_file(path)
 
     def delete_all(self) -> None:
         """Delete the folder and what is in it."""
-        with contextlib.suppress(FileNotFoundError):
-            self.filesystem.delete_dir(self.path)
+        with _errors_with_remedy(self.path), contextlib.suppress(FileNotFoundError):
+            disk.delete_tree(self.path) if self.local else self.filesystem.delete_dir(self.path)
+
+    def sweep(self) -> None:
+        """Delete what killed writes left in the folder; those of an object store leave nothing."""
+        if self.local:
+            disk.sweep(self.path)
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a value as readable JSON."""
@@ -142,62 +183,44 @@ class Folder:
         self.write(name, encode_table(table))
 
     @contextlib.contextmanager
-    def locked(self, *, waiting: Callable[[], None]) -> Iterator[None]:
-        """Hold the folder's lock for the block; `waiting` is called when another process holds it.
+    def locked(self, *, waiting: Callable[[], None], holder: str = "") -> Iterator[None]:
+        """Hold the folder's lock for the block; `waiting` is called when another process holds it (see `lock_holder`).
 
         On a local disk the kernel frees the lock of a killed process. An object store has no lock: nothing is held
         (see `gentrain.store.claims`).
+
+        Args:
+            waiting: called once before this process waits.
+            holder: who holds it, for those who wait (`name_holder`).
         """
         if not self.local:
             yield
             return
-        with _errors_with_remedy(self.path):
-            Path(self.path).mkdir(parents=True, exist_ok=True)
-            lock = FileLock(f"{self.path}/{LOCK}")
-            if not _acquired(lock):
-                waiting()
-                lock.acquire()
+        with _errors_with_remedy(f"{self.path}/{LOCK}"):
+            lock = locks.acquire(Path(self.path), waiting=waiting, holder=holder)
         try:
             yield
         finally:
-            lock.release()
+            locks.release(lock)
+
+    def lock_holder(self) -> str:
+        """Return who holds the folder's lock, and since when, in words; empty where that isn't known."""
+        return locks.read_holder(Path(self.path)) if self.local else ""
 
     def lock_held(self) -> bool:
         """Return whether a process of this machine holds the folder's lock."""
-        if not self.local or not Path(f"{self.path}/{LOCK}").exists():
-            return False
-        lock = FileLock(f"{self.path}/{LOCK}")
-        free = _acquired(lock)
-        lock.release()
-        return not free
+        return self.local and locks.held(Path(self.path))
 
 
-def _acquired(lock: FileLock) -> bool:
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        return False
-    return True
+def check_files(folder: Folder, *names: str) -> None:
+    """Refuse folders that have the names of files, before work is done whose result couldn't be written.
 
-
-def _write_local(folder: Path, name: str, content: bytes) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp"
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, folder / name)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    Raises:
+        NotAFileError: naming the first.
+    """
+    for name in names if folder.local else ():
+        if os.path.isdir(path := f"{folder}/{name}") and not os.path.islink(path):
+            raise NotAFileError(f"{path}: is a folder, not a file; move it away and run the study again")
 
 
 @contextlib.contextmanager
@@ -211,6 +234,13 @@ def _errors_with_remedy(path: str) -> Iterator[None]:
                 f"{path}: the disk is full; free some space and run the same command again: "
                 "it goes on from the last epoch"
             ) from error
+        where = error.filename or path
+        if error.errno == errno.EISDIR:
+            raise NotAFileError(f"{path}: is a folder, not a file; move it away and run the study again") from error
+        if error.errno == errno.EEXIST:
+            raise StoreError(f"{where}: isn't a folder; move it away and run the same command again") from error
+        if error.errno == errno.ELOOP:
+            raise StoreError(f"{where}: is a link, which isn't followed here; delete it") from error
         denied = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENOENT)
         if error.errno in denied or "Read-only" in str(error):
             raise ResourceError(

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from gentrain.errors import StoreError
 from gentrain.store import checkpoints
 from gentrain.store.claims import Claimant, LockClaimant, RecordClaimant, Waiting, at_work, claimed
-from gentrain.store.done import DONE, SPEC, Done, FileDigest, describe
-from gentrain.store.folder import Folder, digest
+from gentrain.store.done import DONE, EPOCHS, FILES, SPEC, Done, FileDigest, describe
+from gentrain.store.folder import Folder, check_files, digest
 from gentrain.store.record import Claim, DoneFile, SwappedRecord
 from gentrain.study.lineage import GenerationSpec
 
@@ -45,6 +45,16 @@ class GenerationFolder(Folder):
         else:
             self.record = SwappedRecord(self, key, self.objects)
 
+    def read(self, name: str) -> bytes | None:
+        """Return a file's content; no bytes where something that is no file has its name: that is damage."""
+        return self.read_record(name)
+
+    def make_ready(self) -> None:
+        """Delete what killed writes left behind; raise NotAFileError where a folder is in the way of a file."""
+        self.sweep()
+        self.train.sweep()
+        check_files(self, *sorted(FILES), DONE)
+
     def done(self) -> Done | None:
         """Return the record of a finished generation; None where it is missing or damaged. Files aren't verified."""
         _, done = self.record.done() or ("", None)
@@ -73,7 +83,7 @@ class GenerationFolder(Folder):
         """Verify every file of a finished generation against its record."""
         record = self.record.done()
         if record is None:
-            return Inspection(None)
+            return Inspection(None, (DONE,) if unvouched(self) else ())
         name, done = record
         if done is None:
             return Inspection(None, (name,))
@@ -155,13 +165,11 @@ class GenerationFolder(Folder):
         """Return the epoch of the newest checkpoint by its name, unverified; 0 where there is none."""
         return checkpoints.newest_epoch(self.train)
 
-    # Claims: one holder trains a generation; a worker that outlived its claim sees that and stops.
-
     def claimant(self, holder: str) -> Claimant:
-        """Return this process's way to the generation's claim; `holder` names it to those who wait."""
+        """Return this process's way to the claim, of which there is one; `holder` names it to those who wait."""
         if isinstance(self.record, SwappedRecord):
             return RecordClaimant(self.record, holder=holder)
-        return LockClaimant(self, self.record)
+        return LockClaimant(self, self.record, holder=holder)
 
     def claimed(self, holder: str, *, waiting: Waiting) -> AbstractContextManager[Claim]:
         """Wait until the generation is free, and hold its claim for the block; see `claims.claimed`."""
@@ -176,16 +184,21 @@ class GenerationFolder(Folder):
         return at_work(self, self.record)
 
 
+def unvouched(folder: GenerationFolder) -> bool:
+    """Return whether there are files of a finished training, where there is no DONE.json."""
+    return EPOCHS in folder.names()
+
+
 def encode_spec(spec: GenerationSpec) -> bytes:
     """Return the content of spec.json."""
     return json.dumps(spec.model_dump(mode="json"), indent=2).encode()
 
 
-def restore_spec(folder: GenerationFolder, spec: GenerationSpec) -> bool:
+def restore_spec(folder: GenerationFolder, spec: GenerationSpec, **facts: Any) -> bool:
     """Make a valid DONE.json cover a valid spec.json; return whether there was anything to write.
 
-    Writes `spec` where spec.json is damaged, and adds the digests that a record of version 0.1 lacks. Hold the
-    generation's lock where it has one.
+    Writes `spec` where spec.json is damaged, and adds the digests that a record of version 0.1 lacks; `facts` replace
+    what that record says. Hold the generation's lock where it has one.
     """
     done = folder.done()
     if done is None:
@@ -198,7 +211,7 @@ def restore_spec(folder: GenerationFolder, spec: GenerationSpec) -> bool:
     damaged = done.digest is not None or content is None or folder.spec(done=done) is None
     if damaged or content is None:
         content = encode_spec(spec)
-    amended = done.covering_spec(content)
+    amended = done.covering_spec(content, **facts)
     if damaged or amended.place(SPEC) != done.place(SPEC):
         folder.write(amended.place(SPEC), content)
     return folder.record.amend_done(done, amended)

@@ -60,6 +60,7 @@ class RunStore:
                 self._check_conditional(self.root.objects, f"{self.root}/{name}")
         finally:
             self.root.delete(name)
+        self.root.sweep()
 
     def generation(self, key: str) -> GenerationFolder:
         """Return one generation's folder."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import json
-from collections.abc import Container, Iterable, Mapping
+import re
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import pyarrow as pa
 import yaml
 
 from gentrain.errors import ConfigError, StoreError
-from gentrain.store.folder import Folder, decode_table, encode_table
+from gentrain.store.folder import Folder, check_files, decode_table, digest, encode_table, mapping_digest, read_metadata
 from gentrain.store.run import RunStore
 from gentrain.study.lineage import Chain
 from gentrain.study.loading import dump_study, flat_settings, parse_study
@@ -57,6 +57,9 @@ generations selected; null where there is no such split. f_a1 is null where the 
 
 
 STUDY, RESULTS_TABLE, CHAINS = "study.yaml", "results.parquet", "chains"
+_CHECKSUM = re.compile(rb"# sha256 of the lines below: ([0-9a-f]{64})")
+_KEY = re.compile(r"[0-9a-f]{16}")
+_DIGEST = b"gentrain.digest"
 
 
 @dataclass(frozen=True)
@@ -90,48 +93,98 @@ def recorded_study(store: RunStore, name: str) -> Study:
     content = folder.read(STUDY)
     if content is None:
         known = study_names(store)
-        near = difflib.get_close_matches(name, known, n=1)
+        near = difflib.get_close_matches(name, [other for other in known if other != name], n=1)
         hint = f"did you mean {near[0]}? " if near else ""
-        raise ConfigError(f"{name}: no such study in {store.root}; {hint}there: {', '.join(known) or 'none'}")
+        lost = f"its {STUDY} is missing: run the study again to restore it; " if name in known else ""
+        raise ConfigError(f"{name}: no such study in {store.root}; {lost}{hint}there: {', '.join(known) or 'none'}")
+    mapping = _study_mapping(content)
+    if mapping is None:
+        raise StoreError(f"{folder}/{STUDY}: damaged; run the study again to restore it")
+    study = parse_study(mapping, where=f"{folder}/{STUDY}")
+    if study.name != name:
+        raise StoreError(f"{folder}/{STUDY}: is of study {study.name}; run study {name} again to restore it")
+    return study
+
+
+def _encode_study(study: Study) -> bytes:
+    """Return the content of study.yaml: the sha256 of what follows as a comment, then the study."""
+    content = dump_study(study).encode()
+    return f"# sha256 of the lines below: {digest(content)}\n".encode() + content
+
+
+def _study_mapping(content: bytes) -> dict[str, Any] | None:
+    """Return the settings in a study.yaml, not validated; None where it is damaged.
+
+    Versions before the checksum wrote none, and are read as they are.
+    """
+    first, _, rest = content.partition(b"\n")
+    checksum = _CHECKSUM.fullmatch(first)
+    if checksum is not None and checksum[1].decode() != digest(rest):
+        return None
     try:
         mapping = yaml.safe_load(content)
-    except yaml.YAMLError:
-        mapping = None
-    if not isinstance(mapping, dict):
-        raise StoreError(f"{folder}/{STUDY}: damaged; run the study again to restore it")
-    return parse_study(mapping, where=f"{folder}/{STUDY}")
+    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: a date that isn't, text that isn't UTF-8
+        return None
+    return mapping if isinstance(mapping, dict) else None
 
 
-def recorded_chains(store: RunStore, study: str) -> dict[str, ChainEntry]:
-    """Return a study's recorded chains by name.
-
-    Raises:
-        StoreError: naming a record that is damaged.
-    """
+def recorded_chains(store: RunStore, study: str, *, warn: Callable[[str], None]) -> dict[str, ChainEntry]:
+    """Return a study's recorded chains by name; `warn` is called with a line for each record that is damaged."""
     entries = {}
     folder = store.study(study) / CHAINS
     for file in folder.names():
         entry = _read_entry(folder, file)
         if entry is None:
-            raise StoreError(f"{folder}/{file}: damaged; run the study again to restore it")
-        entries[entry.name] = entry
+            warn(f"{folder}/{file}: damaged, or no chain's; run the study again to restore it, or delete it")
+        else:
+            entries[entry.name] = entry
     return entries
 
 
 def _read_entry(folder: Folder, file: str) -> ChainEntry | None:
-    """Return a chain's record; None where it is damaged."""
+    """Return a chain's record; None where it is damaged, or has another chain's name."""
     try:
-        entry = json.loads(folder.read(file) or b"")
-        settings = entry.get("settings")
-        return ChainEntry(
-            name=entry["name"],
-            keys=tuple(entry["keys"]),
-            settings=None if settings is None else parse_study(settings, where=f"{folder}/{file}"),
-            stopped=bool(entry.get("stopped")),
-            failed=entry.get("failed"),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError):
+        entry = json.loads(folder.read_record(file) or b"")
+        if f"{entry['name']}.json" != file or entry.get("digest", checksum := mapping_digest(entry)) != checksum:
+            return None
+        settings, keys, failed = entry.get("settings"), entry["keys"], entry.get("failed")
+        if not all(_KEY.fullmatch(key) for key in keys) or not isinstance(failed, str | None):
+            return None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+    return ChainEntry(
+        name=entry["name"],
+        keys=tuple(keys),
+        settings=None if settings is None else parse_study(settings, where=f"{folder}/{file}"),
+        stopped=bool(entry.get("stopped")),
+        failed=failed,
+    )
+
+
+def encode_rows(rows: Iterable[Mapping[str, Any]], study: str) -> bytes:
+    """Return the content of a study's results.parquet, whose metadata has a digest of the rows and the study's name."""
+    table = pa.Table.from_pylist(list(rows), RESULTS)
+    return encode_table(table.replace_schema_metadata({_DIGEST: _rows_digest(table.to_pylist(), study)}))
+
+
+def decode_rows(content: bytes | None, study: str) -> list[dict[str, Any]] | None:
+    """Return the rows of a study's results.parquet; None where it is missing, damaged or another study's.
+
+    Versions before the digest wrote none, and are read as they are.
+    """
+    if content is None:
+        return None
+    try:
+        rows, metadata = decode_table(content), read_metadata(content)
+    except (pa.ArrowException, OSError, ValueError):
+        return None
+    if metadata.get(_DIGEST, checksum := _rows_digest(rows, study).encode()) != checksum:
+        return None
+    return rows if all({"chain", "generation", "key"} <= row.keys() for row in rows) else None
+
+
+def _rows_digest(rows: list[dict[str, Any]], study: str) -> str:
+    return mapping_digest({"study": study, "rows": rows})
 
 
 class StudyRecord:
@@ -140,9 +193,32 @@ class StudyRecord:
     def __init__(self, study: Study, *, store: RunStore) -> None:
         self.study = study
         self.folder = store.study(study.name)
-        chains = self.folder / CHAINS
-        entries = (_read_entry(chains, file) for file in chains.names())
-        self._before = {entry.name: entry for entry in entries if entry is not None}  # a damaged one is written again
+        self._damaged_chains: list[str] = []
+        self.before = recorded_chains(store, study.name, warn=self._damaged_chains.append)
+        """Chains as they were recorded before."""
+        self._old_study = self.folder.read_record(STUDY)
+        self._old_table = self.folder.read_record(RESULTS_TABLE)
+
+    def damage(self, chains: Iterable[Chain]) -> list[str]:
+        """Return a line for each file that was damaged when the study was opened.
+
+        The study's own files, and those of `chains`, are written again by `begin` and `add`.
+        """
+        wanted = tuple(f"/{chain.name}.json: " for chain in chains)
+        lines = [
+            f"{line.partition(': ')[0]}: damaged; it is written again" if any(name in line for name in wanted) else line
+            for line in self._damaged_chains
+        ]
+        if self._old_study is not None and _study_mapping(self._old_study) is None:
+            lines.append(f"{self.folder}/{STUDY}: damaged; it is written again")
+        if self._old_table is not None and self.table_lost:
+            lines.append(f"{self.folder}/{RESULTS_TABLE}: damaged; it is written again from the generations")
+        return lines
+
+    @property
+    def table_lost(self) -> bool:
+        """Whether results.parquet was missing or damaged."""
+        return decode_rows(self._old_table, self.study.name) is None
 
     def begin(
         self, chains: Iterable[Chain], *, stopped: Container[str] = (), failed: Mapping[str, str] | None = None
@@ -154,22 +230,28 @@ class StudyRecord:
             stopped: names of those that the study's scheduler has ended early.
             failed: why others could not be finished, by their names.
         """
-        self.folder.write(STUDY, dump_study(self.study).encode())
+        chains = list(chains)
+        check_files(self.folder / CHAINS, *(f"{chain.name}.json" for chain in chains))
+        check_files(self.folder, STUDY, RESULTS_TABLE)
+        for folder in (self.folder, self.folder / CHAINS):
+            folder.sweep()
+        self.folder.write(STUDY, _encode_study(self.study))
         for chain in chains:
-            entry = {
+            entry: dict[str, Any] = {
                 "name": chain.name,
                 "keys": chain.keys,
                 "settings": chain.settings.dump(),
                 "stopped": chain.name in stopped,
                 "failed": (failed or {}).get(chain.name),
             }
-            (self.folder / CHAINS).write_json(f"{chain.name}.json", entry)
+            sealed = entry | {"digest": mapping_digest(entry)}
+            (self.folder / CHAINS).write_json(f"{chain.name}.json", sealed)
 
     def stopped(self) -> frozenset[str]:
         """Return the chains that the study's scheduler has stopped; where it has none now, they go on."""
         if self.study.scheduler.name == "fifo":
             return frozenset()
-        return frozenset(name for name, entry in self._before.items() if entry.stopped)
+        return frozenset(name for name, entry in self.before.items() if entry.stopped)
 
     def check_unchanged(self, chains: Iterable[Chain], *, extend: bool) -> None:
         """Refuse to mix two sweeps: what a sweep of this name wanted before must still be wanted, to the key.
@@ -177,16 +259,18 @@ class StudyRecord:
         Raises:
             ConfigError: with the settings that differ; where chains are only added, unless `extend`.
         """
-        content = self.folder.read(STUDY)
-        if content is None:
+        if self._old_study is None:
             return
-        wanted = {chain.name: chain.keys for chain in chains}
-        changed = [name for name, entry in self._before.items() if wanted.get(name) != entry.keys]
-        added = [name for name in wanted if name not in self._before]
+        wanted = {chain.name: list(chain.keys) for chain in chains}
+        changed = [name for name, entry in self.before.items() if wanted.get(name) != list(entry.keys)]
+        added = [name for name in wanted if name not in self.before]
         if not changed and (extend or not added):
             return
-        old = flat_settings(current_form(Study, yaml.safe_load(content) or {}))
         new = flat_settings(self.study.dump())
+        recorded = _study_mapping(self._old_study)
+        old = new if recorded is None else flat_settings(current_form(Study, recorded))
+        if old == new and not changed:
+            return  # the records of the chains that seem to be added are missing or damaged
         differences = [
             f"{key}: {old.get(key)} → {new.get(key)}" for key in {**old, **new} if old.get(key) != new.get(key)
         ]
@@ -203,15 +287,8 @@ class StudyRecord:
         rows = list(rows)
 
         def merged(content: bytes | None) -> bytes:
-            table = {(row["chain"], row["generation"]): row for row in (*_rows(content), *rows)}
-            ordered = sorted(table.values(), key=lambda row: (row["chain"], row["generation"]))
-            return encode_table(pa.Table.from_pylist(ordered, RESULTS))
+            old = decode_rows(content, self.study.name) or []
+            table = {(row["chain"], row["generation"]): row for row in (*old, *rows)}
+            return encode_rows((table[place] for place in sorted(table)), self.study.name)
 
         self.folder.update(RESULTS_TABLE, merged)
-
-
-def _rows(content: bytes | None) -> list[dict[str, Any]]:
-    if content is not None:
-        with contextlib.suppress(pa.ArrowInvalid):  # a damaged table is only a summary: it is written again
-            return decode_table(content)
-    return []

@@ -22,6 +22,7 @@ from gentrain.errors import ConfigError, DataError, DependencyError
 from gentrain.study.loading import load_study
 from gentrain.study.sections import DatasetConfig
 from tests.images import photographs, write_tree
+from tests.prepared import left_in, without_digest
 
 
 @pytest.fixture(scope="session")
@@ -214,8 +215,22 @@ def test_a_killed_preparation_goes_on_with_its_shards(tree, tmp_path, monkeypatc
     resumed = prepare(config(tree), tmp_path / "data")
     assert len(calls) == 24 + 12 - 5
     assert resumed.manifest == reference.manifest
-    assert [path.name for path in (tmp_path / "data").iterdir()] == [resumed.folder.name]
+    assert left_in(tmp_path / "data") == [resumed.folder.name]
     assert load_prepared(resumed.folder).manifest == reference.manifest
+
+
+def test_a_jpeg_manifest_without_digest_is_compared_with_its_images(tree, tmp_path):
+    data = prepare(config(tree), tmp_path)
+    messages = []
+    without_digest(data.folder)
+    assert prepare(config(tree), tmp_path, notify=messages.append) == data
+    assert [message.partition(": ")[2] for message in messages] == ["of an earlier version; it has a digest now"]
+    mean = data.manifest.mean
+    for changes in ({"mean": [mean[0] + 0.05, *mean[1:]]}, {"classes": ["x", "y", "z"]}, {"height": 40, "width": 40}):
+        without_digest(data.folder, **changes)
+        assert prepare(config(tree), tmp_path, notify=messages.append) == data
+        assert sum("was altered" in message for message in messages) == 1
+        messages.clear()
 
 
 def test_a_broken_image_is_named_or_skipped(tree, tmp_path):

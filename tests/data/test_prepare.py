@@ -17,6 +17,7 @@ from gentrain.data.prepare.dataset import (
 )
 from gentrain.errors import DataError, ResourceError
 from gentrain.study.loading import load_study
+from tests.prepared import left_in, without_digest
 
 
 def config(*overrides):
@@ -70,7 +71,7 @@ def test_damage_is_reported_and_rebuilt_to_the_same_bytes(small, tmp_path, name,
     assert path.read_bytes() == valid
     assert "it is rebuilt" in messages[0]
     assert name in messages[0]
-    assert [p.name for p in tmp_path.iterdir()] == [small.folder.name]
+    assert left_in(tmp_path) == [small.folder.name]
 
 
 def test_settings_make_sets_of_their_own(tmp_path):
@@ -97,7 +98,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_build", full)
     with pytest.raises(ResourceError, match=r"No space left on device.*; free some space"):
         prepare(config("dataset.limit=3"), tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert left_in(tmp_path) == []
 
 
 def test_too_little_space_is_said_before_anything_is_written(tmp_path, monkeypatch):
@@ -105,7 +106,7 @@ def test_too_little_space_is_said_before_anything_is_written(tmp_path, monkeypat
     monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(ResourceError, match=r"needs \d+ MB, 0 MB are free: the disk is full"):
         prepare(config("dataset.limit=3"), tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert left_in(tmp_path) == []
 
 
 def test_what_a_killed_preparation_left_is_swept(tmp_path):
@@ -134,3 +135,31 @@ def test_a_dataset_that_is_not_there_or_damaged_is_a_value_not_an_error(small, t
     assert find_manifest(dataset, tmp_path) is None
     assert find_prepared(small.manifest.fingerprint, tmp_path) is None
     assert find_manifest(dataset.model_copy(update={"path": str(tmp_path / "nowhere")}), tmp_path) is None
+
+
+def test_a_manifest_without_digest_gets_one_where_its_images_agree(small, tmp_path):
+    sound = (small.folder / "manifest.json").read_bytes()
+    without_digest(small.folder)
+    messages = []
+    assert prepare(config("dataset.limit=3"), tmp_path, notify=messages.append) == small
+    assert (small.folder / "manifest.json").read_bytes() == sound
+    assert [message.partition(": ")[2] for message in messages] == ["of an earlier version; it has a digest now"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"mean": [0.3, 0.31, 0.31]}, "mean 0.3000"),
+        ({"std": [0.3, 0.31, 0.31]}, "std 0.3000"),
+        ({"classes": list("0123456798")}, "fingerprint"),
+        ({"fingerprint": "0" * 64}, "fingerprint"),
+    ],
+)
+def test_a_manifest_without_digest_that_its_images_contradict_is_rebuilt(small, tmp_path, changes, problem):
+    """Also where the digest was deleted with the change: what has none is compared with the images."""
+    without_digest(small.folder, **changes)
+    messages = []
+    assert prepare(config("dataset.limit=3"), tmp_path, notify=messages.append) == small
+    assert f"manifest.json: was altered: {problem}" in messages[0]
+    assert "it is rebuilt" in messages[0]
+    assert prepare(config("dataset.limit=3"), tmp_path, notify=pytest.fail) == small

@@ -235,7 +235,7 @@ class Cluster:
         inspection = SimpleNamespace(done=done or None, valid=done, damaged=())
         return SimpleNamespace(
             inspect=lambda: self.generation(key).inspection, inspection=inspection, training=False,
-            clear_training=lambda: None, folder=key,
+            clear_training=lambda: None, make_ready=lambda: None, folder=key,
         )  # fmt: skip
 
 

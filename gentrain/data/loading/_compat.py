@@ -41,6 +41,7 @@ try:
         import ffcv.memory_allocator
         import ffcv.pipeline.compiler
         import ffcv.pipeline.operation
+        import ffcv.reader
         import ffcv.transforms
         import ffcv.writer
 finally:
@@ -53,6 +54,7 @@ Loader = ffcv.loader.Loader
 IntField = ffcv.fields.IntField
 Operation = ffcv.pipeline.operation.Operation
 RGBImageField = ffcv.fields.RGBImageField
+Reader = ffcv.reader.Reader
 SimpleRGBImageDecoder = ffcv.fields.rgb_image.SimpleRGBImageDecoder
 ToTensor, ToTorchImage = ffcv.transforms.ToTensor, ffcv.transforms.ToTorchImage
 

@@ -7,6 +7,7 @@ writer hangs when the disk is full, and its reader hangs when decoding fails; th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from gentrain.data.loading._compat import (
     IntField,
     Loader,
     Operation,
+    Reader,
     RGBImageField,
     SimpleRGBImageDecoder,
     ToTensor,
@@ -63,6 +65,26 @@ def _write(path: Path, image_field: Any, *, count: int, samples: Iterable[tuple[
     fields = {"image": image_field, "label": IntField(), "index": IntField()}
     numbered = ((image, int(label), index) for index, (image, label) in enumerate(samples))
     write_samples(path, fields, count=count, samples=numbered)
+
+
+@dataclass(frozen=True)
+class StoredImages:
+    """The images of a `.beton` as they are stored, undecoded, in order."""
+
+    labels: np.ndarray
+    """(N,), int64."""
+    contents: tuple[np.ndarray, ...]
+    """N arrays, uint8, that read the file when they are used: raw pixels (H·W·3,), or a JPEG."""
+
+    @classmethod
+    def open(cls, path: Path) -> StoredImages:
+        """Open a `.beton`, whose checksum was verified."""
+        reader = Reader(str(path))
+        images, labels = (reader.metadata[name] for name in reader.metadata.dtype.names[:2])
+        sizes = dict(zip(reader.alloc_table["ptr"].tolist(), reader.alloc_table["size"].tolist(), strict=True))
+        content = np.memmap(path, np.uint8, mode="r")
+        contents = tuple(content[start : start + sizes[start]] for start in images["data_ptr"].tolist())
+        return cls(np.array(labels).reshape(-1).astype(np.int64), contents)
 
 
 class BetonReader:

@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +16,20 @@ import numpy as np
 
 from gentrain.data.prepare.images import build_images
 from gentrain.data.prepare.manifest import Manifest, SplitInfo, has_digest
-from gentrain.data.prepare.statistics import channel_statistics, count_duplicates, file_digest, histogram_of
+from gentrain.data.prepare.recheck import contradiction
+from gentrain.data.prepare.statistics import (
+    channel_statistics,
+    count_duplicates,
+    file_digest,
+    histogram_of,
+    raw_fingerprint,
+)
+from gentrain.data.prepare.writing import building_folder, discard, preparing
 from gentrain.data.sources.folders import count_left_out, misread_before
-from gentrain.data.sources.formats import Split
 from gentrain.data.sources.registry import SourceData, load_source, source_missing, source_path
 from gentrain.data.sources.walk import walk_files
 from gentrain.errors import DataError, ResourceError
+from gentrain.store import disk
 from gentrain.study.sections import DatasetConfig
 from gentrain.study.settings import stored_form
 
@@ -59,49 +66,57 @@ def prepare(config: DatasetConfig, folder: Path, *, notify: Callable[[str], None
     """Return the dataset prepared below `folder`, compiled now if it isn't there, has changed or is damaged.
 
     Its folder is named by a hash of the settings and of the source files' names, sizes and times. It is built under
-    another name and renamed, so that no reader sees half of it.
+    another name and renamed, so that no reader sees half of it. Of several processes one prepares it, the others wait.
 
     Raises:
         DataError: for a source that is missing, broken or doesn't fit the settings.
         ResourceError: when the disk is full or can't be written.
     """
     target = folder / prepared_name(config)
-    if target.exists():
-        existing = verify(target)
+    if (data := _ready(target, config)) is not None:
+        return data
+    with _disk_errors(target), preparing(target, notify=notify):
+        existing = verify(target) if os.path.lexists(target) else None  # another process may have prepared it meanwhile
         if isinstance(existing, PreparedData):
             existing = upgrade(existing, config, notify=notify)
         if isinstance(existing, PreparedData):
             return existing
-        notify(f"{existing.reason}; it is rebuilt")
-    notify(f"preparing {config.source} in {target} (once)")
-    data = load_source(config) if config.storage == "raw" else None
-    with _disk_errors(target):
-        folder.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(folder)
-        if data is not None:
-            _check_space(target, sum(split.images.nbytes for split in data.splits.values()))
-        building = folder / f".building-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        building.mkdir()
-        try:
-            if data is not None:
-                manifest = _build(config.source, data, building)
-            else:
-                shards = folder / f".shards-{target.name}"
-                manifest = build_images(config, shards, building, version=PREPARE_VERSION, notify=notify)
-                _write_manifest(manifest, building / MANIFEST)
-                shutil.rmtree(shards)
-            with contextlib.suppress(FileNotFoundError):
-                os.replace(target, building.with_suffix(".old"))
-            try:
-                os.replace(building, target)
-            except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                    raise  # else: another process was first; what it made is the same
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
-            shutil.rmtree(building.with_suffix(".old"), ignore_errors=True)
+        if existing is not None:
+            notify(f"{existing.reason}; it is rebuilt")
+        notify(f"preparing {config.source} in {target} (once)")
+        manifest = _prepare(config, target, notify)
     _report(manifest, _left_out(config), notify)
     return load_prepared(target)
+
+
+def _ready(target: Path, config: DatasetConfig) -> PreparedData | None:
+    """Return the dataset where it is valid and its manifest has a digest, without waiting for anybody."""
+    data = verify(target) if target.exists() else None
+    if not isinstance(data, PreparedData) or not has_digest((target / MANIFEST).read_bytes()):
+        return None
+    return data
+
+
+def _prepare(config: DatasetConfig, target: Path, notify: Callable[[str], None]) -> Manifest:
+    data = load_source(config) if config.storage == "raw" else None
+    if data is not None:
+        _check_space(target, sum(split.images.nbytes for split in data.splits.values()))
+    building = building_folder(target)
+    try:
+        if data is not None:
+            manifest = _build(config.source, data, building)
+        else:
+            shards = target.parent / f".shards-{target.name}"
+            manifest = build_images(config, shards, building, version=PREPARE_VERSION, notify=notify)
+            _write_manifest(manifest, building / MANIFEST)
+            shutil.rmtree(shards)
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(target, building.with_suffix(".old"))
+        os.replace(building, target)
+    finally:
+        discard(building)
+        discard(building.with_suffix(".old"))
+    return manifest
 
 
 def _check_space(target: Path, wanted: int) -> None:
@@ -136,11 +151,10 @@ def find_prepared(fingerprint: str, folder: Path) -> Path | None:
 
 def read_manifest(folder: Path) -> Manifest | None:
     """Return the manifest in a prepared dataset's folder, None where it is missing or damaged."""
-    try:
-        content = (folder / MANIFEST).read_bytes()
-    except OSError:
-        return None
-    return Manifest.parse(content)
+    with contextlib.suppress(OSError):
+        if (folder / MANIFEST).is_file():  # opening a pipe would wait for its writer
+            return Manifest.parse((folder / MANIFEST).read_bytes())
+    return None
 
 
 def verify(folder: Path) -> PreparedData | Damage:
@@ -160,7 +174,8 @@ def upgrade(
 ) -> PreparedData | Damage:
     """Return a verified dataset, after giving its manifest a digest where the version that wrote it gave none.
 
-    Those versions misread some images: a dataset with such images is returned as damaged.
+    Those versions misread some images: a dataset with such images is returned as damaged; so is one whose manifest its
+    images contradict.
     """
     file = data.folder / MANIFEST
     if has_digest(file.read_bytes()):
@@ -169,10 +184,10 @@ def upgrade(
     misread = misread_before(path) if config.source == "imagefolder" and path is not None else None
     if misread is not None:
         return Damage(f"{data.folder}: prepared by an earlier version ({misread})")
-    writing = file.with_name(f".{MANIFEST}.{os.getpid()}.tmp")
+    if (problem := contradiction(data.manifest, data.folder)) is not None:
+        return Damage(f"{file}: was altered: {problem}")
     try:
-        _write_manifest(data.manifest, writing)
-        os.replace(writing, file)
+        disk.write_whole(data.folder, MANIFEST, data.manifest.file_content())
     except OSError:
         return data  # it can't be written, but is as good as before
     notify(f"{file}: of an earlier version; it has a digest now")
@@ -209,7 +224,7 @@ def _build(source: str, data: SourceData, folder: Path) -> Manifest:
     manifest = Manifest(
         version=PREPARE_VERSION,
         source=source,
-        fingerprint=_fingerprint(splits, data.classes),
+        fingerprint=raw_fingerprint(splits, data.classes),
         classes=data.classes,
         groups=data.groups,
         class_groups=data.class_groups,
@@ -232,16 +247,6 @@ def _write_manifest(manifest: Manifest, path: Path) -> None:
         file.write(manifest.file_content())
         file.flush()
         os.fsync(file.fileno())
-
-
-def _fingerprint(splits: dict[str, Split], classes: tuple[str, ...]) -> str:
-    digest = hashlib.sha256(json.dumps(classes).encode())
-    for name in sorted(splits):
-        split = splits[name]
-        digest.update(f"{name} {split.images.shape}".encode())
-        digest.update(np.ascontiguousarray(split.labels, dtype="<i8").tobytes())
-        digest.update(np.ascontiguousarray(split.images).data)
-    return digest.hexdigest()
 
 
 def _left_out(config: DatasetConfig) -> dict[str, int]:
@@ -285,14 +290,6 @@ def prepared_name(config: DatasetConfig) -> str:
         )
     request = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:12]
     return f"{config.source}-{request}"
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Remove the unfinished folders of preparations whose process is gone."""
-    for left in folder.glob(".building-*"):
-        pid = left.name.split("-")[1]
-        if not Path(f"/proc/{pid}").exists():
-            shutil.rmtree(left, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from gentrain.data.prepare.manifest import Manifest, SplitInfo
 from gentrain.data.prepare.shards import Shards, encode_split
-from gentrain.data.prepare.statistics import channel_statistics, count_duplicates, file_digest
+from gentrain.data.prepare.statistics import channel_statistics, count_duplicates, file_digest, jpeg_fingerprint
 from gentrain.data.sources.folders import ImageList, list_images
 from gentrain.data.sources.formats import Split
 from gentrain.data.sources.registry import SourceData, select, source_path
@@ -67,7 +65,9 @@ def build_images(
     return Manifest(
         version=version,
         source=config.source,
-        fingerprint=_fingerprint(encoded, selected.classes, size),
+        fingerprint=jpeg_fingerprint(
+            {name: (split.labels, split.digests) for name, split in encoded.items()}, selected.classes, size
+        ),
         classes=selected.classes,
         groups=None,
         class_groups=None,
@@ -103,13 +103,3 @@ def _progress(name: str, notify: Callable[[str], None]) -> Callable[[int, int], 
         before = done
 
     return progress
-
-
-def _fingerprint(encoded: Mapping[str, Shards], classes: tuple[str, ...], size: int) -> str:
-    digest = hashlib.sha256(json.dumps([classes, size]).encode())
-    for name in sorted(encoded):
-        digest.update(f"{name} {encoded[name].count}".encode())
-        digest.update(np.ascontiguousarray(encoded[name].labels, dtype="<i8").tobytes())
-        for image in encoded[name].digests:
-            digest.update(image)
-    return digest.hexdigest()

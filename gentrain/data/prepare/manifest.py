@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
+
+from gentrain.store.folder import mapping_digest
 
 
 class _ManifestPart(BaseModel):
@@ -72,7 +73,7 @@ class Manifest(_ManifestPart):
             return None
         digest = values.pop("digest", None)
         try:
-            if digest is not None and digest != _digest(values):
+            if digest is not None and digest != mapping_digest(values):
                 return None
             return cls.model_validate(values)
         except ValueError:  # pydantic's ValidationError is one
@@ -81,7 +82,7 @@ class Manifest(_ManifestPart):
     def file_content(self) -> bytes:
         """Return the content of its file: the fields and the sha256 of their canonical JSON, as `digest`."""
         values = self.model_dump(mode="json")
-        return (json.dumps(values | {"digest": _digest(values)}, indent=2, ensure_ascii=False) + "\n").encode()
+        return (json.dumps(values | {"digest": mapping_digest(values)}, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def has_digest(content: bytes | None) -> bool:
@@ -96,7 +97,3 @@ def _values(content: bytes | None) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return values if isinstance(values, dict) else None
-
-
-def _digest(values: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.fs as pafs
-from filelock import FileLock
 
 from gentrain.data.prepare.dataset import (
     MANIFEST,
@@ -23,6 +21,7 @@ from gentrain.data.prepare.dataset import (
     verify,
 )
 from gentrain.data.prepare.manifest import Manifest, has_digest
+from gentrain.data.prepare.writing import building_folder, preparing
 from gentrain.errors import DataError
 from gentrain.store.folder import Folder
 from gentrain.store.run import RunStore
@@ -42,7 +41,7 @@ def prepare_shared(
     name = prepared_name(config)
     content = None if store.local else _shared(name, store).read(MANIFEST)
     if Manifest.parse(content) is not None:
-        fetched = upgrade(obtain(name, store), config)
+        fetched = upgrade(obtain(name, store, notify=notify), config)
         if isinstance(fetched, PreparedData):
             if not has_digest(content):
                 _shared(name, store).write(MANIFEST, fetched.manifest.file_content())
@@ -79,7 +78,7 @@ def published(name: str, store: RunStore) -> bool:
     return not store.local and _shared(name, store).read(MANIFEST) is not None
 
 
-def obtain(name: str, store: RunStore) -> PreparedData:
+def obtain(name: str, store: RunStore, *, notify: Callable[[str], None] = lambda _: None) -> PreparedData:
     """Return a prepared dataset on this node's disk, verified; fetch it first where it is missing or damaged.
 
     Raises:
@@ -93,8 +92,7 @@ def obtain(name: str, store: RunStore) -> PreparedData:
         return load_prepared(target)
     data = verify(target)
     if isinstance(data, Damage):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(target.parent / f".{name}.lock"):
+        with preparing(target, notify=notify):
             data = verify(target)  # another process may have fetched it meanwhile
             if isinstance(data, Damage):
                 data = _fetch(_shared(name, store), target)
@@ -107,7 +105,7 @@ def find_shared(fingerprint: str, store: RunStore) -> tuple[str, Manifest] | Non
     The dataset's files are not verified.
     """
     for name in (store.root / "data").names():
-        manifest = Manifest.parse(_shared(name, store).read(MANIFEST))
+        manifest = Manifest.parse(_shared(name, store).read_record(MANIFEST))
         if manifest is not None and manifest.fingerprint == fingerprint:
             return name, manifest
     return None
@@ -120,8 +118,7 @@ def _fetch(folder: Folder, target: Path) -> PreparedData:
         raise DataError(f"{folder}: no prepared dataset there; run the same command again")
     if manifest is None:
         raise DataError(f"{folder}/{MANIFEST}: damaged; delete it and run the same command again")
-    building = target.parent / f".building-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-    building.mkdir(parents=True)
+    building = building_folder(target)
     try:
         for info in manifest.splits.values():
             pafs.copy_files(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from gentrain.data.prepare.manifest import Duplicates
+from gentrain.data.sources.formats import Split
 
 Channels = tuple[float, float, float]
 
@@ -48,3 +50,34 @@ def count_duplicates(digests: Mapping[str, Sequence[bytes]]) -> Duplicates:
             for other in names[i + 1 :]
         },
     )
+
+
+def raw_fingerprint(splits: Mapping[str, Split], classes: Sequence[str]) -> str:
+    """Return the sha256 over class names, and the labels and pixels of every split in order."""
+    digest = hashlib.sha256(json.dumps(classes).encode())
+    for name in sorted(splits):
+        split = splits[name]
+        digest.update(f"{name} {split.images.shape}".encode())
+        digest.update(np.ascontiguousarray(split.labels, dtype="<i8").tobytes())
+        digest.update(np.ascontiguousarray(split.images).data)
+    return digest.hexdigest()
+
+
+def jpeg_fingerprint(
+    splits: Mapping[str, tuple[np.ndarray, Sequence[bytes]]], classes: Sequence[str], size: int
+) -> str:
+    """Return the sha256 over class names, the side of the network's images, and every split in order.
+
+    Args:
+        splits: labels (N,) and the N JPEGs' sha256 of each.
+        classes: their names.
+        size: side in pixels.
+    """
+    digest = hashlib.sha256(json.dumps([classes, size]).encode())
+    for name in sorted(splits):
+        labels, images = splits[name]
+        digest.update(f"{name} {len(labels)}".encode())
+        digest.update(np.ascontiguousarray(labels, dtype="<i8").tobytes())
+        for image in images:
+            digest.update(image)
+    return digest.hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
 from typing import TYPE_CHECKING
@@ -54,6 +55,14 @@ def eight_bits(image: Image.Image) -> Image.Image:
     if isinstance(transparent, int):
         scaled[levels == transparent] = 255
     return Image.fromarray(scaled.astype(np.uint8))
+
+
+def jpeg_pixels(content: bytes) -> np.ndarray:
+    """Return the pixels of an RGB JPEG's bytes: (H, W, 3) uint8."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(content)) as image:
+        return np.asarray(image.convert("RGB"))
 
 
 def is_deep(image: Image.Image) -> bool:
