@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test bench growth simulations slow mutants cluster-test setup browser lint types layers unit docs fmt clean
+.PHONY: demo test bench growth simulations slow mutants faults soak cluster-test setup browser lint types layers unit docs fmt clean
 
 demo: $(STAMP)
 	$(BIN)/gentrain chain experiments/quickstart.yaml
@@ -31,6 +31,14 @@ growth: $(STAMP)
 # Plants faults in a copy, to see that tests notice them; writes docs/mutants.md: make mutants, or some with ONLY=word.
 mutants: $(STAMP)
 	$(BIN)/python -m tests.mutants $(ONLY)
+
+# Sweeps on a cluster of two nodes under 200 seeded faults, which must end in the same bits: about an hour.
+faults: $(STAMP)
+	$(BIN)/python -m tests.faults.campaign --faults 200 --write docs/campaign.md
+
+# 500 tiny generations in one process: memory, descriptors, threads and processes stay as they are. About three minutes.
+soak: $(STAMP)
+	$(BIN)/python -m tests.faults.soak --generations 500
 
 # ray up, gentrain sweep, ray down over ssh on two machines made of namespaces: minutes, and root.
 cluster-test: $(STAMP)

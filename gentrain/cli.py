@@ -101,7 +101,7 @@ def chain(
         print_json(rows, sys.stdout)
     else:
         view.console.print(results_table(rows))
-        view.console.print(f"results: {Path(runs) / 'studies' / loaded.name}")
+        view.console.print(f"results: {_results(runs, loaded.name)}")
 
 
 @app.command()
@@ -132,7 +132,7 @@ def sweep(
         print_json(rows, sys.stdout)
     else:
         show(status_table(api.open_run(runs).status(loaded.name)))
-        view.console.print(f"results: {Path(runs) / 'studies' / loaded.name}")
+        view.console.print(f"results: {_results(runs, loaded.name)}")
 
 
 @app.command()
@@ -346,6 +346,12 @@ def _load(path: Path | None, overrides: list[str] | None, *, smoke: bool = False
         sys.stderr.write(f"gentrain: {printable(text)}\n")
 
     return load_study(path, overrides=overrides or (), smoke=smoke, notify=notify, **settings)
+
+
+def _results(runs: str, study: str) -> str:
+    """Return where a study's results lie: under the run folder as it was named, without a URI's options."""
+    folder, *_ = runs.partition("?") if "://" in runs else (str(Path(runs)),)
+    return f"{folder.rstrip('/')}/studies/{study}"
 
 
 def main(arguments: list[str] | None = None) -> None:

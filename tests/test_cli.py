@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from gentrain import cli
-from gentrain.cli import app, run
+from gentrain.cli import _results, app, run
 from gentrain.errors import StoreError
 from gentrain.store.done import MODEL
 from tests.conftest import SMALL
@@ -216,3 +216,16 @@ def test_ctrl_c_says_how_to_go_on(capsys, monkeypatch, tmp_path):
 
 def test_quickstart_is_the_default_study():
     assert cli.QUICKSTART.is_file()
+
+
+@pytest.mark.parametrize(
+    ("runs", "shown"),
+    [
+        ("runs/", "runs/studies/s"),
+        ("/runs", "/runs/studies/s"),
+        ("s3://bucket/runs?scheme=http&region=x", "s3://bucket/runs/studies/s"),
+        ("gs://bucket/", "gs://bucket/studies/s"),
+    ],
+)
+def test_results_lie_under_the_run_folder_as_it_was_named(runs, shown):
+    assert _results(runs, "s") == shown
