@@ -41,7 +41,7 @@ MUTANTS = (
         "train/checkpoint.py",
         "if not tensor.isfinite().all()",
         "if False",
-        CHECKPOINT,
+        ("train/test_checkpoint.py::test_another_network_and_an_exploded_one_are_damaged",),
     ),
     Mutant(
         "the oldest checkpoint is taken",

@@ -66,7 +66,7 @@ MUTANTS = (
         "train/losses.py",
         "teacher_logits.detach().float()",
         "teacher_logits.float()",
-        LOSSES,
+        ("train/test_losses.py::test_no_gradient_reaches_the_teacher",),
     ),
     Mutant(
         "adaptive K is one less",
