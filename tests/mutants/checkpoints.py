@@ -89,7 +89,7 @@ MUTANTS = (
     Mutant(
         "a record that doesn't match its digest is taken",
         "store/done.py",
-        "done.digest != _digest(mapping)",
+        "done.digest != mapping_digest(mapping)",
         "False",
         ("store/test_records.py",),
     ),

@@ -109,21 +109,14 @@ MUTANTS = (
     Mutant(
         "a worker's part of the last batch weighs as much as another's",
         "train/workers.py",
-        "samples * self.world_size / batch.global_size",
-        "float(samples > 0)",
-        WORKERS,
-    ),
-    Mutant(
-        "the filler counts",
-        "train/workers.py",
-        "samples = 0 if batch.filler else batch.labels.numel()",
-        "samples = batch.labels.numel()",
+        "batch.labels.numel() * self.world_size / batch.global_size",
+        "1.0",
         WORKERS,
     ),
     Mutant(
         "the blank step of DDP stays in the statistics",
         "train/workers.py",
-        "    network.load_state_dict(before)\n",
+        "    plain.load_state_dict(before)\n",
         "",
         TOGETHER,
     ),
@@ -184,7 +177,7 @@ MUTANTS = (
     Mutant(
         "losses are summed as batches", "train/meter.py", "terms.loss.double() * count", "terms.loss.double()", CHAIN
     ),
-    Mutant("fillers are counted", "train/meter.py", "        if batch.filler:\n            return\n", "", TOGETHER),
+    Mutant("a filler is trained on", "train/epoch.py", "if batch.filler:", "if False:", TOGETHER),
     Mutant(
         "the primary score is the first epoch's",
         "train/finish.py",

@@ -116,24 +116,24 @@ MUTANTS = (
     ),
     Mutant(
         "the order is the same in every epoch",
-        "data/loading/loader.py",
+        "data/loading/order.py",
         "SeedSequence((seed, epoch))",
         "SeedSequence((seed, 0))",
         SEEDS,
     ),
     Mutant(
-        "the last, smaller batch is dropped", "data/loading/loader.py", "    if not len(tail):", "    if True:", LOADER
+        "the last, smaller batch is dropped", "data/loading/order.py", "    if not len(tail):", "    if True:", LOADER
     ),
     Mutant(
         "all workers have the first one's part of the last batch",
-        "data/loading/loader.py",
+        "data/loading/order.py",
         "np.array_split(tail, world_size)[rank]",
         "np.array_split(tail, world_size)[0]",
         LOADER,
     ),
     Mutant(
         "all workers have the first one's part of every batch",
-        "data/loading/loader.py",
+        "data/loading/order.py",
         "world_size)[:, rank].reshape(-1)",
         "world_size)[:, 0].reshape(-1)",
         LOADER,
