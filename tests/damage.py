@@ -37,6 +37,8 @@ def commands_of(kind: str) -> tuple[str, ...]:
         return ("status", "plan", "begun")
     if kind == "ray.log" or kind.startswith("report/"):
         return ("status", "report")
+    if "stud" in kind or kind in ("chains/*.json", "results.parquet"):
+        return tuple(name for name in COMMANDS if name != "plan")
     return COMMANDS
 
 

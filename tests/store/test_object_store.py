@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 
-from gentrain import api
+from gentrain import api, cli
 from gentrain.data.prepare.dataset import load_prepared
 from gentrain.data.prepare.share import obtain, prepare_shared, published
 from gentrain.errors import DataError
@@ -16,6 +16,7 @@ from gentrain.store.done import DONE, EPOCHS, MODEL, PREDICTIONS, SPEC
 from gentrain.store.run import RunStore
 from gentrain.study.loading import load_study
 from tests.conftest import SMALL
+from tests.prepared import without_digest
 from tests.s3 import s3_server
 
 
@@ -135,3 +136,61 @@ def test_a_disk_that_a_node_does_not_share_is_named(tmp_path):
 
 def test_no_credentials_travel_with_a_store(bucket):
     assert b"test" not in pickle.dumps(RunStore(bucket("plain")))
+
+
+def shared_manifest(store, name, folder):
+    """Put a local manifest into the store in place of the one there; return the store's folder."""
+    shared = store.root / "data" / name
+    shared.write("manifest.json", (folder / "manifest.json").read_bytes())
+    return shared
+
+
+def test_a_manifest_in_the_store_without_digest_gets_one(small, bucket, node):
+    store = RunStore(bucket("upgrade"))
+    node("head")
+    data = prepare_shared(small().dataset, store)
+    sound = (data.folder / "manifest.json").read_bytes()
+    without_digest(data.folder)
+    shared = shared_manifest(store, data.folder.name, data.folder)
+    node("another")
+    messages = []
+    assert prepare_shared(small().dataset, store, notify=messages.append).manifest == data.manifest
+    assert shared.read("manifest.json") == sound
+    assert "of an earlier version; it has a digest now" in messages[-1]
+    assert prepare_shared(small().dataset, store, notify=pytest.fail).manifest == data.manifest
+
+
+@pytest.mark.parametrize("damage", ["altered", "rubbish"])
+def test_a_manifest_in_the_store_that_is_wrong_is_rebuilt_and_the_command_succeeds(
+    small, bucket, node, tmp_path, capsys, damage
+):
+    url = bucket(damage)
+    store = RunStore(url)
+    node("head")
+    data = prepare_shared(small().dataset, store)
+    sound = (data.folder / "manifest.json").read_bytes()
+    if damage == "altered":
+        without_digest(data.folder, mean=[0.3, 0.31, 0.31])
+    else:
+        (data.folder / "manifest.json").write_bytes(b"{")
+    shared = shared_manifest(store, data.folder.name, data.folder)
+    node("another")
+    settings = [part for setting in SMALL for part in ("--set", setting)]
+    assert cli.run(["prepare", "digits", *settings, "--runs", url, "--json"]) == 0
+    assert "it is rebuilt" in capsys.readouterr().err.replace("the dataset is rebuilt", "it is rebuilt")
+    assert shared.read("manifest.json") == sound
+
+
+def test_a_dataset_whose_images_are_damaged_in_the_store_is_refused_in_one_line(small, bucket, node, capsys):
+    url = bucket("images")
+    store = RunStore(url)
+    node("head")
+    data = prepare_shared(small().dataset, store)
+    (store.root / "data" / data.folder.name).write("train.beton", b"rubbish")
+    node("another")
+    settings = [part for setting in SMALL for part in ("--set", setting)]
+    status = cli.run(["prepare", "digits", *settings, "--runs", url, "--json"])
+    err = capsys.readouterr().err
+    assert "Traceback" not in err
+    assert (status, err.splitlines()[-1].startswith("gentrain: ")) == (2, True)
+    assert "train.beton: damaged" in err.splitlines()[-1]

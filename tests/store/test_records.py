@@ -1,20 +1,28 @@
 """Records vouch for themselves: no flipped bit of DONE.json or spec.json is accepted, old records get digests."""
 
+import contextlib
 import json
 import multiprocessing
 import random
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gentrain.errors import StoreError
+from gentrain.errors import ConfigError, StoreError
 from gentrain.events import Note
 from gentrain.results.chain import Generations
 from gentrain.running.chain import ensure_generation
 from gentrain.running.records import mend_records
 from gentrain.store.done import DONE, SPEC
 from gentrain.store.run import RunStore
-from gentrain.store.study_record import StudyRecord
+from gentrain.store.study_record import (
+    RESULTS,
+    StudyRecord,
+    decode_rows,
+    recorded_chains,
+    recorded_study,
+)
 from gentrain.study.lineage import build_chain
 from gentrain.study.loading import load_study
 from tests.conftest import SMALL
@@ -182,3 +190,53 @@ def test_checks_at_once_do_not_delete_each_others_file(tmp_path, monkeypatch):
         RunStore(str(tmp_path)).check_writable()
     assert len(set(names)) == 2
     assert not list(tmp_path.iterdir())
+
+
+def test_a_flipped_bit_of_a_study_record_is_damage(tmp_path):
+    """study.yaml, chains/*.json and results.parquet: none is read with another content."""
+    store = RunStore(str(tmp_path))
+    study = load_study(overrides=[*SMALL])
+    chain = build_chain(study, data="d", num_classes=10)
+    record = StudyRecord(study, store=store)
+    record.begin([chain])
+    row = {"chain": chain.name, "generation": 0, "key": chain.keys[0], "top1_error": 0.25, "seed": 0}
+    record.add([row])
+    (rows,) = [decode_rows(record.folder.read("results.parquet"), "small")]
+    entries = recorded_chains(store, "small", warn=pytest.fail)
+
+    def sampled(content):
+        return random.Random(0).sample(list(flips(content)), 150)
+
+    for changed in sampled(record.folder.read("study.yaml")):
+        record.folder.write("study.yaml", changed)
+        with contextlib.suppress(StoreError, ConfigError):
+            assert recorded_study(store, "small") == study
+    record.begin([chain])
+    chains, name = record.folder / "chains", f"{chain.name}.json"
+    for changed in sampled(chains.read(name)):
+        chains.write(name, changed)
+        assert recorded_chains(store, "small", warn=lambda _: None) in (entries, {})
+    for changed in sampled(record.folder.read("results.parquet")):
+        assert decode_rows(changed, "small") in (rows, None)
+    assert decode_rows(record.folder.read("results.parquet"), "another study") is None
+
+
+def test_records_of_version_0_1_without_digests_are_read(tmp_path):
+    store = RunStore(str(tmp_path))
+    study = load_study(overrides=[*SMALL])
+    chain = build_chain(study, data="d", num_classes=10)
+    record = StudyRecord(study, store=store)
+    record.begin([chain])
+    content = record.folder.read("study.yaml")
+    record.folder.write("study.yaml", content.partition(b"\n")[2])
+    chains, name = record.folder / "chains", f"{chain.name}.json"
+    entry = json.loads(chains.read(name))
+    del entry["digest"]
+    chains.write_json(name, entry)
+    assert recorded_study(store, "small") == study
+    assert recorded_chains(store, "small", warn=pytest.fail)[chain.name].keys == chain.keys
+    row = {"chain": chain.name, "generation": 0, "key": chain.keys[0]}
+    record.folder.write_table("results.parquet", pa.Table.from_pylist([row], RESULTS))
+    record.add([row | {"generation": 1}])
+    rows = decode_rows(record.folder.read("results.parquet"), "small")
+    assert [row["generation"] for row in rows] == [0, 1]
