@@ -1,7 +1,6 @@
 """Data as it is in the wild: links, 16 bits, odd names and labels, damaged EXIF, and manifests that were changed."""
 
 import json
-import os
 import struct
 import zlib
 
@@ -15,6 +14,7 @@ from gentrain.data.prepare.dataset import prepare, prepared_name, read_manifest
 from gentrain.data.sources.registry import load_source
 from gentrain.errors import DataError
 from gentrain.study.sections import DatasetConfig
+from tests.prepared import left_in
 
 
 def write_tree(root, seed):
@@ -238,4 +238,4 @@ def test_what_an_earlier_version_misread_is_rebuilt(tree, tmp_path):
     messages = []
     prepare(config(tree), tmp_path / "data", notify=messages.append)
     assert "has 16 bits and became white); it is rebuilt" in messages[0]
-    assert os.listdir(tmp_path / "data") == [data.folder.name]
+    assert left_in(tmp_path / "data") == [data.folder.name]
