@@ -40,13 +40,17 @@ def registered(name: str) -> bool:
     return _registered(name) is not None
 
 
-def check_model_name(name: str) -> None:
+def check_model_name(name: str, *, importing: bool = True) -> None:
     """Check that a network of this name can be built; a registered name is checked without importing torch.
+
+    Args:
+        name: of the network.
+        importing: whether torchvision's names and functions are imported; else any of their form is taken.
 
     Raises:
         ValueError: when it can't, with the nearest names or the remedy.
     """
-    if _registered(name) is not None:
+    if _registered(name) is not None or (not importing and (name.startswith(TORCHVISION) or ":" in name)):
         return
     if name.startswith(TORCHVISION):
         _torchvision(name)

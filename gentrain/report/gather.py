@@ -38,7 +38,7 @@ def gather_study(store: RunStore, study_name: str) -> StudyReport:
         ConfigError, StoreError: see `recorded_study` and `recorded_chains`.
     """
     study, status = recorded_study(store, study_name), study_status(store, study_name)
-    points = {point: place for place, point in enumerate(study.points())}
+    points = {point: place for place, point in enumerate(study.points(importing=False))}
     notes: dict[str, None] = {}
     chains = []
     for entry in recorded_chains(store, study_name, warn=lambda line: notes.update({line: None})).values():

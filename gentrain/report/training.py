@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from safetensors.numpy import load, save
 
-from gentrain.errors import DataError, StoreError
+from gentrain.errors import ConfigError, DataError, StoreError
 from gentrain.events import Note, Observer
 from gentrain.report.records import ChainRecord, StudyReport
 from gentrain.scores.confusion import score_by_rank, second_class_matrix
@@ -61,7 +61,7 @@ def training_scores(
             observe(Note(f"{chain.name}: predicting the {count:,} training images for figure 1 (once)"))
             try:
                 kept = _compute(record.spec, store=store, data=report.data)
-            except (StoreError, DataError) as error:
+            except (StoreError, DataError, ConfigError) as error:
                 observe(Note(f"{chain.name}: left out of figure 1: {error}", "warning"))
                 continue
             content = save(kept)

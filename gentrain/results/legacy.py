@@ -29,7 +29,7 @@ def chain_settings(entry: ChainEntry, study: Study, store: RunStore) -> Study | 
     """
     if entry.settings is not None:
         return entry.settings
-    for point in study.points():
+    for point in study.points(importing=False):
         if fnmatch.fnmatchcase(entry.name, _name_pattern(point)):
             return point
     specs = []

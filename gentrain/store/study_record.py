@@ -100,7 +100,7 @@ def recorded_study(store: RunStore, name: str) -> Study:
     mapping = _study_mapping(content)
     if mapping is None:
         raise StoreError(f"{folder}/{STUDY}: damaged; run the study again to restore it")
-    study = parse_study(mapping, where=f"{folder}/{STUDY}")
+    study = parse_study(mapping, where=f"{folder}/{STUDY}", recorded=True)
     if study.name != name:
         raise StoreError(f"{folder}/{STUDY}: is of study {study.name}; run study {name} again to restore it")
     return study
@@ -155,7 +155,7 @@ def _read_entry(folder: Folder, file: str) -> ChainEntry | None:
     return ChainEntry(
         name=entry["name"],
         keys=tuple(keys),
-        settings=None if settings is None else parse_study(settings, where=f"{folder}/{file}"),
+        settings=None if settings is None else parse_study(settings, where=f"{folder}/{file}", recorded=True),
         stopped=bool(entry.get("stopped")),
         failed=failed,
     )

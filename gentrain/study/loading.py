@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from gentrain.errors import ConfigError, cut, shown
 from gentrain.study.documents import MAX_CHARACTERS, MAX_DEPTH, DocumentError, LimitError, read_yaml, write_yaml
 from gentrain.study.schema import Study
+from gentrain.study.sections import RECORDED
 from gentrain.study.settings import current_form, held_sections
 
 MOST_PROBLEMS = 20
@@ -112,14 +113,19 @@ def source_settings(source: str) -> list[str]:
     return [f"dataset.source={source}", f"name={source}", *whole]
 
 
-def parse_study(mapping: Mapping[str, Any], *, where: str) -> Study:
-    """Validate a mapping, under current or old names, as a study; `where` names it in errors.
+def parse_study(mapping: Mapping[str, Any], *, where: str, recorded: bool = False) -> Study:
+    """Validate a mapping, under current or old names, as a study.
+
+    Args:
+        mapping: of settings.
+        where: names it in errors.
+        recorded: whether it was run before: then its networks need not be importable here.
 
     Raises:
         ConfigError: with a line for every mistake.
     """
     try:
-        return Study.model_validate(current_form(Study, mapping))
+        return Study.model_validate(current_form(Study, mapping), context=RECORDED if recorded else None)
     except ValidationError as error:
         errors = error.errors(include_url=False)
         problems = [f"{where}: {_explain(e)}" for e in errors[:MOST_PROBLEMS]]

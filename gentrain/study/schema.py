@@ -122,11 +122,13 @@ class Study(Settings):
             check(self)
         return self
 
-    def points(self) -> tuple[Study, ...]:
+    def points(self, *, importing: bool = True) -> tuple[Study, ...]:
         """Return the study of every chain of the grid, without repetition; this study itself where there is no grid.
 
-        The parts were validated with the study, except for the networks' names: a study whose network is a function
-        that can't be imported here can still be looked at.
+        The parts were validated with the study, except for the networks' names.
+
+        Args:
+            importing: whether networks that are functions elsewhere are imported; a study can be looked at without.
 
         Raises:
             ConfigError: for an unknown network.
@@ -134,7 +136,7 @@ class Study(Settings):
         if self.grid.empty:
             return (self,)
         alone = self.model_copy(update={"grid": GridConfig()})
-        return tuple(dict.fromkeys(alone.model_copy(update=changes) for changes in _changes_by_point(self)))
+        return tuple(dict.fromkeys(alone.model_copy(update=changes) for changes in _changes_by_point(self, importing)))
 
     @property
     def students(self) -> int:
@@ -162,14 +164,15 @@ class Study(Settings):
         return self.model_dump(mode="json", by_alias=True)
 
 
-def _changes_by_point(study: Study) -> Iterator[dict[str, Any]]:
+def _changes_by_point(study: Study, importing: bool) -> Iterator[dict[str, Any]]:
     """Yield what each point of the grid puts in place of the study's own settings."""
     grid, own = study.grid, study.network
     names = (own.name, *grid.network, *(point.network for point in grid.points if point.network))
     try:
-        networks = {name: own.model_copy(update={"name": known_network(name)}) for name in dict.fromkeys(names)}
+        known = {name: known_network(name, importing=importing) for name in dict.fromkeys(names)}
     except ValueError as error:
         raise ConfigError(f"grid: {error}") from None
+    networks = {name: own.model_copy(update={"name": name}) for name in known}
     for name, seed, process in itertools.product(
         grid.network or (own.name,), grid.seed or (study.seed,), grid.process or (study.process,)
     ):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self, get_args
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from gentrain.errors import shown
 from gentrain.study.settings import Later, Settings, Stored
@@ -60,19 +60,31 @@ class DatasetConfig(Settings):
         return self
 
 
-def known_network(name: str) -> str:
+RECORDED = "recorded"
+"""Context of the validation of a study that was run before: it is read where its networks can't be imported, too."""
+
+
+def known_network(name: str, *, importing: bool = True) -> str:
     """Return the name of a network that can be built.
+
+    Args:
+        name: of the network.
+        importing: whether a function elsewhere is imported; else its name must only have the form.
 
     Raises:
         ValueError: for any other name, with the nearest known ones.
     """
     from gentrain.models.registry import check_model_name
 
-    check_model_name(name)
+    check_model_name(name, importing=importing)
     return name
 
 
-NetworkName = Annotated[str, AfterValidator(known_network)]
+def _valid_network(name: str, info: ValidationInfo) -> str:
+    return known_network(name, importing=info.context != RECORDED)
+
+
+NetworkName = Annotated[str, AfterValidator(_valid_network)]
 
 
 class NetworkConfig(Settings):

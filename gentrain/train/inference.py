@@ -12,7 +12,7 @@ from gentrain.data.loading.augment import normalise
 from gentrain.data.loading.loader import Batch, Loader
 from gentrain.data.prepare.manifest import Manifest
 from gentrain.data.prepare.share import obtain
-from gentrain.errors import GentrainError, StoreError
+from gentrain.errors import ConfigError, GentrainError, StoreError
 from gentrain.models.fold import fold
 from gentrain.models.fuse import fuse
 from gentrain.models.mean import MeanOfNetworks
@@ -43,13 +43,17 @@ def load_network(key: str, store: RunStore) -> nn.Module:
 
     Raises:
         StoreError: when its weights or its spec are missing or damaged.
+        ConfigError: when its network can't be imported here.
     """
     folder = store.generation(key)
     content = folder.read_verified(MODEL)
     spec = folder.spec()
     if spec is None:
         raise StoreError(f"{folder}/{SPEC}: damaged (it isn't of {key}); run the study again to restore it")
-    model = build_model(spec.network.name, num_classes=spec.num_classes)
+    try:
+        model = build_model(spec.network.name, num_classes=spec.num_classes)
+    except ValueError as error:
+        raise ConfigError(f"generation {key}: {error}") from None
     load_weights(model, content)
     return model
 
