@@ -32,7 +32,7 @@ from tests.faults.scene import DEADLINE, Scene, as_line, reference, settings, sm
 from tests.s3 import s3_server
 
 STUDY = settings("dataset.limit=60", "recipe.epochs=20", "recipe.milestones=[15]", "network.name=resnet14")
-A_SWEEP = 6
+A_SWEEP = 12
 """Faults in one sweep."""
 PATIENCE = 60
 """Seconds that a fault waits for something to hit: a finished generation's file, say."""
@@ -143,7 +143,7 @@ def sweep(folder: Path, bucket: Any, wanted: dict[str, bytes], *, seed: int, **o
         weights = [RARE.get(name, 1.0) for name in names]
         records: list[dict[str, Any]] = []
         began = time.monotonic()
-        while len(records) < A_SWEEP and time.monotonic() - began < DEADLINE:
+        while len(records) < A_SWEEP and time.monotonic() - began < 2 * DEADLINE:
             records += disturb(made, rng, rng.choices(names, weights, k=1), pause=4)
         wrong = finish(made)
         equal = not wrong and made.files() == wanted
@@ -216,7 +216,7 @@ def page(records: list[dict[str, Any]]) -> str:
     return f"""# The campaign of faults
 
 `make faults` disturbs sweeps of three chains on a cluster of two nodes, with the store on a small disk or on S3 behind
-a proxy that fails, by faults drawn from a seed, {A_SWEEP} a sweep. A driver that ends is started again by the same
+a proxy that fails, by faults drawn from a seed, several a sweep. A driver that ends is started again by the same
 command. In the end the command runs once more, and weights and predictions are compared with an undisturbed run's.
 `python -m tests.faults.campaign --faults {len(records)}` gave: {len(records)} faults in {len(sweeps)} sweeps,
 {equal} of which ended bitwise equal.
