@@ -41,6 +41,10 @@ def finish(runs, *options):
     return [json.loads(line) for line in process.stdout.splitlines()], process.stderr
 
 
+def own_lines(log):
+    return [line for line in log.read_text().splitlines() if line.startswith("gentrain: ")]
+
+
 @contextlib.contextmanager
 def started(runs, *options):
     """Start the command; whatever is left of it at the end is killed."""
@@ -205,7 +209,9 @@ def test_a_part_of_ray_that_dies_is_one_line_and_the_same_command_goes_on(tmp_pa
         victim.kill()
         assert driver.wait(timeout=150) == 1  # Ray looks a minute long for its GCS
     log = runs / "studies" / "kill" / "ray.log"
-    own = [words for words in (tmp_path / "log.txt").read_text().splitlines() if words.startswith("gentrain: ")]
+    deadline = time.monotonic() + 30
+    while not (own := own_lines(tmp_path / "log.txt")) and time.monotonic() < deadline:
+        time.sleep(0.05)  # another process writes it when this one has ended
     assert len(own) == 1
     assert own[0].startswith(line.format(log=log))
     assert str(log) in own[0]
