@@ -188,7 +188,7 @@ def train_together(folder, jobs):
     for process in processes:
         process.start()
     try:
-        assert [failures.get(timeout=120) for _ in processes] == [None] * WORKERS
+        assert [failures.get(timeout=240) for _ in processes] == [None] * WORKERS
     except queue.Empty:
         pytest.fail("a worker waits for ever, or died")
     finally:
