@@ -118,7 +118,7 @@ def test_a_changed_study_is_refused_with_the_difference(finished):
 @pytest.mark.ray
 @pytest.mark.timeout(900)
 def test_a_chain_that_fails_is_reported_and_the_others_finish(tmp_path, monkeypatch):
-    """The folder of the second chain's only generation can't be written."""
+    """The second chain's only generation can't write its checkpoints."""
     from gentrain.data.prepare.dataset import prepare
     from gentrain.study.lineage import build_forest
 
@@ -126,8 +126,8 @@ def test_a_chain_that_fails_is_reported_and_the_others_finish(tmp_path, monkeypa
     data = prepare(study.dataset, tmp_path / "data")
     forest = build_forest(study, data=data.manifest.fingerprint, num_classes=data.num_classes)
     key = forest.chains[1].keys[0]
-    (tmp_path / "generations").mkdir()
-    (tmp_path / "generations" / key).write_text("a file where a folder should be")
+    (tmp_path / "generations" / key).mkdir(parents=True)
+    (tmp_path / "generations" / key / "train").write_text("a file where a folder should be")
     with pytest.raises(TrainingError, match=r"1 of 2 chains are not finished: D\(0\.6,0\.6\)-resnet14-s0: .*" + key):
         api.run(study, runs=str(tmp_path), observe=lambda _: None)
     assert len(done(tmp_path)) == 1
