@@ -12,10 +12,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gentrain.cluster._compat import AUTH_MODE, health_check
+from gentrain.cluster._compat import AUTH_MODE, health_check, job_config
 from gentrain.cluster.private import loopback_only, provide_token
 from gentrain.cluster.sentinel import sentinel
 from gentrain.errors import ResourceError, TrainingError
+from gentrain.models.registry import searched_folders
 from gentrain.study.schema import Study
 
 
@@ -81,9 +82,8 @@ def _connect(address: str | None, *, log: Path, cpus: int | None, name: str) -> 
     if address is None:
         provide_token(log.with_name("ray-token"))
     import ray
-    from ray.job_config import JobConfig
 
-    job = JobConfig(metadata={"job_name": name})
+    job = job_config(name, searched_folders())
     try:
         if address:
             context = ray.init(address=address, job_config=job, log_to_driver=False, configure_logging=False)

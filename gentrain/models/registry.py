@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import re
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,21 @@ MOST_LAYERS, MOST_GROWTH = 2000, 500
 TORCHVISION = "torchvision/"
 LONGEST = 200
 """Most characters of a name that are compared with the known ones."""
+
+_searched: list[str] = []
+
+
+def search_functions(folder: str) -> None:
+    """Look for the modules of package.module:function in a folder, too, where they are nowhere else."""
+    if folder not in sys.path:
+        sys.path.append(folder)
+    if folder not in _searched:
+        _searched.append(folder)
+
+
+def searched_folders() -> tuple[str, ...]:
+    """Return the folders of `search_functions`, for the processes that build networks elsewhere."""
+    return tuple(_searched)
 
 
 def model_names() -> tuple[str, ...]:

@@ -7,6 +7,7 @@ and validated as a whole. Unknown keys are refused with the nearest valid ones.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date
 from functools import partial
@@ -16,11 +17,14 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from gentrain.errors import ConfigError, cut, shown
+from gentrain.models.registry import search_functions
 from gentrain.study.documents import MAX_CHARACTERS, MAX_DEPTH, DocumentError, LimitError, read_yaml, write_yaml
 from gentrain.study.schema import Study
 from gentrain.study.sections import RECORDED
 from gentrain.study.settings import current_form, held_sections
 
+_FUNCTION = re.compile(r"[\w.]+:\w+")
+"""A network's name that is a function's."""
 MOST_PROBLEMS = 20
 """Most mistakes of a study that are listed."""
 
@@ -39,7 +43,8 @@ def load_study(
     named `<name>-smoke`, so that it can't be mixed up with the whole one.
 
     Args:
-        path: of the file; by default the study has the paper's settings.
+        path: of the file, beside which the modules of package.module:function are found, too; by default the study
+            has the paper's settings.
         overrides: such as "recipe.epochs=10".
         smoke: apply the file's section `smoke`.
         notify: gets a line for settings under an old name, and one for values that YAML 1.1 read otherwise.
@@ -53,6 +58,8 @@ def load_study(
     sources = (text, tuple(overrides), settings)
     renamed: list[str] = []
     mapping = _assemble(*sources, where=where, smoke=smoke, read=read_yaml, renamed=renamed)
+    if path and any(map(_FUNCTION.fullmatch, _texts(mapping))):
+        search_functions(str(Path(path).absolute().parent))
     changed = _read_otherwise(mapping, *sources, where=where, smoke=smoke)
     try:
         study = parse_study(mapping, where=where)
@@ -188,6 +195,15 @@ def _same(study: Study, mapping: Mapping[str, Any]) -> bool:
         return study == Study.model_validate(mapping)
     except ValidationError:
         return False
+
+
+def _texts(value: Any) -> Iterable[str]:
+    """Yield the texts in nested settings."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _texts(inner)
 
 
 def flat_settings(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -92,7 +92,8 @@ class NetworkConfig(Settings):
 
     name: NetworkName = Field(
         "resnet20",
-        description="A registered network (resnet20, densenet100, …), torchvision/NAME, or package.module:function.",
+        description="A registered network (resnet20, densenet100, …), torchvision/NAME, or package.module:function, "
+        "whose module may lie beside the study file.",
     )
     students: NetworkName | None = Field(
         None, description="Network of the students, which may be smaller than the patriarch's; default: the same."

@@ -1,9 +1,12 @@
 """Study files are YAML 1.2; settings under old names are read, and one line says so for both."""
 
+import sys
+
 import pytest
 import yaml
 
 from gentrain.errors import ConfigError
+from gentrain.models.registry import searched_folders
 from gentrain.study.lineage import build_chain
 from gentrain.study.loading import dump_study, load_study, parse_study
 
@@ -173,3 +176,17 @@ def test_a_study_whose_networks_cannot_be_imported_here_is_read_but_has_no_point
     study, _ = load("grid: {network: [resnet20, elsewhere.networks:build]}")
     with pytest.raises(ConfigError, match=r"grid: network 'elsewhere\.networks:build': module .* can't be imported"):
         study.points()
+
+
+def test_a_networks_module_may_lie_beside_the_study_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.path", [*sys.path])
+    monkeypatch.setattr("gentrain.models.registry._searched", [])
+    (tmp_path / "beside_the_study.py").write_text("def small(num_classes): pass\n")
+    (tmp_path / "plain.yaml").write_text("network: {name: resnet8}\n")
+    load_study(tmp_path / "plain.yaml")
+    assert searched_folders() == ()
+    (tmp_path / "own.yaml").write_text("network: {name: 'beside_the_study:small'}\n")
+    monkeypatch.chdir(tmp_path)
+    assert load_study("own.yaml").network.name == "beside_the_study:small"
+    assert searched_folders() == (str(tmp_path),)
+    assert sys.path[-1] == str(tmp_path)
