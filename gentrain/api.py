@@ -88,7 +88,7 @@ def run(
     local: bool = False,
     address: str | None = None,
     observe: Observer = _silent,
-    on_change: OnChange | None = None,
+    on_change: OnChange = "refuse",
 ) -> list[dict[str, Any]]:
     """Bring every chain of the study to its end, and return the rows of results.parquet (see `run_study`).
 
@@ -99,7 +99,7 @@ def run(
         address: see `executor`.
         observe: called with every event, from any thread.
         on_change: where a study of this name wanted something else before: "refuse"; "extend": chains may be added;
-            "keep": its other chains stay beside these. Default: keep for a study without a grid, else refuse.
+            "keep": its other chains stay beside these.
 
     Raises:
         GentrainError, KeyboardInterrupt: see `run_study`.
@@ -109,7 +109,7 @@ def run(
         store=RunStore(runs),
         executor=executor(local=local, address=address),
         observe=observe,
-        on_change=on_change or ("keep" if study.grid.empty else "refuse"),
+        on_change=on_change,
     )
 
 

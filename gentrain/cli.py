@@ -34,6 +34,9 @@ AddressOption = Annotated[
 ]
 SmokeOption = Annotated[bool, typer.Option("--smoke", help="Shrink to minutes: apply the study's section smoke.")]
 LocalOption = Annotated[bool, typer.Option("--local", help="Run in this process, without Ray, for debugging.")]
+ExtendOption = Annotated[
+    bool, typer.Option("--extend", help="Add chains, or generations, to an earlier study of the same name.")
+]
 INTERRUPTED = 130
 """Exit status after Ctrl-C, the same as a shell's."""
 QUICKSTART = Path(__file__).parent / "study" / "quickstart.yaml"
@@ -69,6 +72,7 @@ def chain(
     runs: RunsOption = "runs",
     settings: SetOption = None,
     as_json: JsonOption = False,
+    extend: ExtendOption = False,
     address: AddressOption = None,
     local: LocalOption = False,
     smoke: SmokeOption = False,
@@ -96,7 +100,8 @@ def chain(
     if not loaded.grid.empty:
         raise ConfigError(f"{loaded.name}: a study with a grid is more than one chain; use gentrain sweep or no grid")
     with open_view(ChainLines, ChainTable, as_json=as_json) as view:
-        rows = api.run(loaded, runs=runs, observe=view, address=address, local=local)
+        on_change: api.OnChange = "extend" if extend else "refuse"
+        rows = api.run(loaded, runs=runs, observe=view, address=address, local=local, on_change=on_change)
     if as_json:
         print_json(rows, sys.stdout)
     else:
@@ -111,7 +116,7 @@ def sweep(
     runs: RunsOption = "runs",
     settings: SetOption = None,
     as_json: JsonOption = False,
-    extend: Annotated[bool, typer.Option("--extend", help="Add chains to an earlier sweep of the same name.")] = False,
+    extend: ExtendOption = False,
     address: AddressOption = None,
     local: LocalOption = False,
     smoke: SmokeOption = False,

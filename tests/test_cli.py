@@ -17,7 +17,7 @@ from tests.conftest import SMALL
 GENTRAIN = str(Path(sys.executable).with_name("gentrain"))
 OPTIONS = {
     "chain": ["STUDY.yaml", "--f-a1", "--lambda", "--generations", "--workers", "--data", "--runs", "--set", "--json",
-              "--address", "--local", "--smoke", "--teacher", "--teacher-network"],
+              "--extend", "--address", "--local", "--smoke", "--teacher", "--teacher-network"],
     "plan": ["STUDY.yaml", "--gpus", "--price", "--data", "--runs", "--set", "--json", "--measure", "--smoke"],
     "sweep": ["STUDY.yaml", "--data", "--runs", "--set", "--json", "--extend", "--address", "--local", "--smoke"],
     "status": ["STUDY", "--runs", "--json"],
@@ -180,7 +180,7 @@ def test_a_disk_that_fills_up_during_training_stops_in_one_line_and_goes_on_late
     assert not list(small_disk.glob("*/DONE.json"))
     assert not list(small_disk.rglob(".*.tmp"))
     filler.unlink()
-    assert run(chain("--runs", runs, "--local", "--generations", "0")) == 0
+    assert run(chain("--runs", runs, "--local", "--generations", "0", "--set", "name=shorter")) == 0
     assert "resuming after epoch 1" in capsys.readouterr().out
     assert len(list(small_disk.glob(f"*/{MODEL}"))) == 1
 

@@ -57,6 +57,10 @@ generations selected; null where there is no such split. f_a1 is null where the 
 
 
 STUDY, RESULTS_TABLE, CHAINS = "study.yaml", "results.parquet", "chains"
+SHARED = (
+    "dataset", "recipe", "precision", "compile", "sync_batchnorm", "fold_batchnorm", "patience", "scheduler"
+)  # fmt: skip
+"""Settings, or their sections, that all chains of a study without a grid have in common."""
 _CHECKSUM = re.compile(rb"# sha256 of the lines below: ([0-9a-f]{64})")
 _KEY = re.compile(r"[0-9a-f]{16}")
 _DIGEST = b"gentrain.digest"
@@ -187,6 +191,19 @@ def _rows_digest(rows: list[dict[str, Any]], study: str) -> str:
     return mapping_digest({"study": study, "rows": rows})
 
 
+def _flat_record(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recorded study's settings by their dotted names, with the defaults of those that came later."""
+    try:
+        return flat_settings(parse_study(recorded, where=STUDY, recorded=True).dump())
+    except ConfigError:
+        return flat_settings(current_form(Study, recorded))
+
+
+def _shared(key: str) -> bool:
+    """Return whether all chains of a study without a grid have this setting in common."""
+    return key != "dataset.path" and key.split(".", maxsplit=1)[0] in SHARED
+
+
 class StudyRecord:
     """Writes the folder of one study; what was recorded before is read once."""
 
@@ -254,28 +271,38 @@ class StudyRecord:
         return frozenset(name for name, entry in self.before.items() if entry.stopped)
 
     def check_unchanged(self, chains: Iterable[Chain], *, extend: bool) -> None:
-        """Refuse to mix two sweeps: what a sweep of this name wanted before must still be wanted, to the key.
+        """Refuse to mix two studies: what one of this name wanted before must still be wanted, to the key.
+
+        A study without a grid may be extended by a chain of another process, network or seed, or by generations.
 
         Raises:
-            ConfigError: with the settings that differ; where chains are only added, unless `extend`.
+            ConfigError: with the settings that differ; where chains or generations are only added, unless `extend`.
         """
         if self._old_study is None:
             return
         wanted = {chain.name: list(chain.keys) for chain in chains}
-        changed = [name for name, entry in self.before.items() if wanted.get(name) != list(entry.keys)]
-        added = [name for name in wanted if name not in self.before]
+        recorded = _study_mapping(self._old_study)
+        new = flat_settings(self.study.dump())
+        old = new if recorded is None else _flat_record(recorded)
+        differing = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+        if self.study.grid.empty:
+            known = {name: list(entry.keys) for name, entry in self.before.items() if name in wanted}
+            added = [name for name in wanted if wanted[name] != known.get(name)]
+            changed = [name for name, keys in known.items() if wanted[name][: len(keys)] != keys]
+            changed += [key for key in differing if _shared(key)] if added else []
+            changed += [key for key in differing if key.startswith("grid")]
+        else:
+            changed = [name for name, entry in self.before.items() if wanted.get(name) != list(entry.keys)]
+            added = [name for name in wanted if name not in self.before]
         if not changed and (extend or not added):
             return
-        new = flat_settings(self.study.dump())
-        recorded = _study_mapping(self._old_study)
-        old = new if recorded is None else flat_settings(current_form(Study, recorded))
-        if old == new and not changed:
+        if not differing and not changed:
             return  # the records of the chains that seem to be added are missing or damaged
-        differences = [
-            f"{key}: {old.get(key)} → {new.get(key)}" for key in {**old, **new} if old.get(key) != new.get(key)
-        ]
+        differences = [f"{key}: {old.get(key)} → {new.get(key)}" for key in differing]
         shown = "; ".join(differences) or "the dataset's pixels or the method"
-        remedy = "give the study a new name" if changed else "use --extend to add chains, or give it a new name"
+        what = "chains or generations" if self.study.grid.empty else "chains"
+        other = f"give the study a new name (--set name={self.study.name}-2)"
+        remedy = other if changed else f"use --extend to add {what}, or give it a new name"
         raise ConfigError(f"study {self.study.name} was changed since its last run ({shown}); {remedy}")
 
     def add(self, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -78,7 +78,7 @@ def test_rows_tell_what_the_theory_predicts(finished):
 def test_another_teacher_makes_another_student_of_the_same_generation(finished):
     runs, rows = finished
     events = []
-    other = launch(runs, "process.teacher=previous", observe=events.append)
+    other = launch(runs, "name=other", "process.teacher=previous", observe=events.append)
     assert [row["key"] for row in other[:2]] == [row["key"] for row in rows[:2]]
     assert [e.generation for e in events if isinstance(e, GenerationQueued)] == [2]
     assert weights_and_predictions(runs, other)[4] != weights_and_predictions(runs, rows)[4]
