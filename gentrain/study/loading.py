@@ -7,6 +7,7 @@ and validated as a whole. Unknown keys are refused with the nearest valid ones.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date
@@ -43,8 +44,8 @@ def load_study(
     named `<name>-smoke`, so that it can't be mixed up with the whole one.
 
     Args:
-        path: of the file, beside which the modules of package.module:function are found, too; by default the study
-            has the paper's settings.
+        path: of the file, beside which `dataset.path` and the modules of package.module:function are found; by
+            default the study has the paper's settings.
         overrides: such as "recipe.epochs=10".
         smoke: apply the file's section `smoke`.
         notify: gets a line for settings under an old name, and one for values that YAML 1.1 read otherwise.
@@ -55,11 +56,12 @@ def load_study(
     """
     where = str(path) if path else "default study"
     text = _read(Path(path)) if path else ""
-    sources = (text, tuple(overrides), settings)
+    folder = Path(path).absolute().parent if path else None
+    sources = (text, tuple(overrides), settings, folder)
     renamed: list[str] = []
     mapping = _assemble(*sources, where=where, smoke=smoke, read=read_yaml, renamed=renamed)
-    if path and any(map(_FUNCTION.fullmatch, _texts(mapping))):
-        search_functions(str(Path(path).absolute().parent))
+    if folder and any(map(_FUNCTION.fullmatch, _texts(mapping))):
+        search_functions(str(folder))
     changed = _read_otherwise(mapping, *sources, where=where, smoke=smoke)
     try:
         study = parse_study(mapping, where=where)
@@ -76,6 +78,7 @@ def _assemble(
     text: str,
     overrides: Iterable[str],
     settings: Mapping[str, Any],
+    folder: Path | None,
     *,
     where: str,
     smoke: bool,
@@ -92,6 +95,8 @@ def _assemble(
         for key, value in changes.items():
             _assign(mapping, str(key), value, where=f"{where}: smoke.{cut(str(key))}", renamed=renamed)
         mapping["name"] = f"{mapping.get('name', Study.model_fields['name'].default)}-smoke"
+    if folder is not None:
+        _find_dataset(mapping.get("dataset"), folder)
     for override in overrides:
         key, sign, value_text = override.partition("=")
         if not sign or not key.strip():
@@ -107,6 +112,18 @@ def _assemble(
         if value is not None:
             _assign(mapping, key.replace("__", "."), value, where=where, renamed=renamed)
     return mapping
+
+
+def _find_dataset(dataset: Any, folder: Path) -> None:
+    """Make a study file's `dataset.path` absolute: it is relative to the file's folder.
+
+    It was relative to the working folder, where it is still found if it isn't beside the file.
+    """
+    path = dataset.get("path") if isinstance(dataset, dict) else None
+    if isinstance(path, str) and not path.startswith("~") and not os.path.isabs(path):
+        beside = os.path.join(folder, path)
+        if os.path.isdir(beside) or not os.path.isdir(path):  # never raise
+            dataset["path"] = beside
 
 
 def dump_study(study: Study) -> str:
@@ -171,6 +188,7 @@ def _read_otherwise(
     text: str,
     overrides: Iterable[str],
     settings: Mapping[str, Any],
+    folder: Path | None,
     *,
     where: str,
     smoke: bool,

@@ -21,7 +21,9 @@ class DatasetConfig(Settings):
 
     source: Source = Field("cifar100", description="`digits` is embedded; the others are read from `path`.")
     path: str | None = Field(
-        None, description="Folder of the source: Parquet (Hugging Face layout), torchvision's files, or a class tree."
+        None,
+        description="Folder of the source, relative to the study file: Parquet (Hugging Face layout), torchvision's "
+        "files, or a class tree.",
     )
     classes: tuple[str, ...] | None = Field(None, description="Keep only these classes (names), in this order.")
     groups: tuple[str, ...] | None = Field(None, description="Keep only the classes of these groups (CIFAR-100's 20).")

@@ -190,3 +190,23 @@ def test_a_networks_module_may_lie_beside_the_study_file(tmp_path, monkeypatch):
     assert load_study("own.yaml").network.name == "beside_the_study:small"
     assert searched_folders() == (str(tmp_path),)
     assert sys.path[-1] == str(tmp_path)
+
+
+def test_the_datasets_path_is_relative_to_the_study_file(tmp_path, monkeypatch):
+    def path_of(*overrides, **options):
+        return load_study("here/study.yaml", overrides=overrides, **options).dataset.path
+
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "study.yaml").write_text("dataset: {path: images}\nsmoke: {dataset.path: few}\n")
+    monkeypatch.chdir(tmp_path)
+    assert path_of() == str(here / "images")
+    (tmp_path / "images").mkdir()
+    assert path_of() == "images"  # as it was read before
+    (here / "images").mkdir()
+    assert path_of() == str(here / "images")
+    assert path_of(smoke=True) == str(here / "few")
+    assert path_of("dataset.path=images") == path_of(dataset__path="images") == "images"
+    for path in ("~/images", "/images"):
+        (here / "study.yaml").write_text(f"dataset: {{path: {path}}}\n")
+        assert path_of() == path

@@ -15,7 +15,7 @@ from gentrain.data.sources.formats import Split, read_cifar_files, read_digits, 
 from gentrain.data.sources.names import check_names, normal_form
 from gentrain.data.sources.parquet import parquet_files, read_cifar_parquet
 from gentrain.data.sources.stored import decode_split
-from gentrain.errors import DataError, cut, shown
+from gentrain.errors import DataError, cut, printable, shown
 from gentrain.study.sections import DatasetConfig
 
 SPLIT_SEED = 20181  # fixed: a held-out part is a property of the dataset, not of a study's seed
@@ -126,9 +126,15 @@ def source_path(config: DatasetConfig) -> Path | None:
         return None
     if source_missing(config):
         raise DataError(
-            f"dataset.path: {cut(config.path)}: no such folder; give the one with the {config.source} files"
+            f"dataset.path: {cut(config.path)}: no such folder{_looked_in(config.path)}; give the one with the "
+            f"{config.source} files (a study file's path is relative to the file, --data to the working folder)"
         )
     return Path(config.path).expanduser()
+
+
+def _looked_in(path: str) -> str:
+    """Return where a relative path was looked for."""
+    return "" if os.path.isabs(path) or path.startswith("~") else f" in {printable(os.getcwd())}"
 
 
 def _filter_classes(data: SourceData, config: DatasetConfig) -> SourceData:
