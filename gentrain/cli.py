@@ -18,7 +18,12 @@ from gentrain.errors import ConfigError, GentrainError, printable
 if TYPE_CHECKING:
     from gentrain.study.schema import Study
 
-app = typer.Typer(help="Knowledge distillation in generations.", add_completion=False, rich_markup_mode=None)
+app = typer.Typer(
+    help="Knowledge distillation in generations.",
+    add_completion=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 StudyArgument = Annotated[
     Path | None, typer.Argument(metavar="STUDY.yaml", help="Study file; default: the built-in digits quickstart.")

@@ -79,6 +79,14 @@ def test_networks_tell_what_they_cost(capsys):
     assert "unknown network 'resnet21'; did you mean" in refused(capsys, ["networks", "resnet21"])
 
 
+def test_minus_h_is_help_everywhere_and_so_is_python_minus_m(capsys):
+    for arguments in (["-h"], ["chain", "-h"]):
+        assert run(arguments) == 0
+        assert "-h, --help" in capsys.readouterr().out
+    command = [sys.executable, "-m", "gentrain", "--version"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.startswith("gentrain 0.")
+
+
 def test_version_and_no_arguments(capsys):
     assert run(["--version"]) == 0
     assert capsys.readouterr().out.startswith("gentrain 0.")
@@ -91,6 +99,8 @@ def test_version_and_no_arguments(capsys):
     [
         (["--set", "dataset.source=cifar11"], "dataset.source: input should be 'digits', 'cifar10', 'cifar100'"),
         (["--set", "recipe.epoch=1"], "recipe.epoch: unknown key; did you mean"),
+        (["--set", "recipe.lr=0.1"], "recipe.lr: unknown key; did you mean learning_rate?"),
+        (["--set", "wd=0.1"], "wd: unknown key; did you mean recipe.weight_decay?"),
         (["--set", "network.name=resnet21"], "network.name: unknown network 'resnet21'; did you mean resnet14 or"),
         (["--f-a1", "0.2"], "f_a1 is 0.2; it must lie above 1/K = 0.2"),
         (["--f-a1", "1.2"], "f_a1 is 1.2; it must lie above 1/K = 0.2 (K = 5) and be at most 1"),

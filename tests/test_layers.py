@@ -45,6 +45,7 @@ SHUT = {
 }
 """By library: the rooms that may not import it, where all others may."""
 LAYERS = [
+    ["__main__"],
     ["cli"],
     ["view"],
     ["api"],

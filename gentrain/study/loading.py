@@ -196,7 +196,14 @@ def _read_otherwise(
     """Return what YAML 1.1 reads otherwise where that is a valid study, and another one; else an empty text."""
     try:
         before = _assemble(
-            text, overrides, settings, where=where, smoke=smoke, read=partial(read_yaml, version="1.1"), renamed=[]
+            text,
+            overrides,
+            settings,
+            folder,
+            where=where,
+            smoke=smoke,
+            read=partial(read_yaml, version="1.1"),
+            renamed=[],
         )
         if before == mapping or _same(parse_study(before, where=where), mapping):
             return ""
@@ -277,12 +284,19 @@ def _nearest(location: tuple[Any, ...]) -> str:
         annotation = next((f.annotation for n, f in model.model_fields.items() if part in (n, f.alias)), None)
         model = next(iter(held_sections(annotation)), model)  # an index into a list leaves us in the list's own section
     valid = [field.alias or name for name, field in model.model_fields.items()]
-    everywhere = {leaf: path for path, leaf in _leaves(Study)}
-    if path := everywhere.get(str(location[-1])):
+    wanted, everywhere = str(location[-1]), {leaf: path for path, leaf in _leaves(Study)}
+    abbreviated = [leaf for leaf in (*valid, *everywhere) if "_" in leaf and wanted == _initials(leaf)]
+    if path := everywhere.get(wanted):
         return f"did you mean {path}?"
+    if abbreviated:
+        return f"did you mean {abbreviated[0] if abbreviated[0] in valid else everywhere[abbreviated[0]]}?"
     if near := difflib.get_close_matches(cut(str(location[-1])), valid, n=2, cutoff=0.5):
         return "did you mean " + " or ".join(near) + "?"
     return "valid keys here: " + ", ".join(valid)
+
+
+def _initials(name: str) -> str:
+    return "".join(word[0] for word in name.split("_"))
 
 
 def _leaves(model: type[BaseModel], prefix: str = "") -> Iterable[tuple[str, str]]:

@@ -171,14 +171,9 @@ COLUMNS = {
 }
 """The live table's columns and least widths, those of full cells, so that the table doesn't change its layout."""
 NUMBERS = ("train err", "test err", "ensemble")
-OMITTED = (
-    (),
-    ("",),
-    ("", "loss = hard, soft"),
-    ("", "loss = hard, soft", "images/s"),
-    ("", "loss = hard, soft", "images/s", "train err"),
-)
-"""Columns to leave out, from wide to narrow terminals."""
+LEAST_IMPORTANT = ("", "loss = hard, soft", "images/s", "train err", "primary→target", "ensemble", "test err")
+OMITTED = tuple(LEAST_IMPORTANT[:count] for count in range(len(LEAST_IMPORTANT) + 1))
+"""Columns to leave out, from wide to narrow terminals; generation, state and epoch always stay."""
 
 
 class ChainTable(TableView):

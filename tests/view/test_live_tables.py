@@ -40,9 +40,12 @@ def shown(kind, events, *, width):
     ("width", "there", "left_out"),
     [
         (140, ["━", "loss = hard, soft", "images/s"], []),
+        (120, ["loss = hard, soft", "images/s", "train err"], ["━"]),
         (110, ["loss = hard, soft", "images/s"], ["━"]),
         (80, ["images/s", "train err", "primary→target", "test err", "ensemble"], ["━", "loss"]),
         (60, ["epoch", "primary→target", "test err", "ensemble"], ["images/s", "train err"]),
+        (40, ["gen", "state", "epoch", "test err"], ["primary", "ensemble"]),
+        (25, ["gen", "state", "epoch", "reused"], ["test err"]),
     ],
 )
 def test_a_chains_table_fits_the_terminal(width, there, left_out):
