@@ -10,35 +10,43 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gentrain.api import RunFolder, open_run, plan, prepare, run
+    from gentrain.api import Run, RunFolder, open_run, plan, prepare, run
     from gentrain.errors import GentrainError
     from gentrain.models import build_model
+    from gentrain.results.trained import TrainedChain, TrainedNetwork
     from gentrain.scores.ensembles import running_ensemble
     from gentrain.study.loading import load_study
     from gentrain.study.process import Process, eta_for_primary, predicted_primary, primary_for_eta
     from gentrain.study.schema import Study
+    from gentrain.train.classifier import Classifier
     from gentrain.train.losses import LossTerms, patriarch_loss, student_loss
 
 __version__ = version("gentrain")
 
 _MODULES = {
-    "gentrain.api": ("RunFolder", "open_run", "plan", "prepare", "run"),
+    "gentrain.api": ("Run", "RunFolder", "open_run", "plan", "prepare", "run"),
     "gentrain.errors": ("GentrainError",),
     "gentrain.models": ("build_model",),
+    "gentrain.results.trained": ("TrainedChain", "TrainedNetwork"),
     "gentrain.scores.ensembles": ("running_ensemble",),
     "gentrain.study.loading": ("load_study",),
     "gentrain.study.process": ("Process", "eta_for_primary", "predicted_primary", "primary_for_eta"),
     "gentrain.study.schema": ("Study",),
+    "gentrain.train.classifier": ("Classifier",),
     "gentrain.train.losses": ("LossTerms", "patriarch_loss", "student_loss"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
+    "Classifier",
     "GentrainError",
     "LossTerms",
     "Process",
+    "Run",
     "RunFolder",
     "Study",
+    "TrainedChain",
+    "TrainedNetwork",
     "build_model",
     "eta_for_primary",
     "load_study",

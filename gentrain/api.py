@@ -1,45 +1,83 @@
-"""The Python interface: load a study, prepare, plan and run it, open a run folder."""
+"""The Python interface: load a study, prepare, plan and run it, open a run folder, take networks out of it."""
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any, overload
+
+import pyarrow as pa
 
 from gentrain.data.prepare.dataset import PreparedData, find_manifest
 from gentrain.data.prepare.share import prepare_shared
 from gentrain.events import Note, Observer
 from gentrain.results.evaluate import Evaluation, evaluate_chain
+from gentrain.results.html import html_table
 from gentrain.results.status import StudyStatus, study_status
+from gentrain.results.trained import TrainedChain
 from gentrain.running.executor import Executor
 from gentrain.running.plan import Plan, make_plan
 from gentrain.running.pretrained import PretrainedNetworks
 from gentrain.running.study import OnChange, one_core_each, run_study
 from gentrain.store.run import RunStore
-from gentrain.store.study_record import recorded_study, study_names
+from gentrain.store.study_record import RESULTS, read_results, recorded_study, study_names
 from gentrain.study.lineage import build_forest
 from gentrain.study.loading import load_study
 from gentrain.study.schema import Study
 
-__all__ = ["OnChange", "RunFolder", "executor", "load_study", "open_run", "plan", "prepare", "run"]
+__all__ = ["OnChange", "Progress", "Run", "RunFolder", "executor", "load_study", "open_run", "plan", "prepare", "run"]
+
+Progress = Observer | bool | None
+"""What shows a run: nothing (None); a live table, lines or a notebook's cell (True); a function, which is called with
+every event of `gentrain.events`, from any thread."""
 
 
 def _silent(_: object) -> None:
     pass
 
 
-def prepare(study: Study, *, runs: str = "runs", observe: Observer = _silent) -> PreparedData:
-    """Return the study's prepared dataset, compiled now if it isn't there or is damaged."""
-    return prepare_shared(study.dataset, RunStore(runs), notify=lambda text: observe(Note(text)))
+@contextlib.contextmanager
+def _observer(progress: Progress, *, sweep: bool) -> Iterator[Observer]:
+    """Give the function that gets the events; what is shown goes to standard error."""
+    if progress is not True:
+        yield progress or _silent
+        return
+    from gentrain.view import ChainLines, ChainTable, SweepLines, SweepTable, open_progress
+
+    views = (SweepLines, SweepTable) if sweep else (ChainLines, ChainTable)
+    with open_progress(*views, stream=sys.stderr) as view:
+        yield view
+
+
+def prepare(
+    study: Study, *, runs: str = "runs", progress: Progress = None, observe: Observer | None = None
+) -> PreparedData:
+    """Return the study's prepared dataset, compiled now if it isn't there or is damaged.
+
+    Args:
+        study: whose dataset it is.
+        runs: the run folder, a path or a URI.
+        progress: see `Progress`.
+        observe: the same as `progress`.
+
+    Raises:
+        DataError: for a source that is missing, broken or doesn't fit the settings.
+        ResourceError: when the disk is full or can't be written.
+    """
+    with _observer(observe or progress, sweep=False) as notify:
+        return prepare_shared(study.dataset, RunStore(runs), notify=lambda text: notify(Note(text)))
 
 
 def plan(
-    study: Study, *, runs: str = "runs", devices: float = 1, price: float | None = None, measure: bool = False
+    study: Study, *, runs: str = "runs", gpus: float = 1, price: float | None = None, measure: bool = False
 ) -> Plan:
     """Return what the study's whole grid will cost; nothing is prepared, written or started, except to `measure`.
 
     Args:
         study: with or without a grid.
         runs: the run folder, whose finished generations tell how long an epoch takes.
-        devices: GPUs (or groups of CPU cores) that train at the same time.
+        gpus: devices (GPUs, or groups of CPU cores) that train at the same time.
         price: of a device-hour.
         measure: whether to time a few steps of every network here.
 
@@ -62,7 +100,7 @@ def plan(
         from gentrain.running.measure import measure_study
 
         measured = measure_study(one_core_each(study), manifest)
-    return make_plan(forest, study, store=store, devices=devices, price=price, measured=measured)
+    return make_plan(forest, study, store=store, devices=gpus, price=price, measured=measured)
 
 
 def executor(*, local: bool = False, address: str | None = None) -> Executor:
@@ -81,36 +119,99 @@ def executor(*, local: bool = False, address: str | None = None) -> Executor:
     return RayExecutor(address)
 
 
+class Run(Sequence[dict[str, Any]]):
+    """What a study has come to: a sequence of the rows of its results.parquet, one for each finished generation.
+
+    Args:
+        store: the run folder.
+        name: of the study.
+        rows: sorted by chain and generation.
+    """
+
+    def __init__(self, store: RunStore, name: str, rows: Sequence[dict[str, Any]]) -> None:
+        self.store, self.name = store, name
+        self._rows = list(rows)
+
+    def results(self) -> pa.Table:
+        """Return the rows as an Arrow table; errors are fractions. `.to_pandas()` makes it a data frame."""
+        return pa.Table.from_pylist(self._rows, RESULTS)
+
+    def chain(self, name: str | None = None) -> TrainedChain:
+        """Return the finished networks of a chain.
+
+        Args:
+            name: such as "D(0.6,0.6)-resnet20-s0"; not needed where the study has one chain.
+
+        Raises:
+            ConfigError: when there is no such chain, naming those there are.
+            StoreError: when a generation of it is damaged.
+        """
+        return TrainedChain(self.store, self.name, name)
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
+
+    def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
+        """Return a row, or some."""
+        return self._rows[index]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __eq__(self, other: object) -> bool:
+        return list(other) == self._rows if isinstance(other, list | Run) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        chains = len({row["chain"] for row in self._rows})
+        return f"<study {self.name} in {self.store.root}: {len(self)} generations of {chains} chains finished>"
+
+    def _repr_html_(self) -> str:
+        return html_table(self._rows, title=self.name)
+
+
 def run(
     study: Study,
     *,
     runs: str = "runs",
     local: bool = False,
     address: str | None = None,
-    observe: Observer = _silent,
+    progress: Progress = None,
+    observe: Observer | None = None,
     on_change: OnChange = "refuse",
-) -> list[dict[str, Any]]:
-    """Bring every chain of the study to its end, and return the rows of results.parquet (see `run_study`).
+) -> Run:
+    """Bring every chain of the study to its end; what is finished already is only read.
 
     Args:
         study: with or without a grid.
         runs: the run folder, a path or a URI.
         local: see `executor`.
-        address: see `executor`.
-        observe: called with every event, from any thread.
+        address: see `executor`; a Ray that this process has started is used where none is given.
+        progress: see `Progress`.
+        observe: the same as `progress`.
         on_change: where a study of this name wanted something else before: "refuse"; "extend": chains may be added;
             "keep": its other chains stay beside these.
+
+    Returns:
+        The study's results: its rows, an Arrow table of them, its networks.
 
     Raises:
         GentrainError, KeyboardInterrupt: see `run_study`.
     """
-    return run_study(
-        study,
-        store=RunStore(runs),
-        executor=executor(local=local, address=address),
-        observe=observe,
-        on_change=on_change,
-    )
+    store = RunStore(runs)
+    with _observer(observe or progress, sweep=not study.grid.empty) as shown:
+        rows = run_study(
+            study,
+            store=store,
+            executor=executor(local=local, address=address),
+            observe=shown,
+            on_change=on_change,
+        )
+    return Run(store, study.name, rows)
 
 
 class RunFolder:
@@ -126,6 +227,15 @@ class RunFolder:
     def study(self, name: str) -> Study:
         """Return a study as its last run resolved it."""
         return recorded_study(self.store, name)
+
+    def run(self, name: str) -> Run:
+        """Return what a study has come to so far.
+
+        Raises:
+            ConfigError: when there is no such study, naming those there are.
+            StoreError: when its table of results is missing or damaged.
+        """
+        return Run(self.store, name, read_results(self.store, name))
 
     def status(self, name: str) -> StudyStatus:
         """Return the state of every generation of a study."""

@@ -203,7 +203,7 @@ def plan(
     from gentrain.view import forest_tree, plan_assumptions, plan_table, print_json, show
 
     loaded = _load(study or QUICKSTART, settings, smoke=smoke, dataset__path=data)
-    cost = api.plan(loaded, runs=runs, devices=gpus, price=price, measure=measure)
+    cost = api.plan(loaded, runs=runs, gpus=gpus, price=price, measure=measure)
     if as_json:
         print_json([cost.summary()], sys.stdout)
         return

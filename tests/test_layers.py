@@ -28,7 +28,7 @@ DOORS = {
     "scipy": ["data.sources"],
     "sklearn": ["data.sources"],
     "torchvision": ["models", "data.sources"],
-    "torch": ["models", "data.loading", "train", "running", "cluster", "api", "doctor"],
+    "torch": ["models", "data.loading", "train", "running", "cluster", "doctor"],
     "obstore": ["store"],
     "boto3": ["store"],
     "pyarrow": ["store", "data", "train", "api"],
@@ -47,8 +47,8 @@ SHUT = {
 LAYERS = [
     ["__main__"],
     ["cli"],
-    ["view"],
     ["api"],
+    ["view"],
     ["doctor"],
     ["report", "cluster"],
     ["running"],

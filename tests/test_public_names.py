@@ -1,17 +1,25 @@
 """The names that others import from `gentrain`: a change of them is a decision, made here."""
 
+import inspect
 import subprocess
 import sys
+from importlib.resources import files
+
+import pytest
 
 import gentrain
 from tests.conftest import SMALL
 
 PUBLIC = {
+    "Classifier",
     "GentrainError",
     "LossTerms",
     "Process",
+    "Run",
     "RunFolder",
     "Study",
+    "TrainedChain",
+    "TrainedNetwork",
     "build_model",
     "eta_for_primary",
     "load_study",
@@ -31,6 +39,42 @@ def test_the_public_names_are_these_and_each_can_be_imported():
     assert set(gentrain.__all__) == PUBLIC
     assert {*PUBLIC, "__version__"} == set(dir(gentrain))
     assert all(getattr(gentrain, name).__module__.startswith("gentrain.") for name in PUBLIC)
+
+
+PARAMETERS = {
+    "load_study": "path, overrides, smoke, notify, settings",
+    "prepare": "study, runs, progress, observe",
+    "plan": "study, runs, gpus, price, measure",
+    "run": "study, runs, local, address, progress, observe, on_change",
+    "open_run": "runs",
+    "Run.results": "self",
+    "Run.chain": "self, name",
+    "RunFolder.studies": "self",
+    "RunFolder.study": "self, name",
+    "RunFolder.run": "self, name",
+    "RunFolder.status": "self, name",
+    "RunFolder.evaluate": "self, name, options",
+    "TrainedChain.generation": "self, generation",
+    "TrainedChain.ensemble": "self, kind, generation",
+    "TrainedNetwork.module": "self",
+    "Classifier.forward": "self, images",
+}
+"""Of what README and docs/tutorial.md call, in order; all but the first of a function's are keywords."""
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_the_parameters_are_these_and_each_is_typed(name):
+    owner, _, method = name.rpartition(".")
+    function = getattr(getattr(gentrain, owner) if owner else gentrain, method)
+    signature = inspect.signature(function)
+    assert ", ".join(signature.parameters) == PARAMETERS[name]
+    typed = [signature.return_annotation, *(p.annotation for n, p in signature.parameters.items() if n != "self")]
+    assert inspect.Parameter.empty not in typed
+    assert inspect.getdoc(function)
+
+
+def test_the_package_says_that_it_is_typed():
+    assert files("gentrain").joinpath("py.typed").is_file()
 
 
 def test_importing_the_package_loads_neither_torch_nor_ray():

@@ -26,3 +26,27 @@ class MeanOfNetworks(nn.Module):
         with torch.autocast(images.device.type, enabled=False):
             logs = torch.stack([member.float().log_softmax(dim=1) for member in logits])
             return logs.logsumexp(dim=0) - math.log(len(logits))
+
+
+class WeightedMean(nn.Module):
+    """Gives log Σ_m w_m·f_m, f_m the softmax of member m: (N, 3, H, W) -> (N, C), float32.
+
+    Its softmax is Σ_m w_m·f_m where Σ w = 1 (see `gentrain.scores.ensembles.weighted_ensemble`).
+
+    Args:
+        members: (N, 3, H, W) -> (N, C).
+        weights: of each member, positive.
+    """
+
+    log_weights: Tensor
+
+    def __init__(self, members: Sequence[nn.Module], weights: Sequence[float]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        logs = torch.tensor([math.log(weight) for weight in weights]).view(-1, 1, 1)
+        self.register_buffer("log_weights", logs, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the log of the weighted mean."""
+        logs = torch.stack([member(images).float().log_softmax(dim=1) for member in self.members])
+        return (logs + self.log_weights).logsumexp(dim=0)

@@ -101,8 +101,8 @@ def evaluate_chain(
     Raises:
         ConfigError: naming what there is.
     """
-    recorded = _recorded_chain(store, study, chain)
-    results = _finished_results(store, study, recorded)
+    recorded = recorded_chain(store, study, chain)
+    results = finished_results(store, study, recorded)
     last = len(results) - 1 if generation is None else generation
     if not 0 <= last < len(results):
         raise ConfigError(
@@ -117,7 +117,7 @@ def evaluate_chain(
         raise ConfigError(f"--split {split}: the dataset has {', '.join(data.manifest.splits)}")
     predictions = [_predictions(store, result.finished, folder.name, split) for result in results]
     members, labels = np.stack([probabilities for probabilities, _ in predictions]), predictions[0][1]
-    weights = _weights(recorded.name, results[: last + 1], ensemble) if ensemble else None
+    weights = ensemble_weights(recorded.name, results[: last + 1], ensemble) if ensemble else None
     probabilities = members[last] if weights is None else weighted_ensemble(members[: last + 1], weights)
     return Evaluation(
         chain=recorded.name,
@@ -132,7 +132,13 @@ def evaluate_chain(
     )
 
 
-def _recorded_chain(store: RunStore, study: str, chain: str | None) -> RecordedChain:
+def recorded_chain(store: RunStore, study: str, chain: str | None) -> RecordedChain:
+    """Return a chain of a study as it is recorded; by default its only one.
+
+    Raises:
+        ConfigError: naming the chains there are.
+        StoreError: when its record is damaged.
+    """
     damaged: list[str] = []
     whole, entries = recorded_study(store, study), recorded_chains(store, study, warn=damaged.append)
     if damaged and (not entries if chain is None else chain not in entries):
@@ -150,7 +156,7 @@ def _recorded_chain(store: RunStore, study: str, chain: str | None) -> RecordedC
     return RecordedChain(name, entries[name].keys, settings)
 
 
-def _finished_results(store: RunStore, study: str, chain: RecordedChain) -> list[GenerationResult]:
+def finished_results(store: RunStore, study: str, chain: RecordedChain) -> list[GenerationResult]:
     """Return the results of the chain's generations up to the first that isn't finished.
 
     Raises:
@@ -171,7 +177,7 @@ def _finished_results(store: RunStore, study: str, chain: RecordedChain) -> list
     return results
 
 
-def _weights(chain: str, results: Sequence[GenerationResult], kind: Kind) -> np.ndarray:
+def ensemble_weights(chain: str, results: Sequence[GenerationResult], kind: Kind) -> np.ndarray:
     """Return the weights of an ensemble's members, fitted to nothing but the held-out split."""
     if kind == "mean":
         return np.full(len(results), 1 / len(results))

@@ -187,6 +187,21 @@ def decode_rows(content: bytes | None, study: str) -> list[dict[str, Any]] | Non
     return rows if all({"chain", "generation", "key"} <= row.keys() for row in rows) else None
 
 
+def read_results(store: RunStore, study: str) -> list[dict[str, Any]]:
+    """Return the rows of a study's results.parquet.
+
+    Raises:
+        ConfigError: when there is no such study (see `recorded_study`).
+        StoreError: when the table is missing or damaged.
+    """
+    recorded_study(store, study)
+    rows = decode_rows(store.study(study).read_record(RESULTS_TABLE), study)
+    if rows is None:
+        path = f"{store.study(study)}/{RESULTS_TABLE}"
+        raise StoreError(f"{path}: missing or damaged; run the study again: it writes it from what is finished")
+    return rows
+
+
 def _rows_digest(rows: list[dict[str, Any]], study: str) -> str:
     return mapping_digest({"study": study, "rows": rows})
 

@@ -33,12 +33,12 @@ MOST_PROBLEMS = 20
 def load_study(
     path: str | Path | None = None,
     *,
-    overrides: Iterable[str] = (),
+    overrides: Iterable[str] | Mapping[str, Any] = (),
     smoke: bool = False,
     notify: Callable[[str], None] = lambda _: None,
     **settings: Any,
 ) -> Study:
-    """Read a study file, apply `a.b=value` overrides in order, then dotted keyword settings that are not None.
+    """Read a study file, apply overrides in order, then dotted keyword settings that are not None.
 
     The section `smoke` of a file is no setting but overrides for `smoke=True`; they come first, and the study is then
     named `<name>-smoke`, so that it can't be mixed up with the whole one.
@@ -46,7 +46,7 @@ def load_study(
     Args:
         path: of the file, beside which `dataset.path` and the modules of package.module:function are found; by
             default the study has the paper's settings.
-        overrides: such as "recipe.epochs=10".
+        overrides: such as "recipe.epochs=10", read as YAML; or values by their dotted names, {"recipe.epochs": 10}.
         smoke: apply the file's section `smoke`.
         notify: gets a line for settings under an old name, and one for values that YAML 1.1 read otherwise.
         settings: by name, with `__` for a dot.
@@ -57,7 +57,7 @@ def load_study(
     where = str(path) if path else "default study"
     text = _read(Path(path)) if path else ""
     folder = Path(path).absolute().parent if path else None
-    sources = (text, tuple(overrides), settings, folder)
+    sources = (text, overrides if isinstance(overrides, Mapping) else tuple(overrides), settings, folder)
     renamed: list[str] = []
     mapping = _assemble(*sources, where=where, smoke=smoke, read=read_yaml, renamed=renamed)
     if folder and any(map(_FUNCTION.fullmatch, _texts(mapping))):
@@ -76,7 +76,7 @@ def load_study(
 
 def _assemble(
     text: str,
-    overrides: Iterable[str],
+    overrides: Iterable[str] | Mapping[str, Any],
     settings: Mapping[str, Any],
     folder: Path | None,
     *,
@@ -97,6 +97,10 @@ def _assemble(
         mapping["name"] = f"{mapping.get('name', Study.model_fields['name'].default)}-smoke"
     if folder is not None:
         _find_dataset(mapping.get("dataset"), folder)
+    if isinstance(overrides, Mapping):
+        for key, value in overrides.items():
+            _assign(mapping, str(key), value, where=f"overrides: {cut(str(key))}", renamed=renamed)
+        overrides = ()
     for override in overrides:
         key, sign, value_text = override.partition("=")
         if not sign or not key.strip():
@@ -186,7 +190,7 @@ def _document(text: str, read: Callable[[str], Any], where: str) -> dict[str, An
 def _read_otherwise(
     mapping: Mapping[str, Any],
     text: str,
-    overrides: Iterable[str],
+    overrides: Iterable[str] | Mapping[str, Any],
     settings: Mapping[str, Any],
     folder: Path | None,
     *,

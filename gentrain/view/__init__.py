@@ -16,6 +16,7 @@ from rich.console import RenderableType
 from gentrain.view.base import View, open_console, open_view
 from gentrain.view.chain import ChainLines, ChainTable
 from gentrain.view.doctor import doctor_tables
+from gentrain.view.notebook import open_progress
 from gentrain.view.report import report_tables
 from gentrain.view.sweep import SweepLines, SweepTable
 from gentrain.view.tables import (
@@ -40,6 +41,7 @@ __all__ = [
     "forest_tree",
     "manifest_table",
     "networks_table",
+    "open_progress",
     "open_view",
     "plan_assumptions",
     "plan_table",

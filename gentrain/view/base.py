@@ -92,6 +92,10 @@ class TableView(View):
             style = "yellow" if event.level == "warning" else "dim"
             self.console.print(Text(printable(event.text), style=style))
 
+    def picture(self) -> RenderableType:
+        """Return what the table shows now."""
+        return self._render()
+
     def _render(self) -> RenderableType:
         raise NotImplementedError
 

@@ -91,8 +91,8 @@ def test_measured_seconds_stand_in_where_the_store_knows_nothing(tmp_path, small
 
     grid = "grid.process=[{lambda: 0.5}, {lambda: 0.7}]"
     study = small("recipe.epochs=10", "recipe.milestones=[]", grid)
-    assert api.plan(study, runs=str(tmp_path), devices=1, price=None).unknown == 3
-    planned = api.plan(study, runs=str(tmp_path), devices=1, price=None, measure=True)
+    assert api.plan(study, runs=str(tmp_path), gpus=1, price=None).unknown == 3
+    planned = api.plan(study, runs=str(tmp_path), gpus=1, price=None, measure=True)
     assert planned.unknown == 0
     assert planned.measured_here
     assert len(set(planned.seconds.values())) == 2  # a patriarch, and two students alike

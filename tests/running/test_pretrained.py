@@ -103,7 +103,7 @@ def test_a_second_run_trains_nothing_and_everything_else_knows_it(origin, chain,
     (cells,) = study_status(RunStore(str(runs)), "given").chains.values()
     assert [cell.state for cell in cells] == ["done", "done"]
     planned = api.plan(
-        load_study(overrides=[*SMALL, "generations=3"], pretrained=given), runs=str(runs), devices=1, price=None
+        load_study(overrides=[*SMALL, "generations=3"], pretrained=given), runs=str(runs), gpus=1, price=None
     ).summary()
     assert (planned["trainings"], planned["finished"], planned["to_train"], planned["unknown"]) == (3, 1, 2, 0)
     study = runs / "study.yaml"
