@@ -185,8 +185,8 @@ class GenerationFolder(Folder):
 
 
 def unvouched(folder: GenerationFolder) -> bool:
-    """Return whether there are files of a finished training, where there is no DONE.json."""
-    return EPOCHS in folder.names()
+    """Return whether there are files of a finished training on a disk, where there is no DONE.json."""
+    return folder.local and EPOCHS in folder.names()
 
 
 def encode_spec(spec: GenerationSpec) -> bytes:
