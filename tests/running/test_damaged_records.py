@@ -72,13 +72,13 @@ def test_a_lost_table_is_written_again_with_the_rows_of_chains_that_this_run_doe
     runs = str(tmp_path)
     api.run(small("generations=0", "recipe.epochs=1"), runs=runs, local=True)
     second = small("generations=0", "recipe.epochs=1", "process.f_a1=0.7")
-    api.run(second, runs=runs, local=True)
+    api.run(second, runs=runs, local=True, on_change="keep")
     folder = RunStore(runs).study("small")
     rows = decode_rows(folder.read("results.parquet"), "small")
     assert len({row["chain"] for row in rows}) == 2
     folder.delete("results.parquet") if content is None else folder.write("results.parquet", content)
     events = []
-    api.run(second, runs=runs, local=True, observe=events.append)
+    api.run(second, runs=runs, local=True, observe=events.append, on_change="keep")
     assert decode_rows(folder.read("results.parquet"), "small") == rows
     lines = [event.text for event in events if isinstance(event, Note) and event.level == "warning"]
     line = f"{folder}/results.parquet: damaged; it is written again from the generations"
