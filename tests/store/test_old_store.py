@@ -61,9 +61,15 @@ def test_its_report_says_what_it_said(unpacked, study, capsys):
         list(csv.DictReader(text.splitlines()))
         for text in (capsys.readouterr().out, written(unpacked, study, "expected-tables.csv"))
     )
+    theirs = [row for row in theirs if not predicted_at_another_temperature(row)]
     assert [{**row, "mean": ""} for row in ours] == [{**row, "mean": ""} for row in theirs]
     for one, other in zip(ours, theirs, strict=True):
         assert math.isclose(float(one["mean"]), float(other["mean"]), rel_tol=1e-9), (one, other)
+
+
+def predicted_at_another_temperature(row):
+    """Return whether the row of a report is a student's predicted score at T ≠ 1, which no formula gives."""
+    return row["row"] == "predicted" and "T2.0" in row["process"] and row["column"] != "Gen #0"
 
 
 @pytest.mark.parametrize("study", ["grid", "beyond", "given", "given-file"])
@@ -74,6 +80,8 @@ def test_what_is_finished_is_reused(unpacked, study, monkeypatch):
     assert all(event.reused for event in events if isinstance(event, GenerationDone))
     for row in rows:
         old = next(r for r in before if (r["chain"], r["generation"]) == (row["chain"], row["generation"]))
+        if study == "beyond" and row["generation"]:  # at T = 2, where version 0.1 predicted as at T = 1
+            assert (row["primary_predicted"], old.pop("primary_predicted") > 0) == (None, True)
         for name, value in old.items():
             assert row[name] == (pytest.approx(value, rel=1e-9) if isinstance(value, float) else value), name
     (settings,) = {json.dumps(row["settings"] is not None) for row in _chains(unpacked, study, rows)}
