@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from gentrain.study.losses import KL, ScoreDifference
 from gentrain.study.process import DEFAULT_K
 from gentrain.study.schema import Study
 from gentrain.study.sections import ImagesConfig, RecipeConfig
@@ -149,6 +150,10 @@ def _process_deviations(study: Study) -> list[str]:
         differences.append(f"process.k is {k} (the paper: {DEFAULT_K})")
     if process.temperature != 1:
         differences.append(f"process.temperature is {process.temperature:g} (the paper: 1)")
+    if not isinstance(process.patriarch, ScoreDifference):
+        differences.append(f"process.patriarch is {process.patriarch.name} (the paper: score_difference)")
+    if not isinstance(process.student, KL):
+        differences.append(f"process.student is {process.student.label} (the paper: kl)")
     if process.teacher != "previous":
         differences.append(f"process.teacher is {process.teacher} (the paper: previous)")
     if study.pretrained:

@@ -89,12 +89,13 @@ class ChainRecord:
     def origin(self) -> str:
         """Return what decides the first generation, in the name's form: D(0.6,·), D(0.6,·,K4), D(given-1a2b3c4d,·)."""
         start, _, *others = self.label.removeprefix("D(").removesuffix(")").split(",")
-        return f"D({','.join([start, '·', *(part for part in others if part.startswith('K'))])})"
+        own = [part for part in others if part.startswith("K") or part == self.process.patriarch_label]
+        return f"D({','.join([start, '·', *own])})"
 
     @property
     def strict(self) -> bool:
         """Return whether the patriarch is trained by plain cross-entropy."""
-        return not self.study.pretrained and self.process.f_a1 == 1.0
+        return not self.study.pretrained and self.process.eta == 0.0
 
     @property
     def network(self) -> str:

@@ -196,7 +196,7 @@ def _own_columns(chain: ChainKeys, place: int, finished: FinishedGeneration) -> 
         "chain": chain.name,
         "generation": place,
         "key": spec.key,
-        "f_a1": None if chain.settings.pretrained else chain.settings.process.f_a1,
+        "f_a1": None if chain.settings.pretrained else chain.settings.process.aim,
         "lambda": spec.task.lam if isinstance(spec.task, StudentSpec) else None,
         "network": spec.network.name,
         "seed": spec.seed,

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serial
 
 from gentrain.errors import ConfigError, shown
 from gentrain.models.registry import label
+from gentrain.study.losses import KL, Parameters, ScoreDifference
 from gentrain.study.process import AdaptiveK, Process, predicted_energies
 from gentrain.study.schema import FOLDING, Study
 from gentrain.study.sections import RecipeConfig
@@ -42,17 +43,25 @@ class AdaptiveKSpec(AdaptiveK):
     f_a1: float
 
 
+class LossSpec(_Frozen):
+    """A loss that isn't the paper's: its name or import path, and all its settings, by name."""
+
+    name: str
+    settings: Parameters
+
+
 class PatriarchSpec(_Frozen):
-    """Eq. (3): η, and K where η > 0 (plain cross-entropy has no secondary classes); or K by score."""
+    """Eq. (3): η, and K where η > 0 (plain cross-entropy has no secondary classes); or K by score; or another loss."""
 
     kind: Literal["patriarch"] = "patriarch"
     eta: float | None
     k: int | None
     adaptive: Annotated[AdaptiveKSpec | None, Stored("mass"), Later(None)] = None
+    loss: Annotated[LossSpec | None, Later(None, written=False)] = None
 
 
 class StudentSpec(_Frozen):
-    """Eq. (4): λ and the temperature; `teacher` is the teacher's key."""
+    """Eq. (4): λ and the temperature, or another loss; `teacher` is the teacher's key."""
 
     kind: Literal["student"] = "student"
     lam: float
@@ -61,6 +70,7 @@ class StudentSpec(_Frozen):
     fold_batchnorm: Annotated[bool, FOLDING, Later(False)] = False
     members: Annotated[tuple[str, ...], Later(())] = ()
     """Of an ensemble of several as teacher: all their keys, in order; `teacher` is the last."""
+    loss: Annotated[LossSpec | None, Later(None, written=False)] = None
 
     @property
     def teachers(self) -> tuple[str, ...]:
@@ -169,8 +179,8 @@ class Chain(_Frozen):
 def predicted_scores(settings: Study, measured: Sequence[float]) -> tuple[float | None, ...]:
     """Return the predicted primary score w_g of each generation of a chain.
 
-    The closed form is that of the paper's loss: with another temperature than 1 there is none for students, which
-    learn from softened scores, so theirs is None.
+    The closed form for students is that of the paper's loss: with another, or another temperature than 1, there is
+    none, so theirs is None. A patriarch of the user's own has none either.
 
     Args:
         settings: of the chain.
@@ -179,8 +189,8 @@ def predicted_scores(settings: Study, measured: Sequence[float]) -> tuple[float 
     """
     process, pretrained = settings.process, len(settings.pretrained)
     weights = process.weights(settings.students)[max(0, pretrained - 1) :]
-    start = measured[:pretrained] if pretrained else (process.f_a1,)
-    if len(start) < pretrained or process.temperature != 1:
+    start = measured[:pretrained] if pretrained else () if process.aim is None else (process.aim,)
+    if len(start) < max(1, pretrained) or process.temperature != 1 or not isinstance(process.student, KL):
         return (*start, *[None] * (max(1, pretrained) - len(start) + len(weights)))
     return predicted_energies(start, weights, teacher=process.teacher)
 
@@ -212,11 +222,11 @@ def build_chain(
         shared: specs of other chains, which equal ones are replaced by: a spec then computes its key once.
 
     Raises:
-        ConfigError: when K exceeds the number of classes.
+        ConfigError: when K exceeds the number of classes, or the aim is too low for so few.
     """
     process = study.process
     if process.classes_needed > num_classes:
-        raise ConfigError(f"process.k: {process.k} is more than the dataset's {num_classes} classes; lower process.k")
+        raise ConfigError(process.too_few(num_classes))
     known = {} if shared is None else shared
     specs = [known.setdefault(spec, spec) for spec in resolve(study)]
     pretrained = len(specs)
@@ -250,23 +260,28 @@ def build_chain(
 
 
 def _patriarch(process: Process, num_classes: int) -> PatriarchSpec:
-    k = process.k
+    k, patriarch = process.k, process.patriarch
+    if process.eta == 0:
+        return PatriarchSpec(eta=0.0, k=None)
+    if not isinstance(patriarch, ScoreDifference):
+        settings = patriarch.knob(process.f_a1, num_classes=num_classes)
+        return PatriarchSpec(eta=None, k=None, loss=LossSpec(name=patriarch.name, settings=settings))
     if isinstance(k, AdaptiveK):
-        if process.eta == 0:
-            return PatriarchSpec(eta=0.0, k=None)
         adaptive = AdaptiveKSpec(f_a1=process.f_a1, top_p=k.top_p, by=k.by, k_max=min(k.k_max, num_classes))
         return PatriarchSpec(eta=None, k=None, adaptive=adaptive)
-    return PatriarchSpec(eta=process.eta, k=k if process.eta else None)
+    return PatriarchSpec(eta=process.eta, k=k)
 
 
 def _student(study: Study, lam: float, teachers: Sequence[GenerationSpec]) -> StudentSpec:
     ensemble = study.process.teacher == "ensemble" and len(teachers) > 1
+    student = study.process.student
     return StudentSpec(
         lam=lam,
         temperature=study.process.temperature,
         teacher=teachers[-1].key,
         fold_batchnorm=study.fold_batchnorm,
         members=tuple(spec.key for spec in teachers) if ensemble else (),
+        loss=None if isinstance(student, KL) else LossSpec(name=student.name, settings=student.parameters),
     )
 
 

@@ -8,6 +8,19 @@ from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
+from gentrain.study.losses import (
+    KL,
+    PATRIARCHS,
+    STUDENTS,
+    Imported,
+    ImportedPatriarch,
+    ImportedStudent,
+    Loss,
+    Patriarch,
+    ScoreDifference,
+    Student,
+    loss_kind,
+)
 from gentrain.study.settings import Settings, Stored
 
 DEFAULT_K = 5
@@ -122,7 +135,8 @@ def _section(kind: type[_Section], value: object) -> _Section:
             if problem["type"] == "extra_forbidden":
                 problems.append(f"{key}: unknown key; valid keys here: {valid}")
             else:
-                problems.append(f"{key}: {problem['msg'][:1].lower()}{problem['msg'][1:]}")
+                message = problem["msg"].removeprefix("Value error, ")
+                problems.append(f"{key}: {message[:1].lower()}{message[1:]}" if key else message)
         raise ValueError("; ".join(problems)) from None
 
 
@@ -149,6 +163,14 @@ def _check_classes(value: object) -> object:
     return value
 
 
+def _check_patriarch(value: object) -> object:
+    return value if isinstance(value, Loss) else _section(loss_kind(value, PATRIARCHS, ImportedPatriarch), value)
+
+
+def _check_student(value: object) -> object:
+    return value if isinstance(value, Loss) else _section(loss_kind(value, STUDENTS, ImportedStudent), value)
+
+
 class Process(Settings):
     """One parametrised process D(f_a1, λ): how tolerant the patriarch is, and how much of it the students keep.
 
@@ -171,9 +193,33 @@ class Process(Settings):
         "previous", description="Whom a student learns from: the generation before it, or the mean of all before it."
     )
 
+    patriarch: Annotated[Patriarch, BeforeValidator(_check_patriarch)] = Field(
+        ScoreDifference(),
+        description="Loss of the patriarch, `{name}`: score_difference (the paper's), label_smoothing, "
+        "confidence_penalty, mse, or package.module:Class; `f_a1` sets its aim (docs/losses.md).",
+    )
+    student: Annotated[Student, BeforeValidator(_check_student)] = Field(
+        KL(),
+        description="Loss of the students, `{name, …}`: kl (the paper's), logit_standardised, dkd, dist, nkd, or "
+        "package.module:Class (docs/losses.md).",
+    )
+
     @model_validator(mode="after")
     def _in_range(self) -> Self:
-        if not isinstance(self.k, AdaptiveK):
+        if not isinstance(self.student, KL) and self.temperature != 1:
+            raise ValueError(
+                f"temperature is {self.temperature} but student is {self.student.name}; `process.temperature` is for "
+                "kl, other losses have a temperature of their own under `process.student`"
+            )
+        if not isinstance(self.patriarch, ScoreDifference):
+            if self.k != DEFAULT_K:
+                raise ValueError(
+                    f"k is {self.k} but patriarch is {self.patriarch.name}; `process.k` is for score_difference: "
+                    "leave it out"
+                )
+            if self.aim is not None and not 0 < self.aim <= 1:
+                raise ValueError(f"f_a1 is {self.f_a1}; it must lie above 1/C (C classes) and be at most 1")
+        elif not isinstance(self.k, AdaptiveK):
             eta_for_primary(self.f_a1, k=self.k)
         elif not 1 / 2 < self.f_a1 <= 1:
             raise ValueError(
@@ -183,13 +229,34 @@ class Process(Settings):
         return self
 
     @property
+    def aim(self) -> float | None:
+        """The primary score that the patriarch's loss has its optimum at; None where nothing is known of the loss."""
+        return None if isinstance(self.patriarch, Imported) else self.f_a1
+
+    @property
     def classes_needed(self) -> int:
         """The smallest number of classes that a dataset must have."""
+        if not isinstance(self.patriarch, ScoreDifference):
+            return 2 if self.aim is None else max(2, math.floor(1 / self.aim) + 1)
         return 2 if isinstance(self.k, AdaptiveK) else self.k
+
+    def too_few(self, num_classes: int) -> str:
+        """Return what to change for a dataset of fewer classes than are needed."""
+        if isinstance(self.patriarch, ScoreDifference):
+            return f"process.k: {self.k} is more than the dataset's {num_classes} classes; lower process.k"
+        return (
+            f"process.f_a1: {self.f_a1} must lie above 1/C = {1 / num_classes:g} with {self.patriarch.name} and the "
+            f"dataset's {num_classes} classes; raise process.f_a1"
+        )
 
     @property
     def eta(self) -> float | None:
-        """Weight of the score difference in eq. (3); None where it differs by sample (`AdaptiveK`)."""
+        """Weight of the score difference in eq. (3), 0 where the patriarch's loss is cross-entropy.
+
+        None where it differs by sample (`AdaptiveK`), and of other losses.
+        """
+        if not isinstance(self.patriarch, ScoreDifference):
+            return 0.0 if self.aim == 1 and getattr(self.patriarch, "cross_entropy_at_1", False) else None
         if isinstance(self.k, AdaptiveK) and self.f_a1 < 1:
             return None
         return eta_for_primary(self.f_a1, k=2 if isinstance(self.k, AdaptiveK) else self.k)
@@ -197,16 +264,28 @@ class Process(Settings):
     @property
     def label(self) -> str:
         """The paper's name, such as D(0.6,0.6); what isn't as in the paper follows: D(0.6,0.6,K4,T2.0,ensemble)."""
-        return self._label(_shortest(self.f_a1), k=self._k_label if self.eta != 0 else "")
+        return self._label(self.start, k=self._k_label if self.eta != 0 else "", patriarch=self.patriarch_label)
+
+    @property
+    def start(self) -> str:
+        """What stands for the patriarch in names: its aim, or the loss where it has none."""
+        return self.patriarch.label if self.aim is None else _shortest(self.aim)
+
+    @property
+    def patriarch_label(self) -> str:
+        """What stands in names for a patriarch's loss that has an aim and isn't the paper's; else an empty text."""
+        return "" if self.aim is None or isinstance(self.patriarch, ScoreDifference) else self.patriarch.label
 
     def label_from(self, start: str) -> str:
         """Return the name of the process that begins with `start` in place of a patriarch."""
-        return self._label(start, k="")
+        return self._label(start, k="", patriarch="")
 
-    def _label(self, start: str, *, k: str) -> str:
+    def _label(self, start: str, *, k: str, patriarch: str) -> str:
         parts = [start, self._lam_label, *([k] if k else [])]
         parts += [f"T{_shortest(self.temperature)}"] if self.temperature != 1 else []
         parts += ["ensemble"] if self.teacher == "ensemble" else []
+        parts += [patriarch] if patriarch else []
+        parts += [self.student.label] if not isinstance(self.student, KL) else []
         return f"D({','.join(parts)})"
 
     @property

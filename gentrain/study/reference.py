@@ -43,19 +43,22 @@ def _rows(model: type[BaseModel], prefix: str = "") -> Iterable[tuple[str, str, 
         yield f"{prefix}{key}", _kind(properties[key]), _default(field), field.description or ""
         if "anyOf" in properties[key]:  # a mapping is one of the alternatives
             for section in held_sections(field.annotation):
-                yield from _rows(section, f"{prefix}{key}.")
+                rows = _rows(section, f"{prefix}{key}.")
+                yield from (row for row in rows if row[0] != f"{prefix}{key}.name")  # which the row above lists
 
 
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "must be given"
-    shown = list(field.default) if isinstance(field.default, tuple) else None
-    return f"`{shown if shown is not None else yaml.safe_dump(field.default, default_flow_style=True).splitlines()[0]}`"
+    if isinstance(field.default, tuple):
+        return f"`{list(field.default)}`"
+    value = field.default.model_dump() if isinstance(field.default, BaseModel) else field.default
+    return f"`{yaml.safe_dump(value, default_flow_style=True).splitlines()[0]}`"
 
 
 def _kind(schema: Mapping[str, Any]) -> str:
     if "anyOf" in schema:
-        return " or ".join(_kind(part) for part in schema["anyOf"])
+        return " or ".join(dict.fromkeys(_kind(part) for part in schema["anyOf"]))
     if "$ref" in schema:
         return "mapping"
     if "enum" in schema:

@@ -40,10 +40,12 @@ class Later:
     Args:
         unused: the value that says so.
         of: the field that has that value; by default the annotated one.
+        written: whether files have the field where it isn't used.
     """
 
     unused: Any
     of: str | None = None
+    written: bool = True
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,8 @@ def stored_form(model: BaseModel, *, hashed: bool = False, exclude: Collection[s
     form = {}
     for field in _fields(type(model)):
         value, later = getattr(model, field.name), field.later
-        if field.name in exclude or (
-            hashed and later is not None and later.unused == (getattr(model, later.of) if later.of else value)
-        ):
+        unused = later is not None and later.unused == (getattr(model, later.of) if later.of else value)
+        if field.name in exclude or (later is not None and unused and (hashed or not later.written)):
             continue
         if isinstance(value, BaseModel):
             value = stored_form(value, hashed=hashed)

@@ -17,7 +17,7 @@ from gentrain.train.divergence import diverged
 from gentrain.train.meter import Meter, epoch_row
 from gentrain.train.schedule import learning_rate
 from gentrain.train.seeds import epoch_seed, seed_generators
-from gentrain.train.tasks import Task
+from gentrain.train.tasks.task import Task
 from gentrain.train.workers import Workers
 
 CHECK_STEPS = 50

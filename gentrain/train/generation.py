@@ -33,7 +33,8 @@ from gentrain.train.state import (
     roll_back,
     save_checkpoint,
 )
-from gentrain.train.tasks import Task, build_task
+from gentrain.train.tasks.build import build_task
+from gentrain.train.tasks.task import Task
 from gentrain.train.workers import Workers
 
 

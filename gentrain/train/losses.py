@@ -1,7 +1,8 @@
-"""Compute the two losses of the paper. Softmaxes are float32 in every precision of the logits."""
+"""Compute the two losses of the paper, and what other losses share. Softmaxes are float32 whatever the logits are."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ class LossTerms(NamedTuple):
     hard: Tensor
     """Cross-entropy with the labels."""
     soft: Tensor
-    """Score difference (patriarch) or KL divergence from the teacher (student)."""
+    """What makes a patriarch tolerant, such as the score difference, or what a student learns from its teacher."""
 
 
 def patriarch_loss(logits: Tensor, labels: Tensor, *, eta: float, k: int = 5) -> LossTerms:
@@ -109,13 +110,53 @@ def student_loss(
     Raises:
         ValueError: when the shapes differ.
     """
+    return mixed_loss(
+        logits,
+        teacher_logits,
+        labels,
+        lam=lam,
+        soft=lambda student, teacher, _: kl_divergence(student, teacher, temperature=temperature),
+    )
+
+
+def mixed_loss(
+    logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    *,
+    lam: float,
+    soft: Callable[[Tensor, Tensor, Tensor], Tensor],
+) -> LossTerms:
+    """Return (1-λ)·CE(y, f_S) + λ·soft, mean over samples. No gradient reaches the teacher.
+
+    Args:
+        logits: the student's, (N, C), any floating dtype.
+        teacher_logits: the teacher's for the same pixels, (N, C).
+        labels: (N,), int64 in 0..C-1.
+        lam: weight of the teacher, in [0, 1]; 0 is cross-entropy to the bit.
+        soft: of the student's and the teacher's logits in float32 and the labels: a scalar, mean over samples.
+
+    Raises:
+        ValueError: when the shapes differ.
+    """
     if logits.shape != teacher_logits.shape:
         raise ValueError(f"student and teacher differ in shape: {tuple(logits.shape)}, {tuple(teacher_logits.shape)}")
     with torch.autocast(logits.device.type, enabled=False):
         logits, teacher_logits = logits.float(), teacher_logits.detach().float()
         hard = F.cross_entropy(logits, labels)
-        student_log = (logits / temperature).log_softmax(dim=1)
-        teacher_log = (teacher_logits / temperature).log_softmax(dim=1)
-        soft = F.kl_div(student_log, teacher_log, reduction="batchmean", log_target=True) * temperature**2
-        loss = hard if lam == 0 else (1 - lam) * hard + lam * soft
-    return LossTerms(loss, hard, soft)
+        taught = soft(logits, teacher_logits, labels)
+        loss = hard if lam == 0 else (1 - lam) * hard + lam * taught
+    return LossTerms(loss, hard, taught)
+
+
+def kl_divergence(logits: Tensor, teacher_logits: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """Return KL(f_T^(1/T) || f_S^(1/T))·T²: sum over classes, mean over samples.
+
+    Args:
+        logits: the student's, (N, C), float32.
+        teacher_logits: the teacher's, (N, C), float32.
+        temperature: T > 0.
+    """
+    student_log = (logits / temperature).log_softmax(dim=1)
+    teacher_log = (teacher_logits / temperature).log_softmax(dim=1)
+    return F.kl_div(student_log, teacher_log, reduction="batchmean", log_target=True) * temperature**2

@@ -169,8 +169,10 @@ def _branch(plan: Plan, line: Sequence[GenerationSpec]) -> Text:
     text = Text(generations)
     if len(chains) > 1:
         settings = next(chain.settings for chain in plan.forest.chains if chain.name == chains[0])
-        start = "given" if settings.pretrained else settings.process.f_a1
-        text.append(f"  D({start},·)-{first.network.name}-s{first.seed}", style="cyan")
+        process = settings.process
+        start = "given" if settings.pretrained else process.start
+        own = f",{process.patriarch_label}" if process.patriarch_label and not settings.pretrained else ""
+        text.append(f"  D({start},·{own})-{first.network.name}-s{first.seed}", style="cyan")
         text.append(f"  shared by {len(chains)} chains")
     else:
         text.append(f"  {chains[0]}", style="cyan")

@@ -8,20 +8,28 @@ LOSSES = ("train/test_losses.py",)
 ADAPTIVE = ("train/test_adaptive_loss.py",)
 
 MUTANTS = (
-    Mutant("K is 2", "train/tasks.py", "k=task.k or 2", "k=2", CHAIN),
-    Mutant("η is left out", "train/tasks.py", "eta=task.eta or 0.0", "eta=0.0", CHAIN),
+    Mutant("K is 2", "train/tasks/build.py", "k=task.k or 2", "k=2", CHAIN),
+    Mutant("η is left out", "train/tasks/build.py", "eta=task.eta or 0.0", "eta=0.0", CHAIN),
     Mutant(
-        "the study's temperature is ignored", "train/tasks.py", "temperature=task.temperature", "temperature=1.0", CHAIN
+        "the study's temperature is ignored",
+        "train/tasks/build.py",
+        "temperature=task.temperature",
+        "temperature=1.0",
+        CHAIN,
     ),
     Mutant(
         "the task's temperature is ignored",
-        "train/tasks.py",
+        "train/tasks/kl.py",
         ", temperature=self.temperature)",
         ", temperature=1.0)",
         CHAIN,
     ),
-    Mutant("an ensemble teaches by its last member", "train/tasks.py", "task.teachers,", "(task.teacher,),", CHAIN),
-    Mutant("the teacher may be in training mode", "train/tasks.py", "if self.teacher.training:", "if False:", TASKS),
+    Mutant(
+        "an ensemble teaches by its last member", "train/tasks/build.py", "task.teachers,", "(task.teacher,),", CHAIN
+    ),
+    Mutant(
+        "the teacher may be in training mode", "train/tasks/task.py", "if self.teacher.training:", "if False:", TASKS
+    ),
     Mutant(
         "the patriarch's η and 1-η are swapped",
         "train/losses.py",
@@ -57,8 +65,8 @@ MUTANTS = (
     Mutant(
         "λ and 1-λ are swapped",
         "train/losses.py",
-        "(1 - lam) * hard + lam * soft",
-        "lam * hard + (1 - lam) * soft",
+        "(1 - lam) * hard + lam * taught",
+        "lam * hard + (1 - lam) * taught",
         LOSSES,
     ),
     Mutant(

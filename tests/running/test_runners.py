@@ -184,18 +184,18 @@ class TestLocalRunner(RunnerCase):
             ensure_generation(chain.specs[1], store=store, runner=runner, observe=lambda _: None)
 
     def test_a_non_finite_loss_stops_and_keeps_the_last_checkpoint(self, small, tmp_path, monkeypatch):
-        from gentrain.train import tasks
         from gentrain.train.epoch import CHECK_STEPS
+        from gentrain.train.tasks.score_difference import ScoreDifference
 
         study = small("generations=0")
         calls = iter(range(10**6))
-        original = tasks.PatriarchTask.__call__
+        original = ScoreDifference.__call__
 
         def poisoned(self, logits, images, labels):
             terms = original(self, logits, images, labels)
             return terms._replace(loss=terms.loss * float("nan")) if next(calls) == 9 else terms
 
-        monkeypatch.setattr(tasks.PatriarchTask, "__call__", poisoned)
+        monkeypatch.setattr(ScoreDifference, "__call__", poisoned)
         with pytest.raises(TrainingError, match=r"generation 0 \(\w+\), epoch 2, step 3: the loss is not finite") as e:
             self.launch(study, tmp_path, lambda _: None)
         assert "the checkpoint after epoch 1 stays" in str(e.value)

@@ -3,7 +3,8 @@ import torch
 from gentrain.models.mean import MeanOfNetworks
 from gentrain.models.registry import build_model
 from gentrain.train.losses import patriarch_loss, student_loss
-from gentrain.train.tasks import PatriarchTask, StudentTask
+from gentrain.train.tasks.kl import KL
+from gentrain.train.tasks.score_difference import ScoreDifference
 
 
 def batch():
@@ -14,7 +15,7 @@ def batch():
 def test_the_patriarchs_loss_is_equation_3():
     images, labels = batch()
     logits = build_model("resnet8", num_classes=5)(images)
-    terms = PatriarchTask(eta=0.5, k=3)(logits, images, labels)
+    terms = ScoreDifference(eta=0.5, k=3)(logits, images, labels)
     assert terms.loss.equal(patriarch_loss(logits, labels, eta=0.5, k=3).loss)
 
 
@@ -22,11 +23,11 @@ def test_the_students_loss_is_equation_4_with_its_own_teacher():
     images, labels = batch()
     teacher, other = build_model("resnet8", num_classes=5), build_model("resnet8", num_classes=5)
     logits = build_model("resnet8", num_classes=5)(images)
-    terms = StudentTask(teacher, lam=0.6)(logits, images, labels)
+    terms = KL(teacher, lam=0.6)(logits, images, labels)
     with torch.no_grad():
         wanted = student_loss(logits, teacher.eval()(images), labels, lam=0.6)
     assert terms.loss.equal(wanted.loss)
-    assert not terms.loss.equal(StudentTask(other, lam=0.6)(logits, images, labels).loss)
+    assert not terms.loss.equal(KL(other, lam=0.6)(logits, images, labels).loss)
 
 
 def test_the_teacher_never_changes():
@@ -35,7 +36,7 @@ def test_the_teacher_never_changes():
     teacher, student = build_model("resnet8", num_classes=5), build_model("resnet8", num_classes=5)
     teacher.train()(images)  # its statistics are no longer the initial ones
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
-    task = StudentTask(teacher, lam=0.6)
+    task = KL(teacher, lam=0.6)
     optimizer = torch.optim.SGD([*student.parameters(), *teacher.parameters()], lr=0.1, momentum=0.9)
     for _ in range(3):
         teacher.train()
@@ -82,7 +83,7 @@ def test_an_ensemble_that_teaches_never_changes():
         member.train()(images)
     student, teacher = build_model("resnet8", num_classes=5), MeanOfNetworks(members)
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
-    task = StudentTask(teacher, lam=0.6)
+    task = KL(teacher, lam=0.6)
     for _ in range(2):
         teacher.train()
         task(student.train()(images), images, labels).loss.backward()

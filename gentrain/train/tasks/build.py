@@ -1,0 +1,120 @@
+"""Build a generation's task from its spec: a loss of the table, or a class of the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from gentrain.errors import GentrainError, cut
+from gentrain.store.run import RunStore
+from gentrain.study.lineage import GenerationSpec, LossSpec, PatriarchSpec, StudentSpec
+from gentrain.study.losses import import_class
+from gentrain.train.compiling import compile_network
+from gentrain.train.device import to_device
+from gentrain.train.inference import load_teacher
+from gentrain.train.losses import LossTerms
+from gentrain.train.tasks.confidence_penalty import ConfidencePenalty
+from gentrain.train.tasks.dist import DIST
+from gentrain.train.tasks.dkd import DKD
+from gentrain.train.tasks.kl import KL
+from gentrain.train.tasks.label_smoothing import LabelSmoothing
+from gentrain.train.tasks.logit_standardised import LogitStandardised
+from gentrain.train.tasks.mse import SquaredError
+from gentrain.train.tasks.nkd import NKD
+from gentrain.train.tasks.score_difference import AdaptiveScoreDifference, ScoreDifference
+from gentrain.train.tasks.task import Task
+from gentrain.train.workers import Workers
+
+PATRIARCHS: Mapping[str, Callable[..., Task]] = {
+    "label_smoothing": LabelSmoothing,
+    "confidence_penalty": ConfidencePenalty,
+    "mse": SquaredError,
+}
+"""Each is called with its knob."""
+STUDENTS: Mapping[str, Callable[..., Task]] = {
+    "logit_standardised": LogitStandardised,
+    "dkd": DKD,
+    "dist": DIST,
+    "nkd": NKD,
+}
+"""Each is called with the teacher, `lam` and its settings."""
+
+
+def build_task(spec: GenerationSpec, *, store: RunStore, image: tuple[int, int, int], workers: Workers) -> Task:
+    """Return what a generation minimises, with its teacher on the worker's device.
+
+    Args:
+        spec: of a patriarch or a student.
+        store: where the teacher is.
+        image: shape (3, H, W) of an image.
+        workers: for whom the teacher is compiled, where the study says so.
+
+    Raises:
+        GentrainError: when the teacher is missing or damaged, or can't be folded, or a class of the user's own fails.
+    """
+    task = spec.task
+    if isinstance(task, PatriarchSpec):
+        return _patriarch(task, spec, image=image, device=workers.device)
+    assert isinstance(task, StudentSpec)
+    dtype = torch.bfloat16 if spec.precision == "bf16" else torch.float32
+    teacher = load_teacher(
+        task.teachers,
+        store,
+        folded=task.fold_batchnorm,
+        fuse_for=(torch.zeros((1, *image)), dtype) if workers.device.type == "cpu" and not spec.compile else None,
+    )
+    teacher = to_device(teacher, workers.device).requires_grad_(False).eval()
+    if spec.compile:
+        teacher = compile_network(teacher, workers.device, graphs=workers.alone)
+    if task.loss is None:
+        return KL(teacher, lam=task.lam, temperature=task.temperature)
+    return _named(
+        task.loss, STUDENTS, teacher, lam=task.lam, spec=spec, batch=_zeros(spec, image=image, device=workers.device)
+    )
+
+
+def _patriarch(task: PatriarchSpec, spec: GenerationSpec, *, image: tuple[int, int, int], device: torch.device) -> Task:
+    if task.loss is not None:
+        return _named(task.loss, PATRIARCHS, spec=spec, batch=_zeros(spec, image=image, device=device))
+    if task.adaptive is not None:
+        k = task.adaptive
+        return AdaptiveScoreDifference(f_a1=k.f_a1, top_p=k.top_p, by=k.by, k_max=k.k_max)
+    return ScoreDifference(eta=task.eta or 0.0, k=task.k or 2)
+
+
+def _zeros(spec: GenerationSpec, *, image: tuple[int, int, int], device: torch.device) -> tuple[torch.Tensor, ...]:
+    """Return logits, images and labels of a batch of two blank images."""
+    logits = torch.zeros((2, spec.num_classes), device=device, requires_grad=True)
+    return logits, torch.zeros((2, *image), device=device), torch.zeros(2, dtype=torch.int64, device=device)
+
+
+def _named(
+    loss: LossSpec,
+    known: Mapping[str, Callable[..., Task]],
+    *arguments: Any,
+    spec: GenerationSpec,
+    batch: tuple[torch.Tensor, ...],
+    **keywords: Any,
+) -> Task:
+    """Return the task of a name; a class of the user's own is tried on a batch of blank images.
+
+    Raises:
+        GentrainError: when that class fails, or returns no loss.
+    """
+    if loss.name in known:
+        return known[loss.name](*arguments, **keywords, **dict(loss.settings))
+    role = spec.task.kind
+    try:
+        task: Task = import_class(loss.name)(*arguments, **keywords, **dict(loss.settings))
+        terms = task(*batch)
+    except Exception as error:  # a class of the user's own raises whatever it likes
+        reason = f"{type(error).__name__}: {cut(str(error))}"
+        raise GentrainError(f"process.{role}: {loss.name} fails on a batch of two blank images: {reason}") from error
+    if not isinstance(terms, LossTerms) or any(getattr(term, "shape", None) != () for term in terms):
+        raise GentrainError(
+            f"process.{role}: {loss.name} must return LossTerms(loss, hard, soft), three scalars; it returned "
+            f"{cut(type(terms).__name__)}"
+        )
+    return task
