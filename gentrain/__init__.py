@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gentrain.study.schema import Study
     from gentrain.train.classifier import Classifier
     from gentrain.train.losses import LossTerms, patriarch_loss, student_loss
+    from gentrain.train.tasks.task import PatriarchTask, StudentTask
 
 __version__ = version("gentrain")
 
@@ -34,6 +35,7 @@ _MODULES = {
     "gentrain.study.schema": ("Study",),
     "gentrain.train.classifier": ("Classifier",),
     "gentrain.train.losses": ("LossTerms", "patriarch_loss", "student_loss"),
+    "gentrain.train.tasks.task": ("PatriarchTask", "StudentTask"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -41,9 +43,11 @@ __all__ = [
     "Classifier",
     "GentrainError",
     "LossTerms",
+    "PatriarchTask",
     "Process",
     "Run",
     "RunFolder",
+    "StudentTask",
     "Study",
     "TrainedChain",
     "TrainedNetwork",

@@ -50,7 +50,7 @@ MUTANTS = (
         "_student(study, weights[-1] if weights[-1] is None else weights[0], specs)",
         LINEAGE,
     ),
-    Mutant("K is part of a strict patriarch's key", "study/lineage.py", "k=k if process.eta else None", "k=k", LINEAGE),
+    Mutant("K is part of a strict patriarch's key", "study/lineage.py", "eta=0.0, k=None", "eta=0.0, k=k", LINEAGE),
     Mutant(
         "the members of an ensemble are not in its student's key",
         "study/lineage.py",
@@ -90,8 +90,8 @@ MUTANTS = (
     Mutant(
         "w_g is predicted at temperatures for which it doesn't hold",
         "study/lineage.py",
-        " or process.temperature != 1:",
-        ":",
+        " or process.temperature != 1 or",
+        " or",
         ("report/test_report.py::test_students_at_another_temperature_have_no_prediction",),
     ),
 )

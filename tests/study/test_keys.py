@@ -74,6 +74,13 @@ EVERYTHING = (
         (("recipe.on_divergence=rollback",), 0, "65d4574e62437f27"),
         (("recipe.clip_gradients=1",), 0, "7616be25999408e7"),
         (("process.k={top_p: 0.9, by: class, k_max: 150}",), 2, "9f685a340808a1bd"),
+        (("process.patriarch.name=score_difference", "process.student.name=kl"), 1, "f7c8906809bb31a6"),  # the defaults
+        (("process.patriarch.name=label_smoothing",), 0, "b95a9bea6785b633"),
+        (("process.patriarch.name=label_smoothing", "process.f_a1=1"), 0, "114ef9cfdbbf6cd2"),  # cross-entropy
+        (("process.patriarch.name=confidence_penalty", "process.f_a1=0.8"), 0, "eb291362ca19e9a6"),
+        (("process.patriarch.name=mse", "process.f_a1=1"), 0, "988a42aa8e9a1dc0"),
+        (("process.student={name: dkd, beta: 2}",), 1, "8f0d1bb205f85382"),
+        (("process.student.name=dist",), 1, "e591d59ac1c1a004"),
         (EVERYTHING, 0, "e016c1d2490aebf2"),
         (EVERYTHING, 5, "4a7d4abbc0b8b1f4"),
     ],
