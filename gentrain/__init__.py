@@ -10,7 +10,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gentrain.api import Run, RunFolder, open_run, plan, prepare, run
+    from gentrain.api import Run, RunFolder, open_run, plan, predict, prepare, run
     from gentrain.errors import GentrainError
     from gentrain.models import build_model
     from gentrain.results.trained import TrainedChain, TrainedNetwork
@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     from gentrain.study.process import Process, eta_for_primary, predicted_primary, primary_for_eta
     from gentrain.study.schema import Study
     from gentrain.train.classifier import Classifier
+    from gentrain.train.exported import load_model
     from gentrain.train.losses import LossTerms, patriarch_loss, student_loss
     from gentrain.train.tasks.task import PatriarchTask, StudentTask
 
 __version__ = version("gentrain")
 
 _MODULES = {
-    "gentrain.api": ("Run", "RunFolder", "open_run", "plan", "prepare", "run"),
+    "gentrain.api": ("Run", "RunFolder", "open_run", "plan", "predict", "prepare", "run"),
     "gentrain.errors": ("GentrainError",),
     "gentrain.models": ("build_model",),
     "gentrain.results.trained": ("TrainedChain", "TrainedNetwork"),
@@ -34,6 +35,7 @@ _MODULES = {
     "gentrain.study.process": ("Process", "eta_for_primary", "predicted_primary", "primary_for_eta"),
     "gentrain.study.schema": ("Study",),
     "gentrain.train.classifier": ("Classifier",),
+    "gentrain.train.exported": ("load_model",),
     "gentrain.train.losses": ("LossTerms", "patriarch_loss", "student_loss"),
     "gentrain.train.tasks.task": ("PatriarchTask", "StudentTask"),
 }
@@ -53,10 +55,12 @@ __all__ = [
     "TrainedNetwork",
     "build_model",
     "eta_for_primary",
+    "load_model",
     "load_study",
     "open_run",
     "patriarch_loss",
     "plan",
+    "predict",
     "predicted_primary",
     "prepare",
     "primary_for_eta",

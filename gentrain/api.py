@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
-from collections.abc import Iterator, Sequence
-from typing import Any, overload
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
 
 import pyarrow as pa
 
@@ -25,6 +27,9 @@ from gentrain.store.study_record import RESULTS, read_results, recorded_study, s
 from gentrain.study.lineage import build_forest
 from gentrain.study.loading import load_study
 from gentrain.study.schema import Study
+
+if TYPE_CHECKING:
+    from gentrain.train.predicting import Prediction
 
 __all__ = ["OnChange", "Progress", "Run", "RunFolder", "executor", "load_study", "open_run", "plan", "prepare", "run"]
 
@@ -214,6 +219,24 @@ def run(
     return Run(store, study.name, rows)
 
 
+def predict(
+    model: str | os.PathLike[str], images: Iterable[str | os.PathLike[str]], *, top: int = 5
+) -> Iterator[Prediction]:
+    """Yield the likeliest classes of image files by an exported model, in the images' order.
+
+    Args:
+        model: folder that `TrainedNetwork.export` or `gentrain export` wrote.
+        images: files, and folders, which are searched for images. One that can't be decoded is yielded with `problem`.
+        top: how many classes of each.
+
+    Raises:
+        ConfigError, StoreError: when there is no such model or image, or the model is damaged.
+    """
+    from gentrain.train.predicting import predict_files
+
+    return predict_files(Path(model), map(Path, images), top=top)
+
+
 class RunFolder:
     """What a run folder holds: its studies, how far they are, and their results."""
 
@@ -236,6 +259,10 @@ class RunFolder:
             StoreError: when its table of results is missing or damaged.
         """
         return Run(self.store, name, read_results(self.store, name))
+
+    def chain(self, study: str, name: str | None = None) -> TrainedChain:
+        """Return the finished networks of a study's chain, by default of its only one (see `Run.chain`)."""
+        return TrainedChain(self.store, study, name)
 
     def status(self, name: str) -> StudyStatus:
         """Return the state of every generation of a study."""

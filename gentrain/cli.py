@@ -270,6 +270,72 @@ def evaluate(
 
 
 @app.command()
+def export(
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="Name of a study in the run folder.")],
+    to: Annotated[Path | None, typer.Option("--to", metavar="DIR", help="Its folder; default: STUDY-model.")] = None,
+    chain: Annotated[str | None, typer.Option("--chain", help="Name of the chain, if there are several.")] = None,
+    generation: Annotated[int | None, typer.Option("--generation", help="Default: the last finished one.")] = None,
+    ensemble: Annotated[bool, typer.Option("--ensemble", help="Export the ensemble up to it.")] = False,
+    kind: Annotated[
+        Literal["mean", "weighted", "selected"] | None,
+        typer.Option("--ensemble-kind", help="Weighted and selected are fitted on the held-out split; default: mean."),
+    ] = None,
+    no_preprocessing: Annotated[
+        bool, typer.Option("--no-preprocessing", help="model.pt2 and model.onnx take normalised images.")
+    ] = False,
+    runs: RunsOption = "runs",
+    as_json: JsonOption = False,
+) -> None:
+    """Write a generation or an ensemble as a model: weights, JSON, torch.export, ONNX.
+
+    The folder needs no run folder: gentrain predict classifies images with it.
+    """
+    from gentrain import api
+    from gentrain.view import print_json, show
+
+    folder = to or Path(f"{study}-model")
+    trained, last = api.open_run(runs).chain(study, chain), -1 if generation is None else generation
+    wanted = kind or ("mean" if ensemble else None)
+    network = trained.ensemble(wanted, generation=last) if wanted else trained.generation(last)
+    files = network.export(folder, preprocessing=not no_preprocessing, notify=_notify)
+    if as_json:
+        print_json(
+            [{"folder": str(folder), "chain": network.chain, "generation": network.generation, "files": files}],
+            sys.stdout,
+        )
+    else:
+        show(f"{network.name}: {folder} ({', '.join(files)})")
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder that gentrain export wrote.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files, or folders of them.")],
+    top: Annotated[int, typer.Option("--top", min=1, help="How many classes of each image.")] = 5,
+    as_json: JsonOption = False,
+) -> None:
+    """Classify images with an exported model; exit status 1 if one can't be decoded."""
+    from dataclasses import asdict
+
+    from gentrain import api
+    from gentrain.view import predictions_table, print_json, show
+
+    broken, shown = 0, []
+    for prediction in api.predict(model, images, top=top):
+        if prediction.problem is not None:
+            broken += 1
+            _notify(f"{prediction.image}: broken image ({prediction.problem})")
+        if as_json:
+            print_json([asdict(prediction)], sys.stdout)
+        else:
+            shown.append(prediction)
+    if not as_json and len(shown) > broken:
+        show(predictions_table(shown))
+    if broken:
+        raise typer.Exit(1)
+
+
+@app.command()
 def networks(
     names: Annotated[
         list[str] | None,
@@ -352,10 +418,11 @@ def _load(path: Path | None, overrides: list[str] | None, *, smoke: bool = False
     """Load a study; lines about settings that are read otherwise than written go to standard error."""
     from gentrain.study.loading import load_study
 
-    def notify(text: str) -> None:
-        sys.stderr.write(f"gentrain: {printable(text)}\n")
+    return load_study(path, overrides=overrides or (), smoke=smoke, notify=_notify, **settings)
 
-    return load_study(path, overrides=overrides or (), smoke=smoke, notify=notify, **settings)
+
+def _notify(text: str) -> None:
+    sys.stderr.write(f"gentrain: {printable(text)}\n")
 
 
 def _results(runs: str, study: str) -> str:

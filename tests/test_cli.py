@@ -25,6 +25,9 @@ OPTIONS = {
     "prepare": ["STUDY.yaml|SOURCE", "--data", "--runs", "--skip-broken", "--size", "--max-side", "--quality", "--set",
                 "--json", "--smoke"],
     "evaluate": ["STUDY", "--chain", "--generation", "--ensemble", "--ensemble-kind", "--split", "--runs", "--json"],
+    "export": ["STUDY", "--to", "--chain", "--generation", "--ensemble", "--ensemble-kind", "--no-preprocessing",
+               "--runs", "--json"],
+    "predict": ["MODEL", "IMAGE", "--top", "--json"],
     "report": ["STUDY", "--format", "--no-training-scores", "--runs", "--json"],
     "doctor": ["STUDY.yaml", "--data", "--runs", "--set", "--json"],
 }  # fmt: skip

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from gentrain.data.prepare.manifest import Manifest
 from gentrain.data.prepare.share import find_shared
 from gentrain.errors import ConfigError
-from gentrain.results.chain import GenerationResult
+from gentrain.results.chain import COLUMNS, GenerationResult
 from gentrain.results.evaluate import ensemble_weights, finished_results, recorded_chain
 from gentrain.scores.ensembles import Kind
 from gentrain.store.run import RunStore
@@ -19,6 +22,7 @@ from gentrain.study.schema import Study
 
 if TYPE_CHECKING:
     from gentrain.train.classifier import Classifier
+    from gentrain.train.exported import Description
 
 
 @dataclass(frozen=True)
@@ -35,11 +39,21 @@ class TrainedNetwork:
     """Of its members' probabilities; their sum is 1."""
     kind: Kind | None
     """Of the ensemble; None for one generation."""
+    lineage: tuple[GenerationSpec, ...]
+    """Of the chain's generations up to its last member."""
+    row: Mapping[str, Any]
+    """Of its last member, of results.parquet."""
 
     @property
     def generation(self) -> int:
         """Generation of its last member."""
         return self.specs[-1].generation
+
+    @property
+    def name(self) -> str:
+        """What it is, in words: its chain, and its generation or ensemble."""
+        own = f"generation {self.generation}"
+        return f"{self.chain}: {f'{self.kind} ensemble up to {own}' if self.kind else own}"
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -68,7 +82,68 @@ class TrainedNetwork:
         from gentrain.train.classifier import load_classifier
 
         keys = [spec.key for spec in self.specs]
-        return load_classifier(keys, self.store, manifest=self.manifest, weights=self.weights)
+        return load_classifier(keys, self.store, data=self.manifest, weights=self.weights)
+
+    def export(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        preprocessing: bool = True,
+        notify: Callable[[str], None] = lambda _: None,
+    ) -> list[str]:
+        """Write it into a folder of its own: weights, JSON, torch.export's program, ONNX; return the files' names.
+
+        Args:
+            folder: new, empty, or an earlier model's, which is replaced.
+            preprocessing: model.pt2 and model.onnx take uint8 images (N, H, W, 3), rather than normalised ones.
+            notify: gets a line for a form that can't be written here, such as ONNX where onnx isn't installed.
+
+        Raises:
+            ConfigError: when the folder holds something else, or can't be written, and as `module` does.
+            StoreError: when weights are missing or damaged.
+        """
+        from gentrain.train.exported import write_model
+
+        return write_model(Path(folder), self.module(), self._description(preprocessing=preprocessing), notify=notify)
+
+    def _description(self, *, preprocessing: bool) -> Description:
+        from gentrain.train.exported import Ancestor, Description, Member
+
+        data, images = self.manifest, self.study.recipe.images
+        prefix = {None: "", "mean": "ensemble_"}.get(self.kind, f"{self.kind}_") if len(self.specs) > 1 else ""
+        scores = {name: self.row[prefix + name] for name in COLUMNS}
+        members = zip(self.specs, self.weights, strict=True)
+        return Description(
+            gentrain=version("gentrain"),
+            study=self.study.name,
+            chain=self.chain,
+            generation=self.generation,
+            ensemble=self.kind,
+            classes=data.classes,
+            height=data.height,
+            width=data.width,
+            mean=data.mean,
+            std=data.std,
+            center=images.center if images else 1.0,
+            preprocessing=preprocessing,
+            members=tuple(
+                Member(key=spec.key, generation=spec.generation, network=spec.network.name, weight=weight)
+                for spec, weight in members
+                if weight
+            ),
+            lineage=tuple(
+                Ancestor(
+                    key=spec.key,
+                    generation=spec.generation,
+                    network=spec.network.name,
+                    task=spec.model_dump(mode="json")["task"],
+                )
+                for spec in self.lineage
+            ),
+            scores={name: score for name, score in scores.items() if score is not None},
+            settings=self.study.dump(),
+            sha256="",
+        )
 
 
 class TrainedChain:
@@ -128,4 +203,6 @@ class TrainedChain:
 
     def _network(self, places: Sequence[int], *, weights: tuple[float, ...], kind: Kind | None) -> TrainedNetwork:
         specs = tuple(self._results[place].finished.spec for place in places)
-        return TrainedNetwork(self._store, self.study, self.name, specs, weights, kind)
+        results = self._results[: places[-1] + 1]
+        lineage = tuple(result.finished.spec for result in results)
+        return TrainedNetwork(self._store, self.study, self.name, specs, weights, kind, lineage, results[-1].row)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from gentrain.data.prepare.manifest import Manifest
 from gentrain.errors import ConfigError
 from gentrain.models.mean import WeightedMean
 from gentrain.store.run import RunStore
@@ -15,23 +15,47 @@ from gentrain.train.device import to_device
 from gentrain.train.inference import load_network
 
 
+class TrainingData(Protocol):
+    """What a network must know of the data that it was trained on, as a dataset's manifest does."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes."""
+
+    @property
+    def height(self) -> int:
+        """Of the images, in pixels."""
+
+    @property
+    def width(self) -> int:
+        """Of the images, in pixels."""
+
+    @property
+    def mean(self) -> tuple[float, float, float]:
+        """Of the training images by channel, in 0..1."""
+
+    @property
+    def std(self) -> tuple[float, float, float]:
+        """Standard deviation, likewise."""
+
+
 class Classifier(nn.Module):
     """Normalises images as in training and gives (N, C) scores, whose softmax are the classes' probabilities.
 
     Args:
         network: (N, 3, H, W) -> (N, C).
-        manifest: of the data that it was trained on.
+        data: that it was trained on.
     """
 
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, network: nn.Module, *, manifest: Manifest) -> None:
+    def __init__(self, network: nn.Module, *, data: TrainingData) -> None:
         super().__init__()
         self.network = network
-        self.classes = manifest.classes
-        self.height, self.width = manifest.height, manifest.width
-        self.mean, self.std = manifest.mean, manifest.std
+        self.classes = data.classes
+        self.height, self.width = data.height, data.width
+        self.mean, self.std = data.mean, data.std
         shift = [-m / s for m, s in zip(self.mean, self.std, strict=True)]
         scale = [1 / (255 * s) for s in self.std]
         for name, values in (("scale", scale), ("shift", shift)):
@@ -65,14 +89,14 @@ class Classifier(nn.Module):
 
 
 def load_classifier(
-    keys: Sequence[str], store: RunStore, *, manifest: Manifest, weights: Sequence[float]
+    keys: Sequence[str], store: RunStore, *, data: TrainingData, weights: Sequence[float]
 ) -> Classifier:
     """Return finished generations as one network on the CPU, in eval mode: one, or the weighted mean of several.
 
     Args:
         keys: of the generations.
         store: where they are.
-        manifest: of the data that they were trained on.
+        data: that they were trained on.
         weights: of each one's probabilities; a generation of weight 0 isn't loaded.
 
     Raises:
@@ -85,4 +109,4 @@ def load_classifier(
     except ValueError as error:
         raise ConfigError(f"{store.generation(used[0][0])}: {error}") from None
     network = networks[0] if len(networks) == 1 else WeightedMean(networks, [weight for _, weight in used])
-    return Classifier(to_device(network, torch.device("cpu")), manifest=manifest)
+    return Classifier(to_device(network, torch.device("cpu")), data=data)

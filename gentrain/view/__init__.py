@@ -17,6 +17,7 @@ from gentrain.view.base import View, open_console, open_view
 from gentrain.view.chain import ChainLines, ChainTable
 from gentrain.view.doctor import doctor_tables
 from gentrain.view.notebook import open_progress
+from gentrain.view.predictions import predictions_table
 from gentrain.view.report import report_tables
 from gentrain.view.sweep import SweepLines, SweepTable
 from gentrain.view.tables import (
@@ -45,6 +46,7 @@ __all__ = [
     "open_view",
     "plan_assumptions",
     "plan_table",
+    "predictions_table",
     "print_json",
     "report_tables",
     "results_table",

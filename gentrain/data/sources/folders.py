@@ -240,7 +240,7 @@ def read_image(file: Path, *, size: int) -> np.ndarray | BrokenImage:
     """Return an image upright, as RGB, shorter side resized to `size`, centre-cropped: (size, size, 3) uint8."""
     from PIL import Image, ImageOps
 
-    opened = _open(file)
+    opened = open_image(file)
     if isinstance(opened, BrokenImage):
         return opened
     return np.asarray(ImageOps.fit(opened.pixels, (size, size), Image.Resampling.BICUBIC))
@@ -261,7 +261,7 @@ def encode_image(file: Path, *, max_side: int, quality: int) -> EncodedImage | B
     """Return an image upright, as RGB JPEG, its longer side at most `max_side` pixels; a JPEG like that as it is."""
     from PIL import Image
 
-    opened = _open(file)
+    opened = open_image(file)
     if isinstance(opened, BrokenImage):
         return opened
     image, untouched = opened.pixels, opened.untouched
@@ -281,7 +281,7 @@ def encode_image(file: Path, *, max_side: int, quality: int) -> EncodedImage | B
 
 
 @dataclass(frozen=True)
-class _OpenedImage:
+class OpenedImage:
     """Holds a whole image upright as RGB."""
 
     pixels: Image.Image
@@ -289,7 +289,8 @@ class _OpenedImage:
     """Whether the file is an RGB JPEG that is upright already."""
 
 
-def _open(file: Path) -> _OpenedImage | BrokenImage:
+def open_image(file: Path) -> OpenedImage | BrokenImage:
+    """Return an image decoded, or why it can't be; what is transparent becomes white."""
     from PIL import Image
 
     try:
@@ -301,6 +302,6 @@ def _open(file: Path) -> _OpenedImage | BrokenImage:
                 layer = image.convert("RGBA")
                 image = Image.new("RGBA", layer.size, "white")
                 image.alpha_composite(layer)
-            return _OpenedImage(image.convert("RGB"), plain and straight)
+            return OpenedImage(image.convert("RGB"), plain and straight)
     except Exception as error:  # Pillow's plugins raise whatever a damaged file leads to
         return BrokenImage(file, str(error) or type(error).__name__)
