@@ -31,6 +31,13 @@ class DatasetConfig(Settings):
         None, ge=1, le=MOST, description="At most this many training, and as many test, images a class."
     )
     validation: Fraction = Field(0.0, description="Stratified part of the training set that is held out.")
+    test: Annotated[float | None, Later(None)] = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="`imagefolder` without test images: part of each class that they become, by a fixed seed, such as "
+        "0.2; the class folders may lie in `path` itself.",
+    )
     image_size: int | None = Field(
         None,
         ge=4,
@@ -57,6 +64,8 @@ class DatasetConfig(Settings):
             raise ValueError(f"`groups` needs a source with groups (cifar100), not {self.source}")
         if self.storage == "jpeg" and self.source != "imagefolder":
             raise ValueError(f"`storage: jpeg` is for source imagefolder; {self.source} is stored raw")
+        if self.test is not None and self.source != "imagefolder":
+            raise ValueError(f"`test` is for source imagefolder; {self.source} has its test images")
         if self.image_size is not None and self.source != "imagefolder":
             raise ValueError(f"`image_size` is for source imagefolder; {self.source} has a size of its own")
         return self

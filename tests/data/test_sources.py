@@ -172,6 +172,31 @@ def test_imagefolder(tree):
     assert data.splits["test"].labels.tolist() == [0, 0, 1, 1]
 
 
+def test_a_tree_without_test_images_is_divided_by_a_seed_where_that_is_wanted(tree, tmp_path):
+    flat = tmp_path / "flat"
+    (tree / "train").rename(flat)
+    with pytest.raises(
+        DataError, match=r"flat has 2 class folders: --set dataset\.test=0\.2 tests on a fifth of each$"
+    ):
+        load_source(config("imagefolder", flat))
+    divided = load_source(config("imagefolder", flat, "dataset.test=0.3"))
+    assert (divided.splits["train"].labels.tolist(), divided.splits["test"].labels.tolist()) == (
+        [0] * 3 + [1] * 3,
+        [0, 1],
+    )
+    every = [image.tobytes() for name in ("train", "test") for image in divided.splits[name].images]
+    assert len(set(every)) == 8
+    again = load_source(config("imagefolder", flat, "dataset.test=0.3"))
+    np.testing.assert_array_equal(again.splits["test"].images, divided.splits["test"].images)
+    whole = "dataset.storage=jpeg", "recipe.images={}", "recipe.padding=0"
+    manifest = prepare(config("imagefolder", flat, "dataset.test=0.3", *whole), tmp_path / "data").manifest
+    assert {name: info.count for name, info in manifest.splits.items()} == {"train": 6, "test": 2}
+    (tree / "train").mkdir()
+    flat.rename(tree / "train" / "cat")
+    with pytest.raises(DataError, match=r"dataset\.test: 0\.3: .*val has the test images; leave it out"):
+        load_source(config("imagefolder", tree, "dataset.test=0.3"))
+
+
 GREY = np.linspace(0, 255, 64).reshape(8, 8).astype(np.uint8)
 
 

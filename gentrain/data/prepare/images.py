@@ -87,7 +87,7 @@ def _select(config: DatasetConfig) -> tuple[SourceData, dict[str, tuple[Path, ..
     path = source_path(config)
     if path is None:
         raise DataError("dataset.path: source imagefolder needs a folder: set dataset.path or --data")
-    listed, classes = list_images(path)
+    listed, classes = list_images(path, test=config.test)
     places = {name: Split(np.arange(len(images.files)), images.labels) for name, images in listed.items()}
     files = {name: images.files for name, images in listed.items()}
     return select(SourceData(places, classes), config), files | {"validation": files["train"]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gentrain.data.sources.formats import Split
+from gentrain.data.sources.holdout import held_out
 from gentrain.data.sources.names import check_names, normal_form
 from gentrain.data.sources.pixels import check_memory, eight_bits, is_deep, upright
 from gentrain.data.sources.walk import subfolders, walk_files
@@ -34,38 +36,67 @@ class ImageList:
     files: tuple[Path, ...]
     labels: np.ndarray
 
+    def take(self, chosen: np.ndarray) -> ImageList:
+        """Return the images that a mask (N,) chooses, in order."""
+        return ImageList(tuple(itertools.compress(self.files, chosen)), self.labels[chosen])
 
-def list_images(path: Path) -> tuple[dict[str, ImageList], tuple[str, ...]]:
+
+def list_images(path: Path, *, test: float | None = None) -> tuple[dict[str, ImageList], tuple[str, ...]]:
     """Return (splits, classes) of `path`/train/<class>/* and of its test images, without opening one.
 
     The test images are in `path`/test (or val, validation), in folders by class too, or flat as ILSVRC2012 gives its
     validation set, with their classes in Kaggle's LOC_val_solution.csv or in the development kit's
-    ILSVRC2012_validation_ground_truth.txt and meta.mat, anywhere below `path`.
+    ILSVRC2012_validation_ground_truth.txt and meta.mat, anywhere below `path`. Where there are none, they are a part of
+    `path`/train/<class>/* or `path`/<class>/*, chosen by a fixed seed.
+
+    Args:
+        path: of the tree.
+        test: part of each class that becomes test images, for a tree without.
 
     Raises:
         DataError: for a missing or empty folder, an unknown class, or images without a class.
     """
-    test = _test_folder(path)
-    if not (path / "train").is_dir() or test is None:
-        raise DataError(f"{path}: expected train/<class>/* and test/<class>/* (or val) in it")
-    classes = tuple(subfolders(path / "train"))
-    check_names(classes, where=str(path / "train"))
-    _refuse_stray(path / "train")
-    train = _by_folder(path / "train", classes, path / "train")
+    folder = _test_folder(path)
+    if folder is None or not (path / "train").is_dir():
+        return _split_tree(path, test)
+    if test is not None:
+        raise DataError(f"dataset.test: {test}: {folder} has the test images; leave it out")
+    train, classes = _training_tree(path / "train")
+    if subfolders(folder):
+        _refuse_stray(folder)
+        return {"train": train, "test": _by_folder(folder, classes, path / "train")}, classes
+    return {"train": train, "test": _flat(path, folder, classes)}, classes
+
+
+def _training_tree(root: Path) -> tuple[ImageList, tuple[str, ...]]:
+    classes = tuple(subfolders(root))
+    check_names(classes, where=str(root))
+    _refuse_stray(root)
+    train = _by_folder(root, classes, root)
     missing = np.flatnonzero(np.bincount(train.labels, minlength=len(classes)) == 0)
     if len(missing):
-        raise DataError(f"{path / 'train' / classes[missing[0]]}: no JPEG, PNG or WebP image in it")
-    if subfolders(test):
-        _refuse_stray(test)
-        return {"train": train, "test": _by_folder(test, classes, path / "train")}, classes
-    return {"train": train, "test": _flat(path, test, classes)}, classes
+        raise DataError(f"{root / classes[missing[0]]}: no JPEG, PNG or WebP image in it")
+    return train, classes
+
+
+def _split_tree(path: Path, test: float | None) -> tuple[dict[str, ImageList], tuple[str, ...]]:
+    """Return a tree without test images, divided by a fixed seed; without `test` say what is there and what to do."""
+    root = path / "train" if (path / "train").is_dir() else path
+    if test is None:
+        number = len(subfolders(root))
+        offer = (
+            f"; {root} has {number} class folders: --set dataset.test=0.2 tests on a fifth of each" if number else ""
+        )
+        raise DataError(f"{path}: expected train/<class>/* and test/<class>/* (or val) in it{offer}")
+    images, classes = _training_tree(root)
+    chosen = held_out(images.labels, test, setting="dataset.test")
+    return {"train": images.take(~chosen), "test": images.take(chosen)}, classes
 
 
 def count_left_out(path: Path) -> dict[str, int]:
     """Return how many files below `path`'s training and test folders are no images, by suffix or as "dot name"."""
     counts: Counter[str] = Counter()
-    test = _test_folder(path)
-    for folder in (path / "train", *([test] if test else [])):
+    for folder in _folders(path):
         for file in walk_files(folder, hidden=True):
             if any(part.startswith(".") for part in file.relative_to(folder).parts):
                 counts["dot name"] += 1
@@ -78,8 +109,7 @@ def misread_before(path: Path) -> str | None:
     """Return what versions whose manifests have no digest misread in an image tree, None where they read it right."""
     from PIL import Image
 
-    test = _test_folder(path)
-    for folder in (path / "train", *([test] if test else [])):
+    for folder in _folders(path):
         for file in walk_files(folder, hidden=True):
             if not _is_image(file):
                 continue
@@ -94,6 +124,12 @@ def misread_before(path: Path) -> str | None:
                 if deep:
                     return f"{file} has 16 bits and became white"
     return None
+
+
+def _folders(path: Path) -> list[Path]:
+    """Return the folders of a tree that have its images: training and test, or the tree itself."""
+    named = [folder for folder in (path / "train", _test_folder(path)) if folder is not None and folder.is_dir()]
+    return named if path / "train" in named else [path]
 
 
 def _test_folder(path: Path) -> Path | None:
@@ -194,14 +230,16 @@ def _find(path: Path, name: str) -> Path | None:
 
 
 def read_imagefolder(
-    path: Path, *, size: int, skip_broken: bool
+    path: Path, *, size: int, skip_broken: bool, test: float | None = None
 ) -> tuple[dict[str, Split], tuple[str, ...], tuple[str, ...]]:
     """Return (splits, classes, skipped files) of an image tree, all in memory at (size, size) pixels.
+
+    `test` is the part of a tree without test images that they become.
 
     Raises:
         DataError: for a missing or empty folder, or the first broken image unless `skip_broken`.
     """
-    listed, classes = list_images(path)
+    listed, classes = list_images(path, test=test)
     splits: dict[str, Split] = {}
     skipped: list[str] = []
     for name, listing in listed.items():

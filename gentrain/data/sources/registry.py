@@ -12,13 +12,12 @@ import numpy as np
 
 from gentrain.data.sources.folders import read_imagefolder
 from gentrain.data.sources.formats import Split, read_cifar_files, read_digits, read_fashion_mnist
+from gentrain.data.sources.holdout import held_out
 from gentrain.data.sources.names import check_names, normal_form
 from gentrain.data.sources.parquet import parquet_files, read_cifar_parquet
 from gentrain.data.sources.stored import decode_split
 from gentrain.errors import DataError, cut, printable, shown
 from gentrain.study.sections import DatasetConfig
-
-SPLIT_SEED = 20181  # fixed: a held-out part is a property of the dataset, not of a study's seed
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,9 @@ def _imagefolder(config: DatasetConfig) -> SourceData:
     path = source_path(config)
     if path is None:
         raise DataError("dataset.path: source imagefolder needs a folder: set dataset.path or --data")
-    splits, classes, skipped = read_imagefolder(path, size=config.image_size or 32, skip_broken=config.skip_broken)
+    splits, classes, skipped = read_imagefolder(
+        path, size=config.image_size or 32, skip_broken=config.skip_broken, test=config.test
+    )
     return SourceData(splits, classes, skipped=skipped)
 
 
@@ -183,15 +184,6 @@ def _limit(split: Split, limit: int | None) -> Split:
 
 
 def _hold_out(split: Split, fraction: float) -> tuple[Split, Split]:
-    """Return (rest, held out): `fraction` of each class, at least one and not all, chosen by a fixed seed."""
-    generator = np.random.Generator(np.random.PCG64(SPLIT_SEED))
-    held: list[np.ndarray] = []
-    for label in np.unique(split.labels):
-        own = np.flatnonzero(split.labels == label)
-        if len(own) < 2:
-            raise DataError(f"dataset.validation: class number {label} has only {len(own)} training image")
-        count = min(len(own) - 1, max(1, round(fraction * len(own))))
-        held.append(generator.permutation(own)[:count])
-    chosen = np.zeros(len(split.labels), dtype=bool)
-    chosen[np.concatenate(held)] = True
+    """Return (rest, held out)."""
+    chosen = held_out(split.labels, fraction, setting="dataset.validation")
     return split.take(np.flatnonzero(~chosen)), split.take(np.flatnonzero(chosen))
