@@ -7,7 +7,7 @@ import io
 import re
 from collections.abc import Callable, Sequence
 
-from gentrain.report.tables import RECORD_FIELDS, ReportTable
+from gentrain.report.rows import RECORD_FIELDS, ReportTable
 
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -24,7 +24,7 @@ def markdown(tables: Sequence[ReportTable]) -> str:
         lines.append("|---|" + "---:|" * len(table.columns))
         for line in table.lines():
             label = _mark(line.label.strip())
-            texts = [f"**{text}**" if line.kind == "ensemble" and text != "–" else text for text in line.texts]
+            texts = [f"**{text}**" if bold else text for text, bold in line.bold()]
             lines.append(_bar([f"&nbsp;&nbsp;{label}" if line.label.startswith(" ") else label, *texts]))
         lines += ["", *(f"{_mark(note)}  " for note in table.notes)]
         parts.append("\n".join(lines))
@@ -40,7 +40,7 @@ def latex(tables: Sequence[ReportTable]) -> str:
         lines += [" & ".join(["", *map(_tex, table.columns)]) + r" \\", r"\hline"]
         for line in table.lines():
             label = rf"\quad {_tex(line.label.strip())}" if line.label.startswith(" ") else _tex(line.label)
-            texts = [rf"\textbf{{{_tex(t)}}}" if line.kind == "ensemble" and t != "–" else _tex(t) for t in line.texts]
+            texts = [rf"\textbf{{{_tex(text)}}}" if bold else _tex(text) for text, bold in line.bold()]
             lines.append(" & ".join([label, *texts]) + r" \\")
         parts.append("\n".join([*lines, r"\hline", r"\end{tabular}", r"\end{table}"]))
     return "\n\n".join(parts) + "\n"

@@ -19,7 +19,7 @@ from markupsafe import Markup
 from gentrain.report.drawing import INK, SERIES, Plot, Style, draw_inline
 from gentrain.report.matrix import second_pairs
 from gentrain.report.records import GenerationRecord, StudyReport, primary_text
-from gentrain.report.tables import ReportTable
+from gentrain.report.rows import ReportTable
 from gentrain.report.training import TrainingScores
 from gentrain.report.tree import Node, Tree, build_trees
 from gentrain.study.loading import dump_study

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
 
 from gentrain.report.published import (
     BASELINE_NOTES,
@@ -17,108 +16,9 @@ from gentrain.report.published import (
     published_rows,
 )
 from gentrain.report.records import Group, Spread, StudyReport, baseline
+from gentrain.report.rows import DASH, Cell, Kind, ReportTable, Row
 
-DASH = "–"
 BASELINE = "D(1.0,0.0)"
-Kind = Literal["single", "ensemble", "paper", "difference", "other"]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """Hold a value in its row's unit, its spread over seeds, and the paper's figure for the same thing."""
-
-    value: float | None = None
-    std: float | None = None
-    n: int = 0
-    """Number of seeds behind the value."""
-    published: float | None = None
-    partial: bool = False
-    """Whether some seeds are missing."""
-
-    @property
-    def difference(self) -> float | None:
-        """Return our value minus the paper's; None where either is missing."""
-        return None if self.value is None or self.published is None else self.value - self.published
-
-
-@dataclass(frozen=True)
-class Line:
-    """Hold one printed line of a table."""
-
-    label: str
-    texts: tuple[str, ...]
-    kind: Kind
-    series: str | None
-    """Series of its process (`Group.series`)."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """Hold one measure of a process, a cell for each column; printed as three lines where the paper has figures."""
-
-    label: str
-    cells: tuple[Cell, ...]
-    kind: Kind = "single"
-    process: str = ""
-    series: str | None = None
-    digits: int = 2
-    signed: bool = False
-
-    def lines(self) -> Iterable[Line]:
-        """Yield our line, then the paper's and the difference where it has figures; n where seeds are missing."""
-        seeds = {cell.n for cell in self.cells if cell.value is not None}
-        partial = any(cell.partial for cell in self.cells)
-        each = partial and len(seeds) > 1
-        label = f"{self.label}, n={seeds.pop()}" if partial and not each else self.label
-        yield Line(label, tuple(self._ours(cell, with_n=each) for cell in self.cells), self.kind, self.series)
-        if any(cell.published is not None for cell in self.cells):
-            paper = tuple(_number(cell.published, self.digits) for cell in self.cells)
-            yield Line("  paper", paper, "paper", self.series)
-            differences = tuple(_number(cell.difference, self.digits, signed=True) for cell in self.cells)
-            yield Line("  difference", differences, "difference", self.series)
-
-    def _ours(self, cell: Cell, *, with_n: bool) -> str:
-        text = _number(cell.value, self.digits, signed=self.signed)
-        if cell.std is not None:
-            text += f" ± {cell.std:,.{self.digits}f}"
-        return f"{text} (n={cell.n})" if with_n and cell.partial else text
-
-
-@dataclass(frozen=True)
-class ReportTable:
-    """Hold one table of a report."""
-
-    id: str
-    title: str
-    network: str
-    columns: tuple[str, ...]
-    rows: tuple[Row, ...]
-    notes: tuple[str, ...] = field(default=())
-
-    def lines(self) -> list[Line]:
-        """Return the printed lines."""
-        return [line for row in self.rows for line in row.lines()]
-
-    def records(self) -> Iterable[dict[str, Any]]:
-        """Yield a record for each cell that has our value or a published one, for CSV and JSON."""
-        for row in self.rows:
-            for column, cell in zip(self.columns, row.cells, strict=True):
-                if cell.value is not None or cell.published is not None:
-                    yield {
-                        "table": self.id,
-                        "network": self.network,
-                        "process": row.process,
-                        "row": row.label.strip(),
-                        "column": column,
-                        "mean": cell.value,
-                        "std": cell.std,
-                        "n": cell.n,
-                        "published": cell.published,
-                        "difference": cell.difference,
-                    }
-
-
-RECORD_FIELDS = ("table", "network", "process", "row", "column", "mean", "std", "n", "published", "difference")
 
 
 @dataclass(frozen=True)
@@ -338,9 +238,3 @@ def _paper_notes(
     else:
         notes.append("All settings that the paper states are the same here.")
     return notes
-
-
-def _number(value: float | None, digits: int, *, signed: bool = False) -> str:
-    if value is None:
-        return DASH
-    return f"{value:+,.{digits}f}" if signed else f"{value:,.{digits}f}"

@@ -11,7 +11,8 @@ from gentrain.report.formats import FORMATS
 from gentrain.report.gather import gather_study
 from gentrain.report.page import render_page
 from gentrain.report.records import StudyReport
-from gentrain.report.tables import ReportTable, build_tables
+from gentrain.report.rows import ReportTable
+from gentrain.report.tables import build_tables
 from gentrain.report.training import training_scores
 from gentrain.store.run import RunStore
 

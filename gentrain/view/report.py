@@ -9,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from gentrain.report.tables import ReportTable
+    from gentrain.report.rows import ReportTable
 
-STYLES = {"single": "", "ensemble": "bold", "paper": "dim", "difference": "dim", "other": ""}
+STYLES = {"single": "", "ensemble": "", "paper": "dim", "difference": "dim", "other": ""}
 
 
 def report_tables(tables: Sequence[ReportTable]) -> list[Table]:
@@ -24,10 +24,8 @@ def report_tables(tables: Sequence[ReportTable]) -> list[Table]:
         for column in table.columns:
             shown.add_column(column, justify="right")
         for line in table.lines():
-            texts = (
-                line.label,
-                *(text.replace("± ", "±") for text in line.texts),
-            )  # never breaks after ±
-            shown.add_row(*(Text(text, style=STYLES[line.kind]) for text in texts))
+            style = STYLES[line.kind]
+            cells = [Text(text.replace("± ", "±"), style="bold" if bold else style) for text, bold in line.bold()]
+            shown.add_row(Text(line.label, style=style), *cells)  # ± without a space: a line never breaks after it
         rendered.append(shown)
     return rendered

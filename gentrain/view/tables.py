@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -36,7 +36,7 @@ def results_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         ("calibration error %", "ece", _bare_percent),
     ):
         table.add_row(name, *(show(row[column]) for row in rows))
-        table.add_row("  + ensemble", *(show(row[f"ensemble_{column}"]) for row in rows), style="bold")
+        table.add_row("  + ensemble", *(_beside(row, column, show) for row in rows))
         for kind in ("weighted", "selected"):  # on the held-out split, where there is one
             values = [row.get(f"{kind}_{column}") for row in rows]
             if any(value is not None for value in values):
@@ -50,6 +50,12 @@ def results_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     table.add_row("  predicted", *(three(row["primary_predicted"]) for row in rows))
     table.add_row("training time", *(duration(row["train_seconds"]) for row in rows))
     return table
+
+
+def _beside(row: Mapping[str, Any], column: str, show: Callable[[float | None], str]) -> Text:
+    """Return an ensemble's value, in bold where it is better than the single network's."""
+    value = row[f"ensemble_{column}"]
+    return Text(show(value), style="bold" if value is not None and value < row[column] else "")
 
 
 def manifest_table(manifest: Manifest, *, folder: str) -> Table:

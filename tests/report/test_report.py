@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from gentrain.data.prepare.manifest import Duplicates, Manifest
-from gentrain.report.formats import FORMATS
+from gentrain.report.formats import FORMATS, latex, markdown
 from gentrain.report.gather import gather_study
 from gentrain.report.matrix import SHOWN, _order, matrix_plot
 from gentrain.report.published import PUBLISHED, deviations, paper_recipe, published_rows
 from gentrain.report.records import ChainRecord, GenerationRecord, Group, Spread, StudyReport, baseline
-from gentrain.report.tables import Cell, Row, build_tables
+from gentrain.report.rows import Cell, ReportTable, Row
+from gentrain.report.tables import build_tables
 from gentrain.report.training import TrainingScores
 from gentrain.report.tree import build_trees
 from gentrain.scores.confusion import score_by_rank, second_class_matrix
@@ -135,6 +136,18 @@ def test_published_numbers_stand_beside_a_place_for_ours_before_anything_is_trai
     records = list(csv.DictReader(io.StringIO(FORMATS["csv"][1](tables))))
     assert all(record["mean"] == record["difference"] == "" for record in records if record["published"])
     assert sum(bool(record["published"]) for record in records) == {"cifar100": 46, "imagefolder": 24}[source]
+
+
+def test_an_ensemble_is_bold_only_where_it_is_better():
+    single = Row("x", (Cell(2.0), Cell(2.0), Cell(2.0), Cell()), process="p")
+    ensemble = Row("  + ensemble", (Cell(), Cell(1.5), Cell(2.5), Cell(1.0)), "ensemble", process="p")
+    table = ReportTable("t", "t", "n", ("a", "b", "c", "d"), (single, ensemble))
+    assert [list(line.bold()) for line in table.lines()] == [
+        [("2.00", False), ("2.00", False), ("2.00", False), ("–", False)],
+        [("–", False), ("1.50", True), ("2.50", False), ("1.00", False)],
+    ]
+    assert "| – | **1.50** | 2.50 | 1.00 |" in markdown([table])
+    assert r"\textbf{1.50}" in latex([table])
 
 
 def test_differences_are_ours_minus_the_papers_in_points():

@@ -2,6 +2,8 @@
 
 import io
 
+from rich.text import Text
+
 from gentrain.events import ChainStarted, EpochDone, GenerationDone, GenerationStarted, Note, Progress, TargetsKnown
 from gentrain.view import ChainLines, ChainTable, results_table
 
@@ -115,6 +117,13 @@ def test_the_table_has_what_the_papers_tables_have():
     shown = stream.getvalue()
     for text in ("Gen #0", "Gen #1", "25.00", "20.00", "predicted", "1m 01s", "+ ensemble", "–"):
         assert text in shown
+
+
+def test_an_ensemble_is_bold_only_where_it_is_better():
+    worse = ROW | {"ensemble_top1_error": ROW["top1_error"], "ensemble_top5_error": 0.04, "ensemble_nll": 2.0,
+                   "ensemble_ece": None}  # fmt: skip
+    cells = [cell for cell in results_table([worse]).columns[1].cells if isinstance(cell, Text)]
+    assert [str(cell.style) for cell in cells] == ["", "bold", "", ""]
 
 
 def test_markup_in_names_is_shown_not_obeyed():
