@@ -6,40 +6,52 @@ A new figure is a function that returns a `Plot`, called in `build_plots`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from gentrain.report.drawing import INK, MARKERS, SERIES, Panel, Pen, Plot, Style
-from gentrain.report.matrix import matrix_plot
+from gentrain.report.learning import Epochs, learning_plot
+from gentrain.report.matrix import confusion_plot, matrix_plot
 from gentrain.report.records import ENSEMBLE, SINGLE, Group, Spread, StudyReport, baseline, primary_text
 from gentrain.report.training import TrainingScores
 
 RANKS = 10
 FEWEST = 10
 """Smallest number of images for which a reliability bin is drawn."""
+PAPER_SOURCES = ("cifar10", "cifar100")
+"""Sources of the paper's figures."""
 Curve = Callable[[Group, int], Spread | None]
 
 
-def build_plots(report: StudyReport, training: Sequence[TrainingScores]) -> tuple[Plot, ...]:
-    """Return all figures that have data, the paper's first."""
+def build_plots(
+    report: StudyReport, training: Sequence[TrainingScores], epochs: Mapping[str, Epochs] | None = None
+) -> tuple[Plot, ...]:
+    """Return all figures that have data, the paper's first; they are called so over the paper's data alone.
+
+    Args:
+        report: records of the study.
+        training: the patriarchs' scores on the training set.
+        epochs: of generations, by key, for the learning curves.
+    """
     styles = build_styles(report)
     curves = partial(_curves, report, styles)
+    paper = report.study.dataset.source in PAPER_SOURCES
     made = [
-        _rank_plot(training),
-        matrix_plot(training, report.manifest),
+        _rank_plot(training, paper=paper),
+        matrix_plot(training, report.manifest, paper=paper),
         curves(
             "figure2",
-            "Figure 2: top-1 error by generation",
+            f"{'Figure 2' if paper else 'Errors'}: top-1 error by generation",
             "top-1 error %",
             _spread_of("top1_error"),
             "Single networks on the test set, one panel for each network; dashed: the baseline.",
         ),
         curves(
             "figure2-ensembles",
-            "Figure 2, ensembles: top-1 error by generation",
+            f"{'Figure 2, ensembles' if paper else 'Ensembles'}: top-1 error by generation",
             "ensemble's top-1 error %",
             _spread_of("ensemble_top1_error"),
             "The mean of the softmax outputs of generations 0 to g, patriarch included; dashed: the baseline.",
@@ -54,6 +66,8 @@ def build_plots(report: StudyReport, training: Sequence[TrainingScores]) -> tupl
             reference=False,
         ),
         _reliability(report, styles),
+        learning_plot(report, epochs or {}, styles),
+        confusion_plot(report),
     ]
     return tuple(plot for plot in made if plot is not None and plot.panels)
 
@@ -180,7 +194,7 @@ def _draw_energy(pen: Pen, *, groups: tuple[Group, ...], styles: dict[str, Style
     _generations(pen, groups, "mean largest score")
 
 
-def _rank_plot(training: Sequence[TrainingScores]) -> Plot:
+def _rank_plot(training: Sequence[TrainingScores], *, paper: bool) -> Plot:
     panels: list[Panel] = []
     shown: dict[str, Style] = {}
     origins = list(dict.fromkeys(scores.origin for scores in training))
@@ -195,7 +209,7 @@ def _rank_plot(training: Sequence[TrainingScores]) -> Plot:
         shown |= {style.series: style for style in styles}
     return Plot(
         "figure1-left",
-        "Figure 1, left: mean sorted scores by rank, training set",
+        f"{'Figure 1, left' if paper else 'Sorted scores'}: mean sorted scores by rank, training set",
         "Mean over the training images, without augmentation, of the largest, second largest … score; patriarchs of "
         "one seed. A tolerant patriarch puts more score on the classes after the first.",
         tuple(panels),

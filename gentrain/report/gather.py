@@ -10,7 +10,7 @@ from gentrain.data.prepare.dataset import find_manifest, prepared_name
 from gentrain.data.prepare.manifest import Manifest
 from gentrain.data.prepare.share import find_shared
 from gentrain.errors import DataError
-from gentrain.report.records import ENSEMBLE, SINGLE, ChainRecord, GenerationRecord, Group, StudyReport
+from gentrain.report.records import ENSEMBLE, MOST_CLASSES, SINGLE, ChainRecord, GenerationRecord, Group, StudyReport
 from gentrain.results.chain import (
     COLUMNS,
     GenerationResult,
@@ -20,6 +20,7 @@ from gentrain.results.chain import (
 )
 from gentrain.results.legacy import chain_settings
 from gentrain.results.status import GenerationStatus, study_status
+from gentrain.scores.confusion import confusion_matrix
 from gentrain.scores.metrics import reliability
 from gentrain.store.run import RunStore
 from gentrain.store.study_record import recorded_chains, recorded_study
@@ -118,7 +119,9 @@ def _with_result(record: GenerationRecord, result: GenerationResult | None) -> G
         bins[ENSEMBLE] = reliability(result.ensemble, finished.labels)
     measures = {name: row[name] for name in row if name.endswith(COLUMNS) or name in OTHER_MEASURES}
     values = {name: value for name, value in measures.items() if value is not None}
-    return replace(record, spec=finished.spec, done=finished.done, values=values, bins=bins)
+    probabilities = finished.probabilities if result.ensemble is None else result.ensemble
+    confusion = confusion_matrix(probabilities, finished.labels) if probabilities.shape[1] <= MOST_CLASSES else None
+    return replace(record, spec=finished.spec, done=finished.done, values=values, bins=bins, confusion=confusion)
 
 
 def _dataset(store: RunStore, study: Study, chains: Sequence[ChainRecord]) -> tuple[str | None, Manifest | None]:

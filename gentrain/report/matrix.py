@@ -1,4 +1,4 @@
-"""Draw figure 1, right: true class against the class of the second highest score, on the training set."""
+"""Draw classes against classes: figure 1, right (the second highest score, on the training set), and confusions."""
 
 from __future__ import annotations
 
@@ -10,20 +10,23 @@ import numpy as np
 from gentrain.data.prepare.manifest import Manifest
 from gentrain.errors import printable
 from gentrain.report.drawing import Panel, Pen, Plot
+from gentrain.report.records import MOST_CLASSES, StudyReport
 from gentrain.report.training import TrainingScores
 from gentrain.scores.confusion import top_confusions
 
-MOST_CLASSES = 120
-"""Most classes that are drawn in full; of more, only the `SHOWN` classes of the commonest pairs are."""
 SHOWN = 30
+"""Classes that are drawn where there are more than `MOST_CLASSES`: those of the commonest pairs."""
 LONGEST = 22
 
 
-def matrix_plot(training: Sequence[TrainingScores], manifest: Manifest | None) -> Plot | None:
-    """Return a matrix for each patriarch, with classes ordered by group where there are groups; None without data."""
+def matrix_plot(training: Sequence[TrainingScores], manifest: Manifest | None, *, paper: bool) -> Plot | None:
+    """Return a matrix for each patriarch, with classes ordered by group where there are groups; None without data.
+
+    `paper` is whether the title names the paper's figure.
+    """
     if not training or manifest is None:
         return None
-    rows = [100 * scores.second / np.maximum(1, scores.second.sum(axis=1, keepdims=True)) for scores in training]
+    rows = [_shares(scores.second) for scores in training]
     order = _order(training, manifest)
     highest = max(float(row[np.ix_(order, order)].max()) for row in rows)
     panels = [
@@ -43,10 +46,54 @@ def matrix_plot(training: Sequence[TrainingScores], manifest: Manifest | None) -
     if len(order) < count:
         caption += f" Of {count:,} classes the {len(order)} of the commonest pairs are shown; rows don't sum to 100."
     size = (6.0, 5.2) if len(order) > 12 else (4.6, 4.2)
+    title = "Figure 1, right" if paper else "Second classes"
     return Plot(
-        "figure1-right", "Figure 1, right: true class × class of the second highest score", caption, tuple(panels),
+        "figure1-right", f"{title}: true class × class of the second highest score", caption, tuple(panels),
         size=size, columns=2,
     )  # fmt: skip
+
+
+def confusion_plot(report: StudyReport) -> Plot | None:
+    """Return the confusion matrix of each process's last finished generation, of one seed; None without data."""
+    manifest = report.manifest
+    if manifest is None or len(manifest.classes) > MOST_CLASSES:
+        return None
+    known = {}
+    for network, groups in report.networks.items():
+        for group in groups:
+            records = [record for record in group.first.generations if record.confusion is not None]
+            if records and records[-1].confusion is not None:
+                title = f"{network}, {group.name}" if len(report.networks) > 1 else group.name
+                known[f"{title}, Gen #{records[-1].generation}"] = _shares(records[-1].confusion)
+    if not known:
+        return None
+    count = len(manifest.classes)
+    order = np.argsort(manifest.class_groups or np.zeros(count), kind="stable")
+    panels = [
+        Panel(
+            title,
+            partial(
+                _draw, shares=share[np.ix_(order, order)], order=order, manifest=manifest, highest=100.0,
+                across="predicted class",
+            ),
+        )
+        for title, share in known.items()
+    ]  # fmt: skip
+    return Plot(
+        "confusion",
+        "Confusion: true class × predicted class",
+        "Per cent of each true class's test images (row) that are predicted as the column's class, by the ensemble up "
+        "to the last finished generation (by the network where it is the first), of one seed.",
+        tuple(panels),
+        size=(6.0, 5.2) if count > 12 else (4.6, 4.2),
+        columns=2,
+    )
+
+
+def _shares(matrix: np.ndarray) -> np.ndarray:
+    """Return each row in per cent of its sum."""
+    shares: np.ndarray = 100 * matrix / np.maximum(1, matrix.sum(axis=1, keepdims=True))
+    return shares
 
 
 def second_pairs(scores: TrainingScores, manifest: Manifest, *, count: int) -> list[tuple[str, str, float]]:
@@ -73,7 +120,15 @@ def _order(training: Sequence[TrainingScores], manifest: Manifest) -> np.ndarray
     return np.array([index for index in order if index in kept])
 
 
-def _draw(pen: Pen, *, shares: np.ndarray, order: np.ndarray, manifest: Manifest, highest: float) -> None:
+def _draw(
+    pen: Pen,
+    *,
+    shares: np.ndarray,
+    order: np.ndarray,
+    manifest: Manifest,
+    highest: float,
+    across: str = "class of the second highest score",
+) -> None:
     axes, count = pen.axes, len(order)
     axes.grid(visible=False)
     image = axes.imshow(shares, cmap="cividis", vmin=0, vmax=highest, interpolation="nearest")
@@ -99,7 +154,7 @@ def _draw(pen: Pen, *, shares: np.ndarray, order: np.ndarray, manifest: Manifest
     axes.set_xticks(places, shown, rotation=90, fontsize=small)
     axes.set_yticks(places, shown, fontsize=small)
     axes.tick_params(length=0)
-    axes.set_xlabel("class of the second highest score")
+    axes.set_xlabel(across)
     axes.set_ylabel("true class")
     if count <= SHOWN:
         for (row, column), share in np.ndenumerate(shares):

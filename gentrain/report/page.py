@@ -8,6 +8,7 @@ import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
@@ -82,6 +83,7 @@ def render_page(
         machines=_machines(report),
         yaml=dump_study(report.study),
         version=version("gentrain"),
+        date=datetime.now(UTC).date().isoformat(),
         style=Markup(_resource("page.css")),
         script=Markup(script),
         script_digest=Markup(base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()),

@@ -18,6 +18,8 @@ from gentrain.study.process import Process
 from gentrain.study.schema import Study
 
 SINGLE, ENSEMBLE = "single", "ensemble"
+MOST_CLASSES = 120
+"""Most classes of a matrix that is drawn in full."""
 PAPER_NAMES = {"D(1.0,0.0)": "Baseline", "D(1.0,0.5)": "BornAgain"}
 """Names that figure 2 gives to two processes."""
 
@@ -64,6 +66,9 @@ class GenerationRecord:
     """Known measures by the column names of results.parquet; errors are fractions."""
     bins: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Sums of `metrics.reliability` over the test set, for `SINGLE` and `ENSEMBLE`."""
+    confusion: np.ndarray | None = None
+    """(C, C): test images by true class and predicted class, of the ensemble where there is one, else of the network;
+    None of more than `MOST_CLASSES`."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ from gentrain.report.records import Group, Spread, StudyReport, baseline
 from gentrain.report.rows import DASH, Cell, Kind, ReportTable, Row
 
 BASELINE = "D(1.0,0.0)"
+FEWEST_CLASSES = 10
+"""Fewest classes with a table of top-5 errors: of fewer, half or more would be right by chance."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def build_tables(report: StudyReport) -> tuple[ReportTable, ...]:
     tables = [_overview(report)] if report.groups else []
     for index, (network, groups) in enumerate(report.networks.items()):
         tables.append(_errors(report, network, groups, "top1_error", id=f"top1-{index}"))
-        if report.num_classes is None or report.num_classes > 5:
+        if report.num_classes is None or report.num_classes >= FEWEST_CLASSES:
             tables.append(_errors(report, network, groups, "top5_error", id=f"top5-{index}"))
         tables.append(_measures(report, network, groups, id=f"measures-{index}"))
     return tuple(tables)

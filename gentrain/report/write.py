@@ -9,6 +9,7 @@ from gentrain.report.drawing import draw_file
 from gentrain.report.figures import build_plots, build_styles
 from gentrain.report.formats import FORMATS
 from gentrain.report.gather import gather_study
+from gentrain.report.learning import read_epochs
 from gentrain.report.page import render_page
 from gentrain.report.records import StudyReport
 from gentrain.report.rows import ReportTable
@@ -48,7 +49,11 @@ def write_report(store: RunStore, study: str, *, training: bool = True, observe:
     for note in report.notes:
         observe(Note(note, "warning"))
     scores = training_scores(report, store, folder / "training", observe=observe) if training else ()
-    tables, plots, styles = build_tables(report), build_plots(report, scores), build_styles(report)
+    tables, plots, styles = (
+        build_tables(report),
+        build_plots(report, scores, read_epochs(report, store)),
+        build_styles(report),
+    )
     for part in (folder, folder / "figures", folder / "training"):
         part.sweep()
     for name, write in FORMATS.values():
