@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from gentrain.report.drawing import Panel, Pen, Plot, Style
 from gentrain.report.records import Group, StudyReport
@@ -27,10 +26,7 @@ def read_epochs(report: StudyReport, store: RunStore) -> dict[str, Epochs]:
             if record.done is None or record.key in epochs:
                 continue
             content = store.generation(record.key).read_intact(EPOCHS, done=record.done)
-            try:
-                rows = decode_table(content) if content is not None else []
-            except (pa.ArrowException, OSError):
-                rows = []
+            rows = decode_table(content) if content is not None else []
             if rows and {"epoch", "train_error", "test_error"} <= rows[0].keys():
                 epochs[record.key] = rows
     return epochs

@@ -19,7 +19,7 @@ SHOWN = 30
 LONGEST = 22
 
 
-def matrix_plot(training: Sequence[TrainingScores], manifest: Manifest | None, *, paper: bool) -> Plot | None:
+def matrix_plot(training: Sequence[TrainingScores], manifest: Manifest | None, *, paper: bool = True) -> Plot | None:
     """Return a matrix for each patriarch, with classes ordered by group where there are groups; None without data.
 
     `paper` is whether the title names the paper's figure.

@@ -214,7 +214,13 @@ def test_the_page_in_a_browser(written, tmp_path):
             assert all(fill == ink for _, _, fill in colors[1:] if fill not in ("rgb(0, 0, 0)", "rgb(255, 255, 255)"))
         headings = browser.run("[...document.querySelectorAll('h1, h2')].map(e => e.textContent)")
         assert headings[0] == STUDY
-        for text in ("Results", "Figure 2: top-1 error by generation", "Lineage", "Reproduce"):
+        for text in (
+            "Results",
+            "Errors: top-1 error by generation",
+            "Learning curves: error by epoch",
+            "Lineage",
+            "Reproduce",
+        ):
             assert text in headings
         places = "[...document.querySelectorAll('nav a')].map(a => document.querySelector(a.getAttribute('href')))"
         assert browser.run(f"{places}.includes(null)") is False
