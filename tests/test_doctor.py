@@ -7,8 +7,10 @@ import torch
 
 from gentrain import api, doctor
 from gentrain.cli import run
+from gentrain.data.prepare.share import prepare_shared
 from gentrain.doctor import Diagnosis
 from gentrain.events import Note
+from gentrain.store.run import RunStore
 from gentrain.study.schema import Study
 from gentrain.train import precision
 from gentrain.train.precision import quick_batch, slow_precision_note, time_precisions
@@ -58,6 +60,19 @@ def test_only_a_clearly_slow_precision_gets_a_warning():
     assert "tf32 takes 2.4 × the time of bf16" in slow_precision_note("resnet20", "tf32", three | {"tf32": 2.4})
 
 
+def test_rounds_that_disagree_give_no_advice(small, tmp_path, monkeypatch):
+    """Other work on the machine slows one step more than another."""
+    study, manifest = small(), prepare_shared(small().dataset, RunStore(str(tmp_path))).manifest
+
+    def advice(*fp32):
+        rounds = [{"bf16": 1.0, "fp32": seconds} for seconds in fp32]
+        monkeypatch.setattr(precision, "time_rounds", lambda *_, **__: rounds)
+        return precision.slow_precision(study, manifest)
+
+    assert advice(0.9, 4.0, 4.0) is None
+    assert "fp32 takes 4.0 × the time of bf16" in advice(2.0, 4.0, 9.0)  # the median
+
+
 def test_timing_leaves_the_random_stream_and_the_threads_alone():
     torch.manual_seed(3)
     wanted, threads = torch.rand(4), torch.get_num_threads()
@@ -93,7 +108,7 @@ def test_tf32_without_a_gpu_fails_with_a_remedy(monkeypatch):
 
 
 def test_a_run_warns_at_its_start_and_trains_on(small, tmp_path, monkeypatch):
-    monkeypatch.setattr(precision, "time_precisions", lambda *_, **__: {"bf16": 1.0, "fp32": 4.0})
+    monkeypatch.setattr(precision, "time_rounds", lambda *_, **__: [{"bf16": 1.0, "fp32": 4.0}] * 3)
     events = []
     rows = api.run(small("generations=0", "recipe.epochs=1", "recipe.milestones=[]"), runs=str(tmp_path),
                         observe=events.append, local=True)  # fmt: skip

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,15 +21,27 @@ PRECISIONS = {"cpu": ("bf16", "fp32"), "cuda": ("bf16", "fp32", "tf32")}
 """By type of device."""
 SLOW = 1.5
 """Ratio of step times to the fastest precision from which a line warns; less may come from other work here."""
-_ROUNDS = 3
+_ROUNDS = 5
 _STEP_OPERATIONS = 4e9
 """Multiply-adds of the forward pass that is timed at a run's start: some tenths of a second on one core."""
 
 
-def time_precisions(
+def time_precisions(network: str, **options: Any) -> dict[str, float]:
+    """Return the seconds of one training step of a network by precision: medians of `time_rounds`."""
+    return _medians(time_rounds(network, **options))
+
+
+def _medians(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {precision: statistics.median(seconds[precision] for seconds in rounds) for precision in rounds[0]}
+
+
+def time_rounds(
     network: str, *, num_classes: int, height: int, width: int, batch: int, threads: int, device: torch.device
-) -> dict[str, float]:
-    """Return the seconds of one training step of a network by precision: the least of a few, measured in turns."""
+) -> list[dict[str, float]]:
+    """Return the seconds of one training step of a network by precision, for each of a few rounds.
+
+    The precisions take turns, so that other work on the machine slows all of them.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -37,9 +51,10 @@ def time_precisions(
             images = torch.randn(batch, 3, height, width, device=device)
             labels = torch.randint(0, num_classes, (batch,), device=device)
         images = images.contiguous(memory_format=torch.channels_last)
-        seconds = dict.fromkeys(PRECISIONS[device.type], float("inf"))
-        for attempt in range(1 + _ROUNDS):
-            for precision in seconds:
+        rounds: list[dict[str, float]] = []
+        for _ in range(1 + _ROUNDS):
+            rounds.append({})
+            for precision in PRECISIONS[device.type]:
                 set_tf32(precision == "tf32")
                 started = time.perf_counter()
                 with autocast(device, precision):
@@ -47,9 +62,8 @@ def time_precisions(
                 F.cross_entropy(logits.float(), labels).backward()
                 if device.type == "cuda":
                     torch.cuda.synchronize(device)
-                if attempt:  # the first allocates what the others use again
-                    seconds[precision] = min(seconds[precision], time.perf_counter() - started)
-        return seconds
+                rounds[-1][precision] = time.perf_counter() - started
+        return rounds[1:]  # the first allocates what the others use again
     finally:
         torch.set_num_threads(before)
 
@@ -69,7 +83,7 @@ def quick_batch(network: str, *, num_classes: int, height: int, width: int, batc
 
 
 def slow_precision(study: Study, manifest: Manifest) -> str | None:
-    """Return a line when this machine's CPU is slow in the study's precision, None where it isn't.
+    """Return a line when this machine's CPU is slow in the study's precision, None where it isn't or rounds disagree.
 
     It takes a second, and is for CPUs only.
     """
@@ -80,7 +94,11 @@ def slow_precision(study: Study, manifest: Manifest) -> str | None:
     batch = quick_batch(name, batch=study.recipe.batch_size, **shape)
     if not batch:
         return None
-    seconds = time_precisions(name, batch=batch, threads=worker_threads(study), device=torch.device("cpu"), **shape)
+    rounds = time_rounds(name, batch=batch, threads=worker_threads(study), device=torch.device("cpu"), **shape)
+    seconds = _medians(rounds)
+    fastest = min(seconds, key=seconds.__getitem__)
+    if any(each[study.precision] < SLOW * each[fastest] for each in rounds):
+        return None  # other work here decides, not the processor
     return slow_precision_note(name, study.precision, seconds)
 
 
