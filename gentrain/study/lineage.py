@@ -179,8 +179,8 @@ class Chain(_Frozen):
 def predicted_scores(settings: Study, measured: Sequence[float]) -> tuple[float | None, ...]:
     """Return the predicted primary score w_g of each generation of a chain.
 
-    The closed form for students is that of the paper's loss: with another, or another temperature than 1, there is
-    none, so theirs is None. A patriarch of the user's own has none either.
+    The closed form for students is that of the paper's loss: with another, another temperature than 1, or smoothed
+    labels, there is none, so theirs is None. A patriarch of the user's own has none either.
 
     Args:
         settings: of the chain.
@@ -189,8 +189,9 @@ def predicted_scores(settings: Study, measured: Sequence[float]) -> tuple[float 
     """
     process, pretrained = settings.process, len(settings.pretrained)
     weights = process.weights(settings.students)[max(0, pretrained - 1) :]
+    plain = isinstance(process.student, KL) and not settings.recipe.label_smoothing
     start = measured[:pretrained] if pretrained else () if process.aim is None else (process.aim,)
-    if len(start) < max(1, pretrained) or process.temperature != 1 or not isinstance(process.student, KL):
+    if len(start) < max(1, pretrained) or process.temperature != 1 or not plain:
         return (*start, *[None] * (max(1, pretrained) - len(start) + len(weights)))
     return predicted_energies(start, weights, teacher=process.teacher)
 
@@ -237,7 +238,7 @@ def build_chain(
             data=data,
             num_classes=num_classes,
             network=NetworkSpec(name=study.network.of(generation)),
-            recipe=study.recipe,
+            recipe=study.recipe if lam is not None else study.recipe.model_copy(update={"label_smoothing": 0.0}),
             precision=study.precision,
             compile=study.compile,
             sync_batchnorm=study.sync_batchnorm,

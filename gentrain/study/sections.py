@@ -157,15 +157,31 @@ class RecipeConfig(Settings):
 
     epochs: int = Field(164, ge=1, le=1_000_000, description="Passes over the training set.")
     batch_size: int = Field(128, ge=2, le=1 << 20, description="Global batch, split among the workers.")
-    learning_rate: float = Field(0.1, gt=0, description="Base learning rate of SGD.")
+    learning_rate: float = Field(0.1, gt=0, description="Base learning rate.")
+    schedule: Annotated[Literal["milestones", "cosine"], Later("milestones", written=False)] = Field(
+        "milestones",
+        description="milestones: falls by `decay` at each; cosine: falls along half a cosine to 0, without milestones.",
+    )
     milestones: tuple[Annotated[int, Field(le=MOST)], ...] = Field(
         (82, 123), description="Epochs after which the learning rate falls."
     )
     decay: float = Field(0.1, gt=0, le=1, description="Factor of the learning rate at each milestone.")
     warmup_epochs: int = Field(0, ge=0, le=1_000_000, description="Epochs of linear warm-up, step by step, from 0.")
-    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD.")
-    nesterov: bool = Field(True, description="Nesterov momentum.")
-    weight_decay: float = Field(1e-4, ge=0, description="L2 weight decay on every parameter.")
+    optimizer: Annotated[Literal["sgd", "adamw"], Later("sgd", written=False)] = Field(
+        "sgd", description="adamw: Adam with decoupled weight decay; its usual `learning_rate` is 0.001."
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD; β1 of AdamW.")
+    beta2: Annotated[float, Later("sgd", of="optimizer", written=False)] = Field(
+        0.999, ge=0, lt=1, description="AdamW only: β2, of the mean of squared gradients."
+    )
+    nesterov: bool = Field(True, description="Nesterov momentum; SGD only.")
+    weight_decay: float = Field(1e-4, ge=0, description="L2 weight decay on every parameter; decoupled in AdamW.")
+    label_smoothing: Annotated[float, Later(0.0, written=False)] = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="ε of students: their cross-entropy has labels (1-ε)·y + ε/C. Patriarchs: `process.patriarch`.",
+    )
     clip_gradients: Annotated[float | None, Later(None)] = Field(
         None,
         gt=0,

@@ -27,6 +27,7 @@ zero_grad = _undecorated(torch.optim.Optimizer.zero_grad)
 state_dict = _undecorated(torch.optim.Optimizer.state_dict)
 load_state_dict = _undecorated(torch.optim.Optimizer.load_state_dict)
 sgd_step = _undecorated(torch.optim.SGD.step)
+adamw_step = _undecorated(torch.optim.AdamW.step)
 
 
 def compile_errors() -> tuple[type[Exception], ...]:

@@ -1,7 +1,7 @@
 """Encode training state and weights as safetensors bytes with JSON metadata; nothing is pickled.
 
 RNG state isn't stored: initial weights, order, augmentation and dropout are functions of (seed, generation, epoch,
-rank), so a resumed run needs only the model, the momentum and the rows of the finished epochs.
+rank), so a resumed run needs only the model, the optimiser's state and the rows of the finished epochs.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from torch import Tensor, nn
 
 from gentrain.errors import StoreError
 
+STATES = {"momentum": "momentum_buffer", "exp_avg": "exp_avg", "exp_avg_sq": "exp_avg_sq", "step": "step"}
+"""Names in a file of what an optimiser keeps for each parameter: SGD's, AdamW's."""
+
 
 def encode_weights(model: nn.Module) -> bytes:
     """Return the model's parameters and buffers as safetensors bytes, on the CPU, in their own dtypes."""
@@ -31,12 +34,13 @@ def load_weights(model: nn.Module, content: bytes) -> None:
 
 
 def encode_training_state(model: nn.Module, optimizer: torch.optim.Optimizer, metadata: Mapping[str, Any]) -> bytes:
-    """Return model, momentum buffers and JSON metadata as one safetensors file."""
+    """Return model, the optimiser's state and JSON metadata as one safetensors file."""
     tensors = {f"model/{name}": _portable(value) for name, value in model.state_dict().items()}
     for name, parameter in model.named_parameters():
-        momentum = optimizer.state[parameter].get("momentum_buffer") if parameter in optimizer.state else None
-        if momentum is not None:
-            tensors[f"momentum/{name}"] = _portable(momentum)
+        state = optimizer.state.get(parameter, {})
+        for kind, key in STATES.items():
+            if state.get(key) is not None:
+                tensors[f"{kind}/{name}"] = _portable(state[key])
     content: bytes = safetensors.torch.save(tensors, metadata={"gentrain": json.dumps(metadata)})
     return content
 
@@ -49,9 +53,11 @@ def load_training_state(model: nn.Module, optimizer: torch.optim.Optimizer, cont
     tensors = safetensors.torch.load(content)
     model.load_state_dict({k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")})
     for name, parameter in model.named_parameters():
-        if (momentum := tensors.get(f"momentum/{name}")) is not None:
-            # copied over the parameter's own layout (channels_last), so that the arithmetic takes the same path
-            optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(momentum)
+        for kind, key in STATES.items():
+            if (value := tensors.get(f"{kind}/{name}")) is not None:
+                # copied over the parameter's own layout (channels_last), so that the arithmetic takes the same path
+                like = torch.empty_like(parameter) if value.dim() else value.to(parameter.device)
+                optimizer.state[parameter][key] = like.copy_(value)
     return metadata
 
 
@@ -89,9 +95,10 @@ def _tensor_problem(tensors: Mapping[str, Tensor], model: nn.Module) -> str | No
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     if {name: tensor.shape for name, tensor in saved.items()} != shapes:
         return "its tensors aren't the network's"
-    momenta = {n.removeprefix("momentum/"): t.shape for n, t in tensors.items() if n.startswith("momentum/")}
-    if any(shapes.get(name) != shape for name, shape in momenta.items()):
-        return "its momentum isn't the network's"
+    for name, tensor in tensors.items():
+        kind, _, parameter = name.partition("/")
+        if kind in STATES and shapes.get(parameter) != tensor.shape and (kind != "step" or tensor.dim()):
+            return "its momentum isn't the network's"
     bad = next((name for name, tensor in saved.items() if not tensor.isfinite().all()), None)
     return None if bad is None else f"{bad} isn't finite"
 

@@ -23,7 +23,7 @@ from gentrain.train.epoch import train_epoch
 from gentrain.train.evaluation import Evaluator
 from gentrain.train.finish import finish
 from gentrain.train.job import Job
-from gentrain.train.optimizer import SGD
+from gentrain.train.optimizer import build_optimizer
 from gentrain.train.splits import Splits
 from gentrain.train.state import (
     TrainingState,
@@ -67,7 +67,7 @@ def _train(job: Job, evaluator: Evaluator, post: Observer) -> TrainingState:
     if spec.compile:
         workers.everywhere(partial(prepare_compiler, workers.device))
     network = _trained_network(job, evaluator)
-    optimizer = _build_optimizer(job, model)
+    optimizer = build_optimizer(spec.recipe, model.parameters())
     state = load_newest(job, model, optimizer, workers, post)
     if len(state.rows) == spec.recipe.epochs:
         return state
@@ -135,18 +135,6 @@ def _trained_network(job: Job, evaluator: Evaluator) -> nn.Module:
     count = spec.recipe.batch_size // workers.world_size if spec.compile else 2
     return workers.parallel(
         network, image=evaluator.splits.image, count=count, precision=spec.precision, plain=evaluator.model
-    )
-
-
-def _build_optimizer(job: Job, model: nn.Module) -> torch.optim.Optimizer:
-    recipe = job.spec.recipe
-    return SGD(
-        model.parameters(),
-        lr=recipe.learning_rate,
-        momentum=recipe.momentum,
-        nesterov=recipe.nesterov,
-        weight_decay=recipe.weight_decay,
-        fused=True,
     )
 
 

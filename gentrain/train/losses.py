@@ -126,6 +126,7 @@ def mixed_loss(
     *,
     lam: float,
     soft: Callable[[Tensor, Tensor, Tensor], Tensor],
+    label_smoothing: float = 0.0,
 ) -> LossTerms:
     """Return (1-λ)·CE(y, f_S) + λ·soft, mean over samples. No gradient reaches the teacher.
 
@@ -135,6 +136,7 @@ def mixed_loss(
         labels: (N,), int64 in 0..C-1.
         lam: weight of the teacher, in [0, 1]; 0 is cross-entropy to the bit.
         soft: of the student's and the teacher's logits in float32 and the labels: a scalar, mean over samples.
+        label_smoothing: ε of the cross-entropy's labels (1-ε)·y + ε/C.
 
     Raises:
         ValueError: when the shapes differ.
@@ -143,7 +145,7 @@ def mixed_loss(
         raise ValueError(f"student and teacher differ in shape: {tuple(logits.shape)}, {tuple(teacher_logits.shape)}")
     with torch.autocast(logits.device.type, enabled=False):
         logits, teacher_logits = logits.float(), teacher_logits.detach().float()
-        hard = F.cross_entropy(logits, labels)
+        hard = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
         taught = soft(logits, teacher_logits, labels)
         loss = hard if lam == 0 else (1 - lam) * hard + lam * taught
     return LossTerms(loss, hard, taught)

@@ -74,6 +74,12 @@ EVERYTHING = (
         (("recipe.on_divergence=rollback",), 0, "65d4574e62437f27"),
         (("recipe.clip_gradients=1",), 0, "7616be25999408e7"),
         (("process.k={top_p: 0.9, by: class, k_max: 150}",), 2, "9f685a340808a1bd"),
+        (("recipe.schedule=milestones", "recipe.optimizer=sgd", "recipe.label_smoothing=0"), 1, "f7c8906809bb31a6"),
+        (("recipe.beta2=0.9",), 1, "f7c8906809bb31a6"),  # of AdamW alone
+        (("recipe.schedule=cosine",), 0, "bd4e1de6b3c72b5f"),
+        (("recipe.optimizer=adamw",), 0, "149763be3d0cd9b8"),
+        (("recipe.label_smoothing=0.1",), 0, "7c388d48fc772043"),  # of students alone
+        (("recipe.label_smoothing=0.1",), 1, "d700b2c8507c08a0"),
         (("process.patriarch.name=score_difference", "process.student.name=kl"), 1, "f7c8906809bb31a6"),  # the defaults
         (("process.patriarch.name=label_smoothing",), 0, "b95a9bea6785b633"),
         (("process.patriarch.name=label_smoothing", "process.f_a1=1"), 0, "114ef9cfdbbf6cd2"),  # cross-entropy

@@ -11,6 +11,7 @@ from gentrain.train.checkpoint import (
     load_training_state,
     load_weights,
 )
+from gentrain.train.optimizer import AdamW
 
 
 def trained():
@@ -36,6 +37,26 @@ def test_the_next_step_is_bitwise_the_same_after_a_round_trip():
     assert all(a.equal(b) for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True))
     for one, another in zip(model.parameters(), other.parameters(), strict=True):
         assert optimizer.state[one]["momentum_buffer"].equal(other_optimizer.state[another]["momentum_buffer"])
+
+
+def test_the_next_step_of_adamw_is_bitwise_the_same_after_a_round_trip():
+    def steps(model, optimizer, *seeds):
+        for seed in seeds:
+            optimizer.zero_grad()
+            model(torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(seed))).square().sum().backward()
+            optimizer.step()
+
+    model, other = (build_model("resnet8", num_classes=5).to(memory_format=torch.channels_last) for _ in range(2))
+    optimizer, resumed = (AdamW(m.parameters(), lr=0.1, fused=True) for m in (model, other))
+    steps(model, optimizer, 0, 1)
+    content = encode_training_state(model, optimizer, RECORDED)
+    assert checkpoint_problem(content, key=KEY, epoch=2, model=other) is None
+    load_training_state(other, resumed, content)
+    for pair in ((model, optimizer), (other, resumed)):
+        steps(*pair, 2)
+    assert all(a.equal(b) for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True))
+    for one, another in zip(model.parameters(), other.parameters(), strict=True):
+        assert all(optimizer.state[one][kind].equal(resumed.state[another][kind]) for kind in optimizer.state[one])
 
 
 def test_the_same_state_makes_the_same_bytes():

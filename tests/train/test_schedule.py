@@ -14,6 +14,23 @@ def test_the_papers_steps():
     assert rate(1230) == rate(1639) == pytest.approx(0.001)
 
 
+def test_a_cosine_falls_from_the_full_rate_to_nothing():
+    rates = [rate(step, cosine_epochs=8, milestones=()) for step in range(80)]
+    assert rates[0] == 0.1
+    assert rates[40] == pytest.approx(0.05)
+    assert rates[20] == pytest.approx(0.1 * (1 + 0.5**0.5) / 2)
+    assert rates == sorted(rates, reverse=True)
+    assert 0 < rates[79] < 1e-4
+    assert rates == [rate(step, cosine_epochs=8, milestones=(1, 2)) for step in range(80)]
+
+
+def test_a_cosine_begins_after_the_warm_up():
+    rates = [rate(step, cosine_epochs=6, warmup_epochs=2) for step in range(60)]
+    assert rates[:20] == pytest.approx([0.1 * (step + 1) / 20 for step in range(20)])
+    assert rates[20] == 0.1
+    assert rates[40] == pytest.approx(0.05)
+
+
 def test_warm_up_rises_to_the_full_rate():
     rates = [rate(step, warmup_epochs=2) for step in range(21)]
     assert rates[0] == pytest.approx(0.1 / 20)

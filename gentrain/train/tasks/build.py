@@ -24,7 +24,7 @@ from gentrain.train.tasks.logit_standardised import LogitStandardised
 from gentrain.train.tasks.mse import SquaredError
 from gentrain.train.tasks.nkd import NKD
 from gentrain.train.tasks.score_difference import AdaptiveScoreDifference, ScoreDifference
-from gentrain.train.tasks.task import Task
+from gentrain.train.tasks.task import StudentTask, Task
 from gentrain.train.workers import Workers
 
 PATRIARCHS: Mapping[str, Callable[..., Task]] = {
@@ -69,10 +69,16 @@ def build_task(spec: GenerationSpec, *, store: RunStore, image: tuple[int, int, 
     if spec.compile:
         teacher = compile_network(teacher, workers.device, graphs=workers.alone)
     if task.loss is None:
-        return KL(teacher, lam=task.lam, temperature=task.temperature)
-    return _named(
-        task.loss, STUDENTS, teacher, lam=task.lam, spec=spec, batch=_zeros(spec, image=image, device=workers.device)
-    )
+        student: Task = KL(teacher, lam=task.lam, temperature=task.temperature)
+    else:
+        batch = _zeros(spec, image=image, device=workers.device)
+        student = _named(task.loss, STUDENTS, teacher, lam=task.lam, spec=spec, batch=batch)
+    if isinstance(student, StudentTask):
+        student.label_smoothing = spec.recipe.label_smoothing
+    elif spec.recipe.label_smoothing:
+        name = task.loss.name if task.loss else ""
+        raise GentrainError(f"recipe.label_smoothing is for students that inherit StudentTask; {name} doesn't")
+    return student
 
 
 def _patriarch(task: PatriarchSpec, spec: GenerationSpec, *, image: tuple[int, int, int], device: torch.device) -> Task:

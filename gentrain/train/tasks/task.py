@@ -43,6 +43,9 @@ class StudentTask:
     The teacher is frozen and sees the same augmented pixels; λ = 0 is cross-entropy to the bit.
     """
 
+    label_smoothing = 0.0
+    """ε of the cross-entropy's labels (`recipe.label_smoothing`)."""
+
     def __init__(self, teacher: nn.Module, *, lam: float) -> None:
         self.teacher = teacher.requires_grad_(False).eval()
         self.lam = lam
@@ -53,7 +56,9 @@ class StudentTask:
             self.teacher.eval()
         with torch.no_grad():
             teacher_logits = self.teacher(images)
-        return mixed_loss(logits, teacher_logits, labels, lam=self.lam, soft=self.soft)
+        return mixed_loss(
+            logits, teacher_logits, labels, lam=self.lam, soft=self.soft, label_smoothing=self.label_smoothing
+        )
 
     def soft(self, logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
         """Return the part that teaches, of both float32 logits (N, C) and labels (N,): a scalar, mean over samples."""
