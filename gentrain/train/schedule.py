@@ -24,15 +24,10 @@ def learning_rate(
     With `cosine_epochs`, the epochs of the training, milestones play no part: after the warm-up the rate falls step by
     step as base·(1 + cos(π·t))/2, where t goes from 0 to 1 (Loshchilov and Hutter, ICLR 2017, eq. (5), to 0).
     """
-    epoch = step // steps_per_epoch
     warmup_steps = warmup_epochs * steps_per_epoch
-    if cosine_epochs is None:
-        rate = base * decay ** sum(epoch >= milestone for milestone in milestones)
-    else:
-        rate = (
-            base
-            * (1 + math.cos(math.pi * (step - warmup_steps) / (cosine_epochs * steps_per_epoch - warmup_steps)))
-            / 2
-        )
-        rate = base if step < warmup_steps else rate
+    if cosine_epochs is not None and step >= warmup_steps:
+        part = (step - warmup_steps) / (cosine_epochs * steps_per_epoch - warmup_steps)
+        return base * (1 + math.cos(math.pi * part)) / 2
+    epoch, milestones = step // steps_per_epoch, milestones if cosine_epochs is None else ()
+    rate = base * decay ** sum(epoch >= milestone for milestone in milestones)
     return rate * (step + 1) / warmup_steps if step < warmup_steps else rate

@@ -10,17 +10,18 @@ MUTANTS = (
     Mutant(
         "momentum isn't saved",
         "train/checkpoint.py",
-        "        if momentum is not None:\n            tensors",
-        "        if False:\n            tensors",
+        "if state.get(key) is not None",
+        "if False",
         CHECKPOINT,
     ),
     Mutant(
         "momentum isn't restored",
         "train/checkpoint.py",
-        "torch.empty_like(parameter).copy_(momentum)",
-        "torch.zeros_like(parameter)",
+        "like.copy_(value)",
+        "torch.zeros_like(like)",
         CHECKPOINT,
     ),
+    Mutant("AdamW's squares aren't saved", "train/checkpoint.py", '"exp_avg_sq": "exp_avg_sq", ', "", CHECKPOINT),
     Mutant(
         "another generation's checkpoint is taken",
         "train/checkpoint.py",

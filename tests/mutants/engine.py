@@ -16,10 +16,16 @@ BAD_WEIGHTS = (
 BAD_LOSS = ("running/test_runners.py::TestLocalRunner::test_a_non_finite_loss_stops_and_keeps_the_last_checkpoint",)
 
 MUTANTS = (
-    Mutant("momentum is 0.8", "train/generation.py", "momentum=recipe.momentum", "momentum=0.8", CHAIN),
-    Mutant("Nesterov is off", "train/generation.py", "nesterov=recipe.nesterov", "nesterov=False", CHAIN),
-    Mutant("Nesterov is always on", "train/generation.py", "nesterov=recipe.nesterov", "nesterov=True", CHAIN),
-    Mutant("weight decay is 0", "train/generation.py", "weight_decay=recipe.weight_decay", "weight_decay=0.0", CHAIN),
+    Mutant("momentum is 0.8", "train/optimizer.py", "momentum=recipe.momentum", "momentum=0.8", CHAIN),
+    Mutant("Nesterov is off", "train/optimizer.py", "nesterov=recipe.nesterov", "nesterov=False", CHAIN),
+    Mutant("Nesterov is always on", "train/optimizer.py", "nesterov=recipe.nesterov", "nesterov=True", CHAIN),
+    Mutant(
+        "weight decay is 0",
+        "train/optimizer.py",
+        "weight_decay=recipe.weight_decay,\n",
+        "weight_decay=0.0,\n",
+        CHAIN,
+    ),
     Mutant(
         "every generation has the same initial weights",
         "train/state.py",
@@ -195,6 +201,7 @@ MUTANTS = (
     Mutant("workers draw the same dropout", "train/seeds.py", "spawn_key=(epoch, rank)", "spawn_key=(epoch,)", SEEDS),
     Mutant("the rate falls an epoch late", "train/schedule.py", "epoch >= milestone", "epoch > milestone", SCHEDULE),
     Mutant("the rate falls once only", "train/schedule.py", "decay ** sum(", "decay ** any(", SCHEDULE),
+    Mutant("a cosine's warm-up is left out", "train/schedule.py", "step - warmup_steps) /", "step) /", SCHEDULE),
     Mutant(
         "warm-up begins at 0",
         "train/schedule.py",

@@ -7,7 +7,65 @@ TASKS = ("train/test_tasks.py",)
 LOSSES = ("train/test_losses.py",)
 ADAPTIVE = ("train/test_adaptive_loss.py",)
 
+PATRIARCHS = ("train/test_patriarchs.py",)
+STUDENTS = ("train/test_students.py",)
+NAMED = ("study/test_losses.py",)
+OPTIONS = ("train/test_recipe_options.py",)
+
 MUTANTS = (
+    Mutant(
+        "smoothed labels are 1-ε times uniform",
+        "train/tasks/label_smoothing.py",
+        "(1 - self.epsilon) * hard + self.epsilon * soft",
+        "self.epsilon * hard + (1 - self.epsilon) * soft",
+        PATRIARCHS,
+    ),
+    Mutant(
+        "the entropy is rewarded, not its lack penalised",
+        "train/tasks/confidence_penalty.py",
+        "hard + self.beta * soft",
+        "hard - self.beta * soft",
+        PATRIARCHS,
+    ),
+    Mutant(
+        "the squared error is a mean over classes",
+        "train/tasks/mse.py",
+        "square().sum(dim=1)",
+        "square().mean(dim=1)",
+        PATRIARCHS,
+    ),
+    Mutant("β forgets its p", "study/losses.py", "1 / (f_a1 * math.log(", "1 / (math.log(", PATRIARCHS),
+    Mutant("ε forgets C", "study/losses.py", "(1 - f_a1) * num_classes / (num_classes - 1)", "1 - f_a1", PATRIARCHS),
+    Mutant(
+        "z-scores keep their spread",
+        "train/tasks/logit_standardised.py",
+        " / (1e-7 + logits.std(dim=1, keepdim=True))",
+        "",
+        STUDENTS,
+    ),
+    Mutant(
+        "the others include the label", "train/tasks/other_classes.py", "places >= labels", "places > labels", STUDENTS
+    ),
+    Mutant("DKD leaves T² out", "train/tasks/dkd.py", " * self.temperature**2", "", STUDENTS),
+    Mutant("DIST compares samples alone", "train/tasks/dist.py", "student.T, teacher.T", "student, teacher", STUDENTS),
+    Mutant("NKD ignores the teacher's confidence", "train/tasks/nkd.py", "(weights * F.cross", "(F.cross", STUDENTS),
+    Mutant(
+        "a student's loss is not in its key",
+        "study/lineage.py",
+        "loss=None if isinstance(student, KL) else",
+        "loss=None if True else",
+        NAMED,
+    ),
+    Mutant(
+        "other losses have the paper's prediction",
+        "study/lineage.py",
+        "isinstance(process.student, KL) and not",
+        "not",
+        NAMED,
+    ),
+    Mutant(
+        "smoothed labels reach patriarchs", "study/lineage.py", 'update={"label_smoothing": 0.0}', "update={}", OPTIONS
+    ),
     Mutant("K is 2", "train/tasks/build.py", "k=task.k or 2", "k=2", CHAIN),
     Mutant("η is left out", "train/tasks/build.py", "eta=task.eta or 0.0", "eta=0.0", CHAIN),
     Mutant(
