@@ -53,7 +53,7 @@ class RunnerCase:
         assert rows[1]["primary_predicted"] == pytest.approx(1 - 0.4 * 0.6)
         stored = pq.read_table(runs / "studies" / study.name / "results.parquet").to_pylist()
         assert stored == [{name: row.get(name) for name in stored[0]} for row in rows]
-        json.dumps(rows)
+        json.dumps(list(rows))
 
     def test_events_tell_the_story(self, finished):
         _, _, rows, events = finished
@@ -116,7 +116,7 @@ class RunnerCase:
 class TestLocalRunner(RunnerCase):
     @staticmethod
     def launch(study, runs, observe):
-        return api.run(study, runs=str(runs), observe=observe, local=True)
+        return api.run(study, runs=str(runs), observe=observe, local=True, on_change="extend")
 
     def test_damaged_weights_are_trained_again_to_the_same_bits(self, finished):
         study, runs, rows, _ = finished
