@@ -24,6 +24,12 @@ Measured = Mapping[tuple[str, str], float]
 """Seconds an epoch of the whole training set, by network and kind of task."""
 
 
+RAY_START = 12.0
+"""Seconds for starting a private Ray and its dashboard, about: a machine of two cores."""
+TRAINING_START = 6.0
+"""Seconds for starting a training's workers on Ray, about, on top of its steps."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """A forest, what of it is finished, and how long the rest will take on so many devices."""
@@ -37,6 +43,8 @@ class Plan:
     devices_per_training: float
     price: float | None
     """Of a device-hour."""
+    workers: int = 1
+    """Of a training; `--local` has one."""
     measured_here: bool = False
     """Whether seconds of some came from `Measured` and not from the store."""
 
@@ -70,6 +78,25 @@ class Plan:
         return None if self._known is None else simulate(self.forest, self._known, at_once=self.at_once)
 
     @property
+    def local_seconds(self) -> float | None:
+        """Seconds for all trainings one after the other in one process (`--local`), which starts nothing."""
+        return None if self._known is None else sum(self._known.values())
+
+    @property
+    def ray_seconds(self) -> float | None:
+        """Makespan with the time that Ray takes to start, and to start each training's workers."""
+        if self._known is None or not self.to_train:
+            return self.makespan
+        starting = {key: seconds + TRAINING_START * (key in self.to_train) for key, seconds in self._known.items()}
+        return RAY_START + simulate(self.forest, starting, at_once=self.at_once)
+
+    @property
+    def better_local(self) -> bool:
+        """Whether one process, without Ray, is through sooner."""
+        local, ray = self.local_seconds, self.ray_seconds
+        return bool(self.to_train) and local is not None and ray is not None and local < ray
+
+    @property
     def lower_bound(self) -> float | None:
         """Seconds that no schedule can beat: the longest chain of trainings, or all work spread evenly."""
         if self._known is None:
@@ -97,6 +124,8 @@ class Plan:
             "device_seconds": self.device_seconds,
             "makespan_seconds": self.makespan,
             "lower_bound_seconds": self.lower_bound,
+            "ray_seconds": self.ray_seconds,
+            "local_seconds": self.local_seconds,
             "price": self.price,
             "cost": self.cost,
         }
@@ -143,6 +172,7 @@ def make_plan(
         devices=devices,
         devices_per_training=each,
         price=price,
+        workers=study.workers,
         measured_here=bool(measured),
     )
 

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gentrain.errors import ConfigError
-from gentrain.running.plan import make_plan, simulate, starting_order, urgencies
+from gentrain.running.plan import RAY_START, TRAINING_START, make_plan, simulate, starting_order, urgencies
 from gentrain.running.pretrained import PretrainedNetworks
 from gentrain.store.run import RunStore
 from gentrain.study.lineage import build_forest
@@ -152,3 +152,23 @@ def test_a_given_generation_is_a_root_of_the_tree_and_costs_nothing(store):
     assert planned.unknown == 0
     assert planned.makespan == planned.lower_bound == 30  # three students of 10 epochs, a second each
     show(forest_tree(planned, name="s"), plan_table(planned, name="s"))
+
+
+def test_small_studies_are_advised_to_stay_local_and_the_start_of_ray_counts(store):
+    from gentrain.view import plan_assumptions
+
+    first, *_ = build_forest(study(), data=DATA, num_classes=10).specs.values()
+    finish(store, first, seconds=2.0)
+    grid = "grid.seed=[1, 2, 3, 4]", "generations=0"
+    small = plan(store, *grid)
+    assert (small.makespan, small.local_seconds) == (8.0, 8.0)
+    assert small.ray_seconds == RAY_START + 4 * (2 + TRAINING_START)
+    assert "sooner with --local, without Ray: in about 8.0s" in plan_assumptions(small)
+    other, *_ = build_forest(study("seed=9"), data=DATA, num_classes=10).specs.values()
+    finish(store, other, seconds=2.0, workers=2)
+    divided = plan(store, *grid, "workers=2", devices=2)
+    assert divided.better_local
+    assert "--local" not in plan_assumptions(divided)  # which has one worker
+    large = plan(store, *grid, "recipe.epochs=1000", devices=4)
+    assert large.local_seconds > large.ray_seconds
+    assert "--local" not in plan_assumptions(large)
