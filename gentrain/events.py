@@ -122,6 +122,13 @@ class SweepStarted:
 
 
 @dataclass(frozen=True)
+class FinishedBefore:
+    """Generations of a sweep's unfinished chains were finished before it started: their top-1 errors, by key."""
+
+    errors: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class CapacityChanged:
     """The number of trainings that the cluster's devices can run at once has changed."""
 
@@ -141,6 +148,7 @@ Event = (
     | GenerationDone
     | InChain
     | SweepStarted
+    | FinishedBefore
     | CapacityChanged
 )
 Observer = Callable[[Event], None]

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from gentrain.data.prepare.dataset import PreparedData
 from gentrain.data.prepare.share import prepare_shared
 from gentrain.errors import GentrainError, StoreError, TrainingError
-from gentrain.events import Event, GenerationDone, InChain, Note, Observer, SweepStarted
+from gentrain.events import Event, FinishedBefore, GenerationDone, InChain, Note, Observer, SweepStarted
 from gentrain.results.chain import Generations, finished_rows
 from gentrain.running.chain import missing_keys, observe_finished
 from gentrain.running.executor import Executor, Outcome
@@ -76,6 +76,7 @@ def run_study(
     rows, missing = _read(forest.chains, generations, skip=stopped, store=store, observe=observe)
     outcome = Outcome({}, stopped, interrupted=False)
     if missing:
+        _announce_finished(study, forest, missing, generations, observe)
         outcome = _execute(study, forest, missing, executor, record, store=store, data=data, observe=observe)
         stopped |= outcome.stopped
         run = [chain for chain in forest.chains if chain.name in missing]
@@ -98,6 +99,21 @@ def _announce(study: Study, forest: Forest, record: StudyRecord, observe: Observ
     observe(Note(f"{study.name}: {len(chains)} chains of {forest.wanted} generations, {trainings} distinct trainings"))
     keys = {chain.name: chain.keys for chain in chains}
     observe(SweepStarted(study.name, study.recipe.epochs, keys, str(record.folder)))
+
+
+def _announce_finished(
+    study: Study,
+    forest: Forest,
+    missing: Mapping[str, tuple[str, ...]],
+    generations: Generations,
+    observe: Observer,
+) -> None:
+    """Call `observe` with what unfinished chains have already: their trials tell it only when they run."""
+    keys = {key for chain in forest.chains if chain.name in missing for key in chain.keys}
+    verified = {key: generations.inspect(key) for key in keys}
+    errors = {key: seen.done.scores["top1_error"] for key, seen in verified.items() if seen.valid and seen.done}
+    if errors and not study.grid.empty:
+        observe(FinishedBefore(errors))
 
 
 def _read(

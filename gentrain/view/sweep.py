@@ -15,6 +15,7 @@ from gentrain.events import (
     ChainSaturated,
     EpochDone,
     Event,
+    FinishedBefore,
     GenerationDone,
     GenerationQueued,
     GenerationStarted,
@@ -70,6 +71,9 @@ class SweepState:
         if isinstance(event, SweepStarted):
             self.name, self.epochs, self.runs, self.chains = event.name, event.epochs, event.runs, event.chains
             self.trainings = {key: _Training() for keys in event.chains.values() for key in keys}
+        elif isinstance(event, FinishedBefore):
+            for key, error in event.errors.items():
+                self.trainings[key].state, self.trainings[key].error = "done", error
         elif isinstance(event, CapacityChanged):
             self.slots = event.slots
         elif isinstance(event, InChain):

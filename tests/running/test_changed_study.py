@@ -4,6 +4,7 @@ import pytest
 
 from gentrain import api
 from gentrain.errors import ConfigError
+from gentrain.events import FinishedBefore, InChain
 
 FAST = ("recipe.epochs=1", "recipe.milestones=[]", "generations=0")
 
@@ -51,3 +52,13 @@ def test_chains_and_generations_are_added_with_extend(run, change, chains, tmp_p
     if chains == 1:
         with pytest.raises(ConfigError, match=r"\(generations: 1 → 0\); give the study a new name"):
             run(on_change="extend")
+
+
+def test_what_a_sweeps_unfinished_chains_have_already_is_observed_before_they_run(small, tmp_path):
+    events = []
+    rows = api.run(small(*FAST, "grid.seed=[0]"), runs=str(tmp_path), local=True)
+    more = small(*FAST, "grid.seed=[0]", "generations=1")
+    api.run(more.model_copy(update={"name": "more"}), runs=str(tmp_path), local=True, observe=events.append)
+    started = next(i for i, event in enumerate(events) if isinstance(event, InChain))
+    (before,) = [event for event in events[:started] if isinstance(event, FinishedBefore)]
+    assert before.errors == {rows[0]["key"]: rows[0]["top1_error"]}

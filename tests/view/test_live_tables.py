@@ -9,6 +9,7 @@ from gentrain.events import (
     CapacityChanged,
     ChainStarted,
     EpochDone,
+    FinishedBefore,
     GenerationDone,
     GenerationQueued,
     InChain,
@@ -56,6 +57,14 @@ def test_a_chains_table_fits_the_terminal(width, there, left_out):
     assert "100/164" in text
     assert [name for name in there if name not in text] == []
     assert [name for name in left_out if name in text] == []
+
+
+def test_a_resumed_sweep_shows_at_once_what_is_done():
+    keys = ("a" * 16, "b" * 16)
+    events = [SweepStarted("s", 3, {"D(0.6,0.6)-resnet8-s0": keys}, "runs"), FinishedBefore({keys[0]: 0.25})]
+    text = shown(SweepTable, events, width=100)
+    assert "1 of 2 trainings done, 0 running" in text
+    assert "25.00%" in text
 
 
 @pytest.mark.parametrize(("width", "ensembles"), [(140, True), (80, False)])
