@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from gentrain.cluster.private import TOKEN_PATH, check_sockets
 from gentrain.cluster.session import fit_resources, own_resources, probe, ray_session
@@ -77,5 +80,6 @@ def _dashboard(url: str) -> str:
     if not url:
         return "Ray has no dashboard here"
     file = os.environ.get(TOKEN_PATH)
-    token = f"in {file}" if file else "that `ray get-auth-token` prints"
+    ray = "ray" if shutil.which("ray") else Path(sys.executable).with_name("ray")  # outside the environment
+    token = f"in {file}" if file else f"that `{ray} get-auth-token` prints"
     return f"Ray's dashboard: http://{url} (it asks for the token {token})"
