@@ -165,7 +165,8 @@ def _energy(report: StudyReport, styles: dict[str, Style]) -> Plot:
         "energy",
         "Energy: measured and predicted by generation",
         "Mean largest score over the augmented training set in the last epoch (solid), and the closed form "
-        "w_g = 1 - (1 - f_a1)·λ^g (dotted), which holds at temperature 1. Lower means more score on the other classes.",
+        "w_g = 1 - (1 - f_a1)·λ^g (dotted), which holds for student loss kl at temperature 1. "
+        "Lower means more score on the other classes.",
         tuple(panels),
         tuple(shown.values()),
     )

@@ -167,8 +167,8 @@ def _measures(
         notes=(
             _spread_note(groups),
             "primary score: mean largest score over the augmented training set in the last epoch; predicted: "
-            f"w_g = 1 - (1 - f_a1)·λ^g, which holds at temperature 1 ({DASH} elsewhere). Ensemble gain: "
-            "the network's top-1 error minus the ensemble's.",
+            f"w_g = 1 - (1 - f_a1)·λ^g, which holds for student loss kl at temperature 1 ({DASH} elsewhere). "
+            "Ensemble gain: the network's top-1 error minus the ensemble's.",
         ),
     )
 

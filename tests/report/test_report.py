@@ -104,7 +104,7 @@ def test_students_at_another_temperature_have_no_prediction(tmp_path):
     measures = next(table for table in build_tables(report) if table.id == "measures-0")
     predicted = [line.texts for line in measures.lines() if line.label == "  predicted"]
     assert predicted == [("0.600", "0.800", "0.900"), ("0.600", "–", "–")]
-    assert "which holds at temperature 1 (– elsewhere)" in measures.notes[1]
+    assert "which holds for student loss kl at temperature 1 (– elsewhere)" in measures.notes[1]
 
 
 @pytest.mark.parametrize("settings", [DENSENETS, ILSVRC2012])
