@@ -22,7 +22,7 @@ MUTANTS = (
     ),
     Mutant(
         "differences are the paper's minus ours",
-        "report/tables.py",
+        "report/rows.py",
         "else self.value - self.published",
         "else self.published - self.value",
         REPORT,
