@@ -47,13 +47,11 @@ SETTINGS = (
 
 def sweep(runs, *settings, leave_out=()):
     """Train a study's grid as a sweep does, in this process; chains in `leave_out` are only recorded."""
-    study = load_study(overrides=[*SETTINGS, *settings])
-    study = study.model_copy(update={"description": hostile.DESCRIPTION})
+    study = load_study(overrides=[*SETTINGS, *settings], description=hostile.DESCRIPTION)
     store = RunStore(str(runs))
     data = prepare_shared(study.dataset, store)
     points = {build_chain(p, data=data.manifest.fingerprint, num_classes=data.num_classes): p for p in study.points()}
-    record = StudyRecord(study, store=store)
-    record.begin(points)
+    (record := StudyRecord(study, store=store)).begin(points)
 
     def observe(event):
         if isinstance(event, GenerationDone):
