@@ -117,11 +117,28 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
 
 
+@contextlib.contextmanager
+def without_memory() -> Iterator[None]:
+    """Build networks in the block by the shapes of their tensors alone, on torch's device `meta`.
+
+    Filling tensors with random numbers is passed over: on that device torch imports its compiler for it, a second.
+    """
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    fills = {torch.Tensor.normal_, torch.Tensor.uniform_, torch.nn.init.kaiming_normal_, torch.nn.init.kaiming_uniform_}
+
+    class Unfilled(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            return args[0] if args and func in fills else func(*args, **kwargs or {})
+
+    with torch.device("meta"), Unfilled():
+        yield
+
+
 def parameter_count(name: str, *, num_classes: int) -> int:
     """Return the number of trained parameters, without allocating them."""
-    import torch
-
-    with torch.device("meta"):
+    with without_memory():
         return sum(parameter.numel() for parameter in build_model(name, num_classes=num_classes).parameters())
 
 
@@ -134,7 +151,7 @@ def multiply_adds(name: str, *, num_classes: int, height: int, width: int) -> in
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    with torch.device("meta"):
+    with without_memory():
         model = build_model(name, num_classes=num_classes).eval()
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             model(torch.zeros(1, 3, height, width))

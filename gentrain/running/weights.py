@@ -238,12 +238,11 @@ def _fits(tensors: Mapping[str, Tensor], network: str, num_classes: int) -> bool
 
 @cache
 def _network_shapes(network: str, num_classes: int) -> dict[str, tuple[int, ...]] | None:
-    import torch
-
+    from gentrain.models.cost import without_memory
     from gentrain.models.registry import build_model
 
     try:
-        with torch.device("meta"):
+        with without_memory():
             return _shapes(build_model(network, num_classes=num_classes).state_dict())
     except ValueError:  # a function from elsewhere that builds nothing on this device, or for so many classes
         return None

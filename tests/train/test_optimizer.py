@@ -65,7 +65,6 @@ def test_a_recipe_s_optimiser():
 TRAIN = """
 import sys
 from gentrain import api
-from gentrain.running import study as running_study
 from gentrain.study.loading import parse_study
 from gentrain.train import precision
 
@@ -73,7 +72,6 @@ settings = {"name": "lean", "dataset": {"source": "digits", "limit": 10}, "netwo
             "recipe": {"epochs": 2, "batch_size": 50, "milestones": [], "optimizer": sys.argv[2]},
             "generations": 1, "device": "cpu"}
 precision.slow_precision = lambda *_: None  # not a worker's affair, and counts multiply-adds with these modules
-running_study.check_networks = lambda *_: None  # nor is this, and networks without memory are built with them
 api.run(parse_study(settings, where="test"), runs=sys.argv[1], observe=lambda _: None, local=True)
 print(sorted(name for name in ("torch._dynamo", "torch._inductor", "sympy") if name in sys.modules))
 """
