@@ -195,7 +195,7 @@ def run(
         study: with or without a grid.
         runs: the run folder, a path or a URI.
         local: see `executor`.
-        address: see `executor`; a Ray that this process has started is used where none is given.
+        address: see `executor`.
         progress: see `Progress`.
         observe: the same as `progress`.
         on_change: where a study of this name wanted something else before: "refuse"; "extend": chains may be added;
