@@ -15,7 +15,7 @@ from gentrain.store.run import RunStore
 from gentrain.study.lineage import build_chain
 from gentrain.study.loading import load_study
 from gentrain.train import epoch as epoch_module
-from gentrain.train import generation as generation_module
+from gentrain.train import optimizer as optimizer_module
 from gentrain.train.epoch import train_epoch
 from gentrain.train.losses import LossTerms
 from gentrain.train.optimizer import SGD
@@ -41,7 +41,7 @@ def fragile(monkeypatch):
                 if self.param_groups[0]["lr"] > limit:
                     self.param_groups[0]["params"][0].data[0] = float("nan")
 
-        monkeypatch.setattr(generation_module, "SGD", FragileSGD)
+        monkeypatch.setattr(optimizer_module, "SGD", FragileSGD)
 
     return break_above
 

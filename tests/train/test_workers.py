@@ -22,7 +22,7 @@ from gentrain.study.lineage import build_chain
 from gentrain.study.loading import load_study
 from gentrain.study.sections import RecipeConfig
 from gentrain.train import epoch as epoch_module
-from gentrain.train import generation as generation_module
+from gentrain.train import optimizer as optimizer_module
 from gentrain.train.divergence import check_weights
 from gentrain.train.epoch import train_epoch
 from gentrain.train.generation import train_generation
@@ -111,7 +111,7 @@ def roll_back_together(workers, jobs):
 
     events, weights = [], []
     for job, name, module, replaced in zip(
-        jobs, ("SGD", "learning_rate"), (generation_module, epoch_module), (FragileSGD, halved_rate), strict=True
+        jobs, ("SGD", "learning_rate"), (optimizer_module, epoch_module), (FragileSGD, halved_rate), strict=True
     ):
         before = getattr(module, name)
         setattr(module, name, replaced)
