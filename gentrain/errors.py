@@ -31,6 +31,12 @@ def cut(text: str) -> str:
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
 
 
+def shown_path(path: str) -> str:
+    """Return a path as `printable`; of more than 240 characters the first 80 and the last 159."""
+    text = printable(path)
+    return text if len(text) <= 3 * SHOWN else f"{text[:SHOWN]}…{text[1 - 2 * SHOWN :]}"
+
+
 def printable(text: str) -> str:
     """Return a text with the characters escaped that control a terminal, end a line or can't be encoded."""
     if text.isprintable():

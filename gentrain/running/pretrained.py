@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from gentrain.errors import ConfigError, cut, printable
+from gentrain.errors import ConfigError, shown_path
 from gentrain.running.weights import fit, read_weights
 from gentrain.store.done import MODEL, SPEC
 from gentrain.store.folder import digest
@@ -65,8 +65,7 @@ class PretrainedNetworks:
 
     def _find(self, study: Study, index: int) -> GenerationSpec:
         config = study.pretrained[index]
-        there = os.path.exists(os.path.expanduser(config.checkpoint))
-        where = f"pretrained.{index}.checkpoint: {(printable if there else cut)(config.checkpoint)}"
+        where = f"pretrained.{index}.checkpoint: {shown_path(config.checkpoint)}"
         key = _key_of(config.checkpoint, self._store, where)
         if key is not None:
             return self._own(key, config, where)

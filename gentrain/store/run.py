@@ -14,7 +14,7 @@ from typing import Self
 
 import pyarrow.fs as pafs
 
-from gentrain.errors import ConfigError, StoreError, cut, printable
+from gentrain.errors import ConfigError, StoreError, cut, printable, shown_path
 from gentrain.store.conditional import ConditionalObjects
 from gentrain.store.folder import Folder
 from gentrain.store.generation import GenerationFolder
@@ -29,7 +29,9 @@ class RunStore:
 
     def __init__(self, uri: str) -> None:
         if printable(uri) != uri:
-            raise ConfigError(f"--runs {cut(uri)}: its name isn't UTF-8 or holds a control character; choose another")
+            raise ConfigError(
+                f"--runs {shown_path(uri)}: its name isn't UTF-8 or holds a control character; choose another"
+            )
         self.uri = uri if "://" in uri else _absolute(uri)
         self.root = Folder(*open_filesystem(self.uri), open_objects(self.uri))
 
@@ -94,7 +96,7 @@ def _absolute(path: str) -> str:
     try:
         return str(Path(path).expanduser().resolve())
     except (RuntimeError, ValueError, OSError) as error:  # ~ of a user whom this machine doesn't know, a NUL, a loop
-        raise ConfigError(f"--runs {cut(path)}: no folder's path ({cut(str(error))})") from None
+        raise ConfigError(f"--runs {shown_path(path)}: no folder's path ({cut(str(error))})") from None
 
 
 def open_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
@@ -113,10 +115,10 @@ def open_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
     except (ValueError, OSError, NotImplementedError) as error:  # pyarrow's errors are these
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(
-            f"--runs {cut(uri)}: no folder that can be opened ({cut(reason)}); give a folder, or s3://BUCKET/FOLDER"
+            f"--runs {shown_path(uri)}: no folder that can be opened ({cut(reason)}); give a folder, or s3://BUCKET/FOLDER"
         ) from None
     if not path.strip("/") and not isinstance(filesystem, pafs.LocalFileSystem):
-        raise ConfigError(f"--runs {cut(uri)}: names no bucket; give s3://BUCKET/FOLDER")
+        raise ConfigError(f"--runs {shown_path(uri)}: names no bucket; give s3://BUCKET/FOLDER")
     return filesystem, path
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from gentrain import cli
-from gentrain.errors import SHOWN, ConfigError, cut, printable, shown
+from gentrain.errors import SHOWN, ConfigError, cut, printable, shown, shown_path
 from gentrain.study.documents import MAX_NODES
 from gentrain.study.loading import load_study
 from gentrain.study.reference import schema_reference
@@ -74,7 +74,7 @@ def refusal(tmp_path, content, *arguments):
         ("seed: 4294967296", "seed: input should be less than 2147483648 (got 4294967296)"),
         ("grid: {seed: [0, 18446744073709551616]}", "grid.seed.1: input should be less than 2147483648"),
         ("pretrained: [{checkpoint: ~no-such-user/x}]", "checkpoint: ~no-such-user/x: no such file"),
-        (f"pretrained: [{{checkpoint: {'a' * 5000}}}]", "…: no such file"),
+        (f"pretrained: [{{checkpoint: {'a' * 5000}}}]", "aaa: no such file"),
         ("pretrained: [{checkpoint: 's4://b/generations/0123456789abcdef'}]", "s4://b/generations/0123456789abcdef: "),
         ("name: a".encode("utf-16"), "not UTF-8 (invalid start byte at byte 0); save it as UTF-8"),
         (b"name: a\n" + b"#" * 3_000_000, "longer than 1,048,576 characters, so it is no study file"),
@@ -118,7 +118,7 @@ def test_a_data_folder_that_no_folder_can_have_is_refused_in_one_short_line(tmp_
     command = ["prepare", "imagefolder", "--data", path, "--runs", str(tmp_path)]
     assert cli.run(command) == 2
     err = capsys.readouterr().err
-    assert f"dataset.path: {cut(path)}: no such folder" in err
+    assert f"dataset.path: {shown_path(path)}: no such folder" in err
     assert err.count("\n") == 1
     assert len(err) < LONGEST
 
@@ -162,3 +162,9 @@ def test_printable_escapes_what_breaks_a_line_and_nothing_else():
 
 def test_limits_stand_in_the_reference():
     assert "1000" in next(line for line in schema_reference().splitlines() if line.startswith("| `generations`"))
+
+
+def test_a_path_is_shown_whole_or_with_both_ends():
+    path = "/data/" + "x" * 230 + "/end"
+    assert shown_path(path) == path
+    assert shown_path("b\n/" + "x" * 5000 + "/end") == "b\\n/" + "x" * 76 + "…" + "x" * 155 + "/end"

@@ -16,7 +16,7 @@ from gentrain.data.sources.holdout import held_out
 from gentrain.data.sources.names import check_names, normal_form
 from gentrain.data.sources.parquet import parquet_files, read_cifar_parquet
 from gentrain.data.sources.stored import decode_split
-from gentrain.errors import DataError, cut, printable, shown
+from gentrain.errors import DataError, cut, printable, shown, shown_path
 from gentrain.study.sections import DatasetConfig
 
 
@@ -127,7 +127,7 @@ def source_path(config: DatasetConfig) -> Path | None:
         return None
     if source_missing(config):
         raise DataError(
-            f"dataset.path: {cut(config.path)}: no such folder{_looked_in(config.path)}; give the one with the "
+            f"dataset.path: {shown_path(config.path)}: no such folder{_looked_in(config.path)}; give the one with the "
             f"{config.source} files (a study file's path is relative to the file, --data to the working folder)"
         )
     return Path(config.path).expanduser()
