@@ -72,11 +72,12 @@ def test_a_sweeps_networks_are_those_of_single_chains(finished, tmp_path):
 def test_the_debug_sweep_ends_in_the_same_bits_reports_failures_and_goes_on(finished, tmp_path):
     runs, rows, *_ = finished
     study, notes = load_study(overrides=GRID), []
-    (tmp_path / "generations").mkdir()
-    (tmp_path / "generations" / rows[1]["key"]).write_text("a file where a folder should be")
+    checkpoints = tmp_path / "generations" / rows[1]["key"] / "train"
+    checkpoints.parent.mkdir(parents=True)
+    checkpoints.write_text("a file where a folder should be")
     with pytest.raises(TrainingError, match=r"1 of 3 chains are not finished: D\(0\.6,0\.5\)-resnet8-s0: .*"):
         api.run(study, runs=str(tmp_path), observe=lambda _: None, local=True)
-    (tmp_path / "generations" / rows[1]["key"]).unlink()
+    checkpoints.unlink()
     again = api.run(study, runs=str(tmp_path), observe=notes.append, local=True)
     assert Note("1 trainings to do, one after the other in this process") in notes
     assert [(row["chain"], row["key"]) for row in again] == [(row["chain"], row["key"]) for row in rows]
