@@ -398,14 +398,15 @@ def doctor(
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check this machine for a study and time each precision.
+    """Check this machine for a study; time each precision and torch.compile.
 
     Exit status 1 if a check fails; its remedy is printed.
     """
     from gentrain.doctor import examine
     from gentrain.view import doctor_tables, print_json, show
 
-    diagnosis = examine(_load(study or QUICKSTART, settings, dataset__path=data), runs=runs)
+    loaded = _load(study or QUICKSTART, settings, dataset__path=data)
+    diagnosis = examine(loaded, runs=runs, notify=_notify)
     if as_json:
         print_json(diagnosis.rows(), sys.stdout)
     else:

@@ -1,4 +1,4 @@
-"""Check whether this machine can run a study: versions, devices, libraries, disk, memory, speed of each precision."""
+"""Check whether this machine can run a study: versions, devices, libraries, disk, memory, speed of a step."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import platform
 import shutil
 import socket
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,7 +22,7 @@ from gentrain.data.prepare.dataset import find_manifest
 from gentrain.data.prepare.manifest import Manifest
 from gentrain.store.run import RunStore
 from gentrain.study.schema import Study
-from gentrain.train.precision import time_precisions, worker_threads
+from gentrain.train.precision import time_compiled, time_precisions, worker_threads
 
 PACKAGES = ("torch", "torchvision", "ray", "ffcv", "numba", "numpy", "pyarrow")
 CPU_FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
@@ -31,6 +31,10 @@ DISK_BYTES, MEMORY_BYTES = 2e9, 4e9
 SHAPES = {"digits": (10, 8), "cifar10": (10, 32), "cifar100": (100, 32), "fashion_mnist": (10, 28)}
 """Classes and side in pixels by source, for a dataset that isn't prepared yet."""
 FOLDER_CLASSES = 1000
+
+
+def _silent(_: str) -> None:
+    pass
 
 
 @dataclass(frozen=True)
@@ -69,12 +73,18 @@ class Diagnosis:
         return [*checks, *timed]
 
 
-def examine(study: Study, *, runs: str) -> Diagnosis:
-    """Check versions, devices, FFCV, Ray's needs, disk and memory; time each precision on the study's networks.
+def examine(study: Study, *, runs: str, notify: Callable[[str], None] = _silent) -> Diagnosis:
+    """Check versions, devices, FFCV, Ray's needs, disk and memory; time each precision, and the study's compiled.
 
     A step is timed with one worker's share of the batch and of the CPUs. Nothing is written to `runs`.
+
+    Args:
+        study: to be run.
+        runs: the run folder.
+        notify: receives a line before what takes long.
     """
     store = RunStore(runs)
+    measured = _step_settings(study, store)
     checks = [
         *_versions(),
         _processor(),
@@ -84,8 +94,11 @@ def examine(study: Study, *, runs: str) -> Diagnosis:
             "Ray", _ports_and_sockets, "allow this user to open ports on 127.0.0.1; set RAY_TMPDIR to a short folder"
         ),
         *_space(store),
+        _compilation(study, measured, notify),
     ]
-    return Diagnosis(tuple(checks), _timings(study, store), study.precision)
+    networks = dict.fromkeys(p.network.of(generation) for p in study.points() for generation in (0, 1))
+    seconds = {network: time_precisions(network, **measured) for network in networks}
+    return Diagnosis(tuple(checks), seconds, study.precision)
 
 
 def image_shape(study: Study, manifest: Manifest | None) -> tuple[int, int, int]:
@@ -166,18 +179,34 @@ def _space(store: RunStore) -> Iterator[Check]:
     yield Check("memory", f"{memory / 1e9:,.1f} GB free", memory > MEMORY_BYTES, "close other programs, or use --local")
 
 
-def _timings(study: Study, store: RunStore) -> dict[str, dict[str, float]]:
+def _compilation(study: Study, measured: Mapping[str, Any], notify: Callable[[str], None]) -> Check:
+    """Compile the study's first network and time it; where that doesn't work, only `compile: true` is in trouble."""
+    name, network = "torch.compile", study.network.name
+    notify(f"compiling {network} to time it: up to a minute, once on this machine")
+    try:
+        step, compiling = time_compiled(network, **measured, precision=study.precision)
+    except Exception as error:  # any failure is a result of the check
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        remedy = "apt-get install g++ python3-dev, or set compile: false"
+        result = first if study.compile is True else f"doesn't work here, so networks are trained without: {first}"
+        return Check(name, result, good=study.compile is not True, remedy=remedy)
+    said = str(study.compile).lower()
+    return Check(
+        name,
+        f"{network} in {study.precision}: {step.eager / step.compiled:.2f} × as fast, {1000 * step.compiled:,.0f} ms a "
+        f"step instead of {1000 * step.eager:,.0f} ms, after {compiling:,.0f} s; the study says compile: {said}",
+    )
+
+
+def _step_settings(study: Study, store: RunStore) -> dict[str, Any]:
+    """Return what step is timed, and where: classes, pixels, one worker's images and threads, its device."""
     classes, height, width = image_shape(study, find_manifest(study.dataset, store.data))
-    cuda = study.device != "cpu" and torch.cuda.is_available()
+    batch = study.recipe.batch_size // study.workers
     return {
-        network: time_precisions(
-            network,
-            num_classes=classes,
-            height=height,
-            width=width,
-            batch=study.recipe.batch_size // study.workers,
-            threads=worker_threads(study),
-            device=torch.device("cuda:0" if cuda else "cpu"),
-        )
-        for network in dict.fromkeys(p.network.of(generation) for p in study.points() for generation in (0, 1))
+        "num_classes": classes,
+        "height": height,
+        "width": width,
+        "batch": batch,
+        "threads": worker_threads(study),
+        "device": torch.device("cuda:0" if study.device != "cpu" and torch.cuda.is_available() else "cpu"),
     }

@@ -13,6 +13,8 @@ class Note:
 
     text: str
     level: Literal["info", "warning"] = "info"
+    once: bool = False
+    """Whether it is about the machine and not about a chain: a run shows it once, without the chain's name."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,14 @@ class GenerationQueued:
     """A generation is next: its workers are being started."""
 
     generation: int
+
+
+@dataclass(frozen=True)
+class Compiling:
+    """A generation's network is being compiled for the first time on this machine, which takes a while."""
+
+    generation: int
+    key: str
 
 
 @dataclass(frozen=True)
@@ -142,6 +152,7 @@ Event = (
     | ChainSaturated
     | GenerationWaiting
     | GenerationQueued
+    | Compiling
     | GenerationStarted
     | Progress
     | EpochDone

@@ -9,13 +9,23 @@ from gentrain import api, doctor
 from gentrain.cli import run
 from gentrain.data.prepare.share import prepare_shared
 from gentrain.doctor import Diagnosis
+from gentrain.errors import GentrainError
 from gentrain.events import Note
 from gentrain.store.run import RunStore
 from gentrain.study.schema import Study
 from gentrain.train import precision
-from gentrain.train.precision import quick_batch, slow_precision_note, time_precisions
+from gentrain.train.compile_gain import MeasuredStep
+from gentrain.train.compiler_cache import VARIABLE, step_mark
+from gentrain.train.precision import quick_batch, slow_precision_note, time_compiled, time_precisions
 from gentrain.view.doctor import doctor_tables
 from tests.conftest import SMALL
+
+
+@pytest.fixture(autouse=True)
+def compiled(monkeypatch):
+    """Replace the measurement of the compiled step, which takes a while."""
+    step = MeasuredStep(eager=0.12, compiled=0.1, batch=32, threads=1)
+    monkeypatch.setattr(doctor, "time_compiled", lambda network, **_: (step, 31.0))
 
 
 def command(runs, *options):
@@ -28,6 +38,9 @@ def test_the_doctor_as_json_and_as_text(capsys, tmp_path):
     assert rows["FFCV"]["found"] == "wrote and read two images"
     assert rows["torch"]["found"] == torch.__version__.split("+")[0]
     assert all(row["good"] for row in rows.values())
+    assert rows["torch.compile"]["found"] == (
+        "resnet8 in fp32: 1.20 × as fast, 100 ms a step instead of 120 ms, after 31 s; the study says compile: auto"
+    )
     assert {float(rows[f"step of resnet8 in {p}"]["found"]) > 0 for p in ("bf16", "fp32")} == {True}
     assert not (tmp_path / "runs").exists()  # the doctor writes nothing
 
@@ -45,6 +58,33 @@ def test_a_failed_check_has_a_remedy_and_the_exit_status_is_1(capsys, tmp_path, 
     assert "choose another --runs" in text
     assert "not fit for this study" in text
     assert "is faster here" in text
+
+
+@pytest.mark.parametrize(("setting", "status"), [("auto", 0), ("false", 0), ("true", 1)])
+def test_a_machine_without_a_compiler_is_fit_unless_the_study_wants_one(capsys, tmp_path, monkeypatch, setting, status):
+    def broken(*_, **__):
+        raise GentrainError("node-7: g++ not found\nand more")
+
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(doctor, "time_compiled", broken)
+    assert run(command(tmp_path, "--set", f"compile={setting}")) == status
+    captured = capsys.readouterr()
+    wanted = "node-7: g++ not found: apt-get install g++" if status else "trained without: node-7: g++ not found"
+    assert wanted in captured.out
+    assert "and more" not in captured.out
+    assert "gentrain: compiling resnet8 to time it: up to a minute, once on this machine" in captured.err
+
+
+def test_a_compiled_step_is_timed_and_noted_for_auto(tmp_path, monkeypatch):
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    monkeypatch.setattr(precision, "compiler_problem", lambda _: None)
+    monkeypatch.setattr(precision, "compile_network", lambda network, *_, **__: network)
+    step, compiling = time_compiled(
+        "resnet8", num_classes=10, height=8, width=8, batch=4, threads=1, device=torch.device("cpu"), precision="bf16"
+    )
+    assert min(step.eager, step.compiled, compiling) > 0
+    noted = step_mark("resnet8", shape=(10, 8, 8), batch=4, precision="bf16", device="cpu").read()
+    assert MeasuredStep.parse(noted) == step
 
 
 def test_only_a_clearly_slow_precision_gets_a_warning():

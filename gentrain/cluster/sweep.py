@@ -170,7 +170,7 @@ def _trial(config: Mapping[str, Any], *, context: _Context) -> None:
     def observe(event: Event) -> None:
         gauges(event)
         if isinstance(event, Note):
-            post(Note(f"{name}: {event.text}", event.level))
+            post(event if event.once else Note(f"{name}: {event.text}", event.level))
         elif not isinstance(event, Progress):  # too many for the driver of a thousand chains
             post(InChain(name, event))
         if isinstance(event, GenerationDone):

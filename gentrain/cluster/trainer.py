@@ -74,6 +74,7 @@ class RayRunner:
             token=token,
             evaluate_every=self.study.evaluate_every,
             memory_efficient=self.study.network.memory_efficient,
+            auto_compile=self.study.compile == "auto",
             weights_done=weights_done,
         )
         run = f"{self.chain}-g{spec.generation}-{spec.key}-{token[:6]}"

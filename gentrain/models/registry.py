@@ -123,6 +123,12 @@ def label(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]", "-", name)
 
 
+def family(name: str) -> tuple[str, int] | None:
+    """Return the family and the depth of a registered network: cifar, imagenet (both also -strided) or dense."""
+    registered = _registered(name)
+    return registered and registered[:2]
+
+
 def _depths() -> tuple[int, ...]:
     return (*SMALL_DEPTHS, *PAPER_DEPTHS)
 

@@ -71,8 +71,8 @@ def gather_study(store: RunStore, study_name: str) -> StudyReport:
 
 def _comparable(settings: Study, study: Study) -> bool:
     """Return whether a chain that isn't one of the study's own may stand beside them: same data and recipe."""
-    names = ("recipe", "precision", "compile")
-    same = all(getattr(settings, name) == getattr(study, name) for name in names)
+    same = all(getattr(settings, name) == getattr(study, name) for name in ("recipe", "precision"))
+    same = same and (settings.compile is True) == (study.compile is True)
     return same and _content(settings) == _content(study)
 
 

@@ -40,6 +40,7 @@ class LocalRunner:
             token=claim.token,
             evaluate_every=self.study.evaluate_every,
             memory_efficient=self.study.network.memory_efficient,
+            auto_compile=self.study.compile == "auto",
             weights_done=weights_done,
         )
         threads = self.study.cpus_per_worker or len(os.sched_getaffinity(0))

@@ -25,7 +25,8 @@ def measure_study(study: Study, manifest: Manifest) -> Measured:
     """Train a few steps of every network and kind of task here, in a temporary folder, and return seconds an epoch.
 
     A part of the training set makes an epoch of `STEPS` steps; the second one is timed. Of several workers one is
-    timed, with its share of the batch: what they exchange isn't in the figure.
+    timed, with its share of the batch: what they exchange isn't in the figure. With
+    `compile: auto` the steps are eager.
     """
     measured: dict[tuple[str, str], float] = {}
     count = manifest.splits["train"].count

@@ -18,7 +18,7 @@ from gentrain.study.lineage import Chain, Forest, GenerationSpec
 from gentrain.study.schema import Study
 
 Rate = tuple[str, str, int, str, bool, str, int]
-"""What decides how long an epoch takes: data, network, batch, precision, compilation, kind of task, workers."""
+"""What decides how long an epoch takes: data, network, batch, precision, compiled or not, kind of task, workers."""
 
 Measured = Mapping[tuple[str, str], float]
 """Seconds an epoch of the whole training set, by network and kind of task."""
@@ -160,7 +160,7 @@ def make_plan(
     left = {key: spec for key, spec in forest.specs.items() if key not in finished}
     seconds: dict[str, float | None] = {}
     for key, spec in left.items():
-        known = rates.get(_rate(spec, workers=study.workers))
+        known = next(filter(None, (rates.get(rate) for rate in _rates(spec, study))), None)
         epoch = statistics.median(known) if known else (measured or {}).get((spec.network.name, spec.work))
         seconds[key] = None if epoch is None else epoch * spec.recipe.epochs
         if spec.pretrained:
@@ -263,9 +263,21 @@ def _survey(store: RunStore) -> tuple[set[str], dict[Rate, list[float]]]:
         if done is None or spec is None:
             continue  # unfinished, damaged, or of another version of the method: neither finished nor a measure
         finished.add(key)
-        rates[_rate(spec, workers=done.workers)].append(done.seconds / spec.recipe.epochs)
+        if done.compiled_epochs in (0, spec.recipe.epochs):  # else its epochs are of both kinds
+            compiled = spec.compile or bool(done.compiled_epochs)
+            rates[_rate(spec, compiled=compiled, workers=done.workers)].append(done.seconds / spec.recipe.epochs)
     return finished, rates
 
 
-def _rate(spec: GenerationSpec, *, workers: int) -> Rate:
-    return (spec.data, spec.network.name, spec.recipe.batch_size, spec.precision, spec.compile, spec.work, workers)
+def _rates(spec: GenerationSpec, study: Study) -> list[Rate]:
+    """Return the kinds of training whose epochs take as long as this one's, the likelier one first.
+
+    Whether `compile: auto` compiles is known only where it is trained; where the like was compiled, this is taken for
+    compiled too.
+    """
+    ways = (True, False) if study.compile == "auto" else (spec.compile,)
+    return [_rate(spec, compiled=compiled, workers=study.workers) for compiled in ways]
+
+
+def _rate(spec: GenerationSpec, *, compiled: bool, workers: int) -> Rate:
+    return (spec.data, spec.network.name, spec.recipe.batch_size, spec.precision, compiled, spec.work, workers)

@@ -192,12 +192,19 @@ def _inside(chain: Chain, observe: Observer) -> Observer:
 
 def _shown(observe: Observer, study: Study) -> Observer:
     """Return an observer that takes `InChain` events and passes on what the study's views show."""
+    shown_once: set[str] = set()
 
     def shown(event: Event) -> None:
-        if isinstance(event, InChain) and study.grid.empty:
-            event = event.event
-        elif isinstance(event, InChain) and isinstance(event.event, Note):
-            event = Note(f"{event.chain}: {event.event.text}", event.event.level)
+        inner = event.event if isinstance(event, InChain) else event
+        if isinstance(inner, Note) and inner.once:
+            if inner.text in shown_once:
+                return
+            shown_once.add(inner.text)
+            event = inner
+        elif isinstance(event, InChain) and study.grid.empty:
+            event = inner
+        elif isinstance(event, InChain) and isinstance(inner, Note):
+            event = Note(f"{event.chain}: {inner.text}", inner.level)
         observe(event)
 
     return shown

@@ -69,6 +69,9 @@ class Done(_Strict):
     versions: dict[str, str]
     rollbacks: tuple[Rollback, ...] = ()
     """In their order; left out of the file where there are none."""
+    compiled_epochs: Annotated[int, Field(ge=0)] = 0
+    """Epochs that were trained through torch.compile: all or none, but for a training that went on elsewhere. Left out
+    of the file where there are none; records of before don't have it, and `spec.json` says `compile: true` then."""
     checksum_names: bool = False
     """Whether the files' names carry their checksums (`place`), as on S3: who writes such a name writes those bytes.
     Left out of the file where they don't."""
@@ -89,7 +92,7 @@ class Done(_Strict):
     @model_serializer(mode="wrap")
     def _stored(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
         form: dict[str, Any] = serialise(self)
-        for name in ("rollbacks", "checksum_names"):
+        for name in ("rollbacks", "compiled_epochs", "checksum_names"):
             if not form[name]:
                 del form[name]
         return form

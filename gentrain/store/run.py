@@ -21,7 +21,8 @@ from gentrain.store.generation import GenerationFolder
 from gentrain.store.s3 import SCHEME, S3Settings
 
 CACHE = "GENTRAIN_CACHE"
-"""Environment variable: a node's folder for datasets whose store is elsewhere; default ~/.cache/gentrain."""
+"""Environment variable: a node's folder for datasets whose store is elsewhere, and for what torch.compile has compiled;
+default ~/.cache/gentrain."""
 
 
 class RunStore:
@@ -89,7 +90,16 @@ class RunStore:
 
     @property
     def _disk(self) -> Path:
-        return Path(self.root.path if self.local else os.environ.get(CACHE) or "~/.cache/gentrain").expanduser()
+        return Path(self.root.path) if self.local else node_cache()
+
+
+def node_cache() -> Path:
+    """Return gentrain's cache folder on this node; it need not exist.
+
+    Raises:
+        RuntimeError: when the user has no home folder and the environment names none.
+    """
+    return Path(os.environ.get(CACHE) or "~/.cache/gentrain").expanduser()
 
 
 def _absolute(path: str) -> str:

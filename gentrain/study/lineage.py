@@ -240,7 +240,7 @@ def build_chain(
             network=NetworkSpec(name=study.network.of(generation)),
             recipe=study.recipe if lam is not None else study.recipe.model_copy(update={"label_smoothing": 0.0}),
             precision=study.precision,
-            compile=study.compile,
+            compile=study.compile is True,  # auto: how a generation is computed is not who it is
             sync_batchnorm=study.sync_batchnorm,
             seed=study.seed,
             generation=generation,

@@ -89,10 +89,10 @@ class Study(Settings):
         description="bf16: autocast of the convolutions, losses are fp32; fp32: exact; tf32: fp32 with TF32 products "
         "(GPU only).",
     )
-    compile: bool = Field(
-        False,
+    compile: Literal["auto"] | bool = Field(
+        "auto",
         description="Train through torch.compile, the teacher too: other last bits; as CUDA graphs on one GPU worker. "
-        "Needs a C++ compiler.",
+        "Needs a C++ compiler. auto: where it saves more seconds than it costs, under the keys of false.",
     )
     sync_batchnorm: bool = Field(False, description="One BatchNorm statistic over all workers (GPU only).")
     fold_batchnorm: Annotated[bool, FOLDING] = Field(
@@ -196,7 +196,7 @@ def _divides(study: Study) -> None:
 def _arithmetic(study: Study) -> None:
     if study.precision == "tf32" and (study.device == "cpu" or study.gpus_per_worker == 0):
         raise ValueError("`precision: tf32` is for GPUs; set fp32 or bf16, or let workers have a GPU")
-    if study.compile and study.network.memory_efficient:
+    if study.compile is True and study.network.memory_efficient:
         raise ValueError(
             "`compile: true` and `network.memory_efficient: true` don't go together (what is computed again can't "
             "be compiled); set one of them to false"

@@ -84,8 +84,8 @@ def checkpoint_problem(content: bytes, *, key: str, epoch: int, model: nn.Module
     rows = metadata.get("rows")
     if metadata.get("epoch", epoch) != epoch or not isinstance(rows, list) or len(rows) != epoch:
         return f"it isn't the state after epoch {epoch}"
-    if not isinstance(metadata.get("rollbacks", []), list):
-        return "its rollbacks are no list"
+    if not isinstance(metadata.get("rollbacks", []), list) or not isinstance(metadata.get("compiled_epochs", 0), int):
+        return "its rollbacks are no list, or its compiled epochs no number"
     return _tensor_problem(tensors, model)
 
 

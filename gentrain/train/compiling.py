@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from gentrain.errors import GentrainError
 from gentrain.train._compat import compile_errors
+from gentrain.train.compiler_cache import use_cache
 
 
 def compile_network(network: nn.Module, device: torch.device, *, graphs: bool) -> nn.Module:
@@ -31,15 +32,26 @@ def prepare_compiler(device: torch.device) -> None:
     Raises:
         GentrainError: when there is no compiler that works.
     """
+    if problem := compiler_problem(device):
+        tool = "Triton and a C compiler" if device.type == "cuda" else "a C++ compiler"
+        raise GentrainError(
+            f"compile: true needs {tool} on every worker (apt-get install g++ python3-dev), or set compile: false; "
+            f"{problem}"
+        )
+
+
+def compiler_problem(device: torch.device) -> str | None:
+    """Drop what this process compiled before, and compile a sum; return the host and why that fails, None if it works.
+
+    What is compiled from now on is kept in the node's cache (`gentrain.train.compiler_cache`).
+    """
+    use_cache()
     torch.compiler.reset()
     try:
         torch.compile(_sum, dynamic=False)(torch.zeros(8, device=device))
     except Exception as error:  # whatever a missing or broken compiler makes torch raise
-        tool = "Triton and a C compiler" if device.type == "cuda" else "a C++ compiler"
-        raise GentrainError(
-            f"compile: true needs {tool} on every worker (apt-get install g++ python3-dev), or set compile: false; "
-            f"{socket.gethostname()}: {_first_line(error)}"
-        ) from error
+        return f"{socket.gethostname()}: {first_line(error)}"
+    return None
 
 
 @contextlib.contextmanager
@@ -54,15 +66,15 @@ def compile_errors_named(network: str) -> Iterator[None]:
         yield
     except errors as error:
         raise GentrainError(
-            f"compile: true: {network} or its teacher: {_first_line(error)}; set compile: false"
+            f"compile: true: {network} or its teacher: {first_line(error)}; set compile: false"
         ) from error
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of a compiler's message, or the error's type where there is none."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def _sum(values: Tensor) -> Tensor:
     return values + values
-
-
-def _first_line(error: Exception) -> str:
-    """Return the first line of a compiler's message, or the error's type where there is none."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

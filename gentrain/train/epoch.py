@@ -37,6 +37,7 @@ def train_epoch(
     workers: Workers,
     post: Callable[[Event], None],
     rate_factor: float = 1.0,
+    compiled: bool = False,
 ) -> dict[str, Any]:
     """Train one epoch and return its row; its seconds exclude evaluation.
 
@@ -51,6 +52,7 @@ def train_epoch(
         workers: all of which train this epoch at the same time.
         post: receives `Progress` on rank 0.
         rate_factor: of the schedule's learning rate.
+        compiled: whether the network and the task's teacher are.
 
     Raises:
         DivergedError: on a non-finite loss, on every worker, at the same step.
@@ -66,7 +68,7 @@ def train_epoch(
             group["lr"] = rate
         images = pixels(batch, epoch)
         workers.clear_gradients(optimizer)
-        if spec.compile:
+        if compiled:
             torch.compiler.cudagraph_mark_step_begin()  # the last step's logits and gradients are gone from here on
         if batch.filler:
             workers.zero_loss(network, images).backward()

@@ -75,5 +75,6 @@ def _write(
         threads=workers.threads,
         device=device_name(workers.device),
         rollbacks=tuple(state.rollbacks),
+        compiled_epochs=state.compiled_epochs,
         versions={"gentrain": version("gentrain"), "torch": torch.__version__, "ffcv": version("ffcv")},
     )

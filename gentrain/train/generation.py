@@ -11,12 +11,11 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
 
 from gentrain.data.prepare.share import obtain
 from gentrain.errors import DivergedError
 from gentrain.events import EpochDone, Event, GenerationStarted, Observer
-from gentrain.train.compiling import compile_errors_named, compile_network, prepare_compiler
+from gentrain.train.compiling import compile_errors_named
 from gentrain.train.device import configure, to_device
 from gentrain.train.divergence import MAX_ROLLBACKS, check_predictions, check_weights
 from gentrain.train.epoch import train_epoch
@@ -24,6 +23,7 @@ from gentrain.train.evaluation import Evaluator
 from gentrain.train.finish import finish
 from gentrain.train.job import Job
 from gentrain.train.optimizer import build_optimizer
+from gentrain.train.setup import Trained, set_up
 from gentrain.train.splits import Splits
 from gentrain.train.state import (
     TrainingState,
@@ -33,8 +33,6 @@ from gentrain.train.state import (
     roll_back,
     save_checkpoint,
 )
-from gentrain.train.tasks.build import build_task
-from gentrain.train.tasks.task import Task
 from gentrain.train.workers import Workers
 
 
@@ -64,25 +62,25 @@ def train_generation(job: Job, workers: Workers, post: Observer) -> None:
 def _train(job: Job, evaluator: Evaluator, post: Observer) -> TrainingState:
     """Train the evaluator's model from its newest checkpoint to its last epoch; return the state after it."""
     spec, model, splits, workers = job.spec, evaluator.model, evaluator.splits, evaluator.workers
-    if spec.compile:
-        workers.everywhere(partial(prepare_compiler, workers.device))
-    network = _trained_network(job, evaluator)
+    if spec.sync_batchnorm:
+        workers.sync_batchnorm(model)
     optimizer = build_optimizer(spec.recipe, model.parameters())
     state = load_newest(job, model, optimizer, workers, post)
     if len(state.rows) == spec.recipe.epochs:
         return state
-    task = workers.everywhere(lambda: build_task(spec, store=job.store, image=splits.image, workers=workers))
     splits.open_loaders()
+    trained = set_up(job, evaluator, state, post)
     post(GenerationStarted(spec.generation, spec.key, len(state.rows)))
     while len(state.rows) < spec.recipe.epochs:
         try:
-            row = _train_next_epoch(job, evaluator, network, optimizer, task, state, post)
+            row = _train_next_epoch(job, evaluator, trained, optimizer, state, post)
         except DivergedError as error:  # on every worker
             if spec.recipe.on_divergence == "stop" or len(state.rollbacks) == MAX_ROLLBACKS:
                 raise
             state = roll_back(job, model, optimizer, workers, post, state=state, error=error)
             continue
         state.rows.append(row)
+        state.compiled_epochs += state.compiled
         workers.on_first(partial(save_checkpoint, job, model, optimizer, state, workers))
         post(EpochDone(spec.generation, row))
     return state
@@ -91,9 +89,8 @@ def _train(job: Job, evaluator: Evaluator, post: Observer) -> TrainingState:
 def _train_next_epoch(
     job: Job,
     evaluator: Evaluator,
-    network: nn.Module,
+    trained: Trained,
     optimizer: torch.optim.Optimizer,
-    task: Task,
     state: TrainingState,
     post: Observer,
 ) -> dict[str, Any]:
@@ -106,14 +103,15 @@ def _train_next_epoch(
     row = train_epoch(
         epoch,
         spec=spec,
-        network=network,
+        network=trained.network,
         optimizer=optimizer,
-        task=task,
+        task=trained.task,
         loader=splits.loader("train"),
         pixels=splits.augmented,
         workers=workers,
         post=post,
         rate_factor=state.rate_factor,
+        compiled=state.compiled,
     )
     check_weights(evaluator.model, spec, epoch, workers=workers)
     last = epoch + 1 == spec.recipe.epochs
@@ -122,20 +120,6 @@ def _train_next_epoch(
         if last:
             check_predictions(errors, spec, epoch)
     return row
-
-
-def _trained_network(job: Job, evaluator: Evaluator) -> nn.Module:
-    """Return what is trained in the model's place, compiled and data-parallel where it should be."""
-    spec, workers, network = job.spec, evaluator.workers, evaluator.model
-    if spec.sync_batchnorm:
-        workers.sync_batchnorm(network)
-    if spec.compile:
-        network = compile_network(network, workers.device, graphs=workers.alone)
-    # every shape is compiled by itself, so blank images come in the number of a batch's
-    count = spec.recipe.batch_size // workers.world_size if spec.compile else 2
-    return workers.parallel(
-        network, image=evaluator.splits.image, count=count, precision=spec.precision, plain=evaluator.model
-    )
 
 
 def _to_nobody(event: Event) -> None:

@@ -20,5 +20,7 @@ class Job:
     """Of the claim under which it is trained (`gentrain.store.claims`): a worker stops when another has the claim."""
     evaluate_every: int
     memory_efficient: bool = False
+    auto_compile: bool = False
+    """Whether it is compiled where that pays (`compile: auto`); `spec.compile` says that it is compiled anyway."""
     weights_done: bool = False
     """Whether the weights are finished and valid, so that only predictions have to be computed again."""

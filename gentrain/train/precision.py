@@ -1,20 +1,31 @@
-"""Time the precisions on this machine: bf16 convolutions are several times slower than fp32 on some processors."""
+"""Time a training step on this machine, in each precision and compiled.
+
+bf16 convolutions are several times slower than fp32 on some processors, and torch.compile gains more on some than on
+others.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from gentrain.data.prepare.manifest import Manifest
+from gentrain.errors import GentrainError
 from gentrain.models.cost import multiply_adds
 from gentrain.models.registry import build_model
 from gentrain.study.schema import Study
+from gentrain.train.compile_gain import MeasuredStep
+from gentrain.train.compiler_cache import step_mark
+from gentrain.train.compiling import compile_network, compiler_problem
 from gentrain.train.device import autocast, set_tf32, to_device
 
 PRECISIONS = {"cpu": ("bf16", "fp32"), "cuda": ("bf16", "fp32", "tf32")}
@@ -42,28 +53,89 @@ def time_rounds(
 
     The precisions take turns, so that other work on the machine slows all of them.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            model = to_device(build_model(network, num_classes=num_classes), device).train()
-            images = torch.randn(batch, 3, height, width, device=device)
-            labels = torch.randint(0, num_classes, (batch,), device=device)
-        images = images.contiguous(memory_format=torch.channels_last)
+    with _threads(threads):
+        step = _Step(network, (num_classes, height, width), batch=batch, device=device)
         rounds: list[dict[str, float]] = []
         for _ in range(1 + _ROUNDS):
             rounds.append({})
             for precision in PRECISIONS[device.type]:
                 set_tf32(precision == "tf32")
-                started = time.perf_counter()
-                with autocast(device, precision):
-                    logits = model(images)
-                F.cross_entropy(logits.float(), labels).backward()
-                if device.type == "cuda":
-                    torch.cuda.synchronize(device)
-                rounds[-1][precision] = time.perf_counter() - started
+                rounds[-1][precision] = step.seconds(step.model, precision)
         return rounds[1:]  # the first allocates what the others use again
+
+
+def time_compiled(
+    network: str,
+    *,
+    num_classes: int,
+    height: int,
+    width: int,
+    batch: int,
+    threads: int,
+    device: torch.device,
+    precision: str,
+) -> tuple[MeasuredStep, float]:
+    """Time a network's training step, eager and compiled in turns; return it, and the seconds that compiling took.
+
+    These may be a minute, where this machine hasn't compiled the network before. The step is noted in the compiler's
+    cache, where `compile: auto` finds it.
+
+    Raises:
+        GentrainError: when there is no compiler that works; what else torch raises, when it can't compile the network.
+    """
+    with _threads(threads):
+        step = _Step(network, (num_classes, height, width), batch=batch, device=device)
+        set_tf32(precision == "tf32")
+        step.seconds(step.model, precision)
+        started = time.perf_counter()
+        if problem := compiler_problem(device):
+            raise GentrainError(problem)
+        compiled = compile_network(step.model, device, graphs=True)
+        step.seconds(compiled, precision)
+        compiling = time.perf_counter() - started
+        ways = (step.model, compiled)
+        turns = [[step.seconds(way, precision) for way in ways] for _ in range(1 + _ROUNDS)][1:]
+        eager, fast = (min(taken) for taken in zip(*turns, strict=True))
+        torch.compiler.reset()
+        measured = MeasuredStep(eager=eager, compiled=fast, batch=batch, threads=threads)
+        shape = (num_classes, height, width)
+        step_mark(network, shape=shape, batch=batch, precision=precision, device=device.type).write(asdict(measured))
+        return measured, compiling
+
+
+class _Step:
+    """A training step of a network on random images, which leaves torch's random stream alone."""
+
+    def __init__(self, network: str, shape: tuple[int, int, int], *, batch: int, device: torch.device) -> None:
+        num_classes, height, width = shape
+        self._device = device
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.model = to_device(build_model(network, num_classes=num_classes), device).train()
+            images = torch.randn(batch, 3, height, width, device=device)
+            self._labels = torch.randint(0, num_classes, (batch,), device=device)
+        self._images = images.contiguous(memory_format=torch.channels_last)
+
+    def seconds(self, network: nn.Module, precision: str) -> float:
+        """Return what one step takes of the model, or of what is compiled of it."""
+        started = time.perf_counter()
+        if network is not self.model:
+            torch.compiler.cudagraph_mark_step_begin()
+        with autocast(self._device, precision):
+            logits = network(self._images)
+        F.cross_entropy(logits.float(), self._labels).backward()
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter() - started
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Give torch so many threads for the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
     finally:
         torch.set_num_threads(before)
 

@@ -31,6 +31,10 @@ class TrainingState:
     """Of epochs.parquet, one for each finished epoch."""
     rollbacks: list[dict[str, Any]] = field(default_factory=list)
     """Each with the `epoch` that diverged, counted from 1, and the `reason`."""
+    compiled: bool = False
+    """Whether epochs are trained through torch.compile; of a checkpoint, whether its last one was."""
+    compiled_epochs: int = 0
+    """How many of the finished epochs were."""
 
     @property
     def rate_factor(self) -> float:
@@ -60,7 +64,9 @@ def load_newest(
         return TrainingState()
     _, content = newest
     metadata = load_training_state(model, optimizer, content)
-    return TrainingState(metadata["rows"], metadata.get("rollbacks", []))
+    rows, compiled = metadata["rows"], bool(metadata.get("compile"))
+    compiled_epochs = metadata.get("compiled_epochs", len(rows) if compiled else 0)
+    return TrainingState(rows, metadata.get("rollbacks", []), compiled, compiled_epochs)
 
 
 def roll_back(
@@ -80,11 +86,12 @@ def roll_back(
     """
     optimizer.state.clear()
     reached = load_newest(job, model, optimizer, workers, post)
+    reached.compiled = state.compiled
     if not reached.rows:
         model.load_state_dict(build_network(job).state_dict())
     if len(reached.rows) == len(state.rows):
         rollbacks = [*state.rollbacks, {"epoch": len(state.rows) + 1, "reason": error.reason}]
-        reached = TrainingState(reached.rows, rollbacks)
+        reached.rollbacks = rollbacks
     begin = f"the checkpoint after epoch {len(reached.rows)}" if reached.rows else "the initial weights"
     post(
         Note(
@@ -113,11 +120,13 @@ def save_checkpoint(
         "epoch": len(state.rows),
         "world_size": workers.world_size,
         "precision": spec.precision,
-        "compile": spec.compile,
+        "compile": state.compiled,
         "device": workers.device.type,
     }
     if state.rollbacks:
         metadata["rollbacks"] = state.rollbacks
+    if state.compiled_epochs not in (0, len(state.rows)):
+        metadata["compiled_epochs"] = state.compiled_epochs
     folder.save_checkpoint(len(state.rows), encode_training_state(model, optimizer, metadata))
 
 
@@ -137,4 +146,7 @@ def load_finished(job: Job, model: nn.Module) -> TrainingState:
         return TrainingState()
     done = folder.done()
     rows = pq.read_table(io.BytesIO(folder.file(EPOCHS) or b"")).to_pylist()
-    return TrainingState(rows, [rollback.model_dump() for rollback in done.rollbacks] if done else [])
+    if done is None:
+        return TrainingState(rows)
+    rollbacks = [rollback.model_dump() for rollback in done.rollbacks]
+    return TrainingState(rows, rollbacks, compiled_epochs=done.compiled_epochs)

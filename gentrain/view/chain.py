@@ -13,6 +13,7 @@ from rich.text import Text
 from gentrain.events import (
     ChainSaturated,
     ChainStarted,
+    Compiling,
     EpochDone,
     Event,
     GenerationDone,
@@ -67,6 +68,8 @@ class ChainState:
             self.lines[event.generation].state = "waiting"
         elif isinstance(event, GenerationQueued):
             self.lines[event.generation].state = "starting"
+        elif isinstance(event, Compiling):
+            self.lines[event.generation].state = "compiling"
         elif isinstance(event, GenerationStarted):
             line = self.lines[event.generation]
             line.state, line.epoch = "running", event.epoch
@@ -114,6 +117,8 @@ class ChainLines(LinesView):
                 text = waiting_line(event)
             case ChainSaturated():
                 text = saturated_line(event)
+            case Compiling():
+                text = compiling_line(event)
             case GenerationStarted():
                 resumed = f": resuming after epoch {event.epoch}" if event.epoch else ""
                 text = f"generation {event.generation} ({event.key}){resumed}"
@@ -152,6 +157,11 @@ def waiting_line(event: GenerationWaiting) -> str:
     return f"generation {event.generation} ({event.key}) is being trained by {holder}: waiting"
 
 
+def compiling_line(event: Compiling) -> str:
+    """Return the line for a generation whose network is compiled before it is trained."""
+    return f"generation {event.generation} ({event.key}): compiling (once on this machine)"
+
+
 def saturated_line(event: ChainSaturated) -> str:
     """Return the line for a chain that stops early."""
     return f"{event.chain} stops after generation {event.generation}: its held-out error no longer improves (patience)"
@@ -159,7 +169,7 @@ def saturated_line(event: ChainSaturated) -> str:
 
 COLUMNS = {
     "gen": 3,
-    "state": 8,
+    "state": 9,
     "epoch": 7,
     "": 20,
     "images/s": 8,
@@ -186,7 +196,11 @@ class ChainTable(TableView):
 
     def _take(self, event: Event) -> None:
         self._state.update(event)
-        super()._take(Note(waiting_line(event)) if isinstance(event, GenerationWaiting) else event)
+        if isinstance(event, GenerationWaiting):
+            event = Note(waiting_line(event))
+        elif isinstance(event, Compiling):
+            event = Note(compiling_line(event))
+        super()._take(event)
 
     def _render(self) -> Table | Text:
         if not self._state.lines:
@@ -217,7 +231,14 @@ class ChainTable(TableView):
 
     def _cells(self, generation: int, line: _GenerationState) -> Iterable[str | Text]:
         fraction = (line.epoch + line.images / line.total_images) / self._state.epochs
-        colours = {"starting": "yellow", "running": "cyan", "done": "green", "reused": "green", "waiting": "dim"}
+        colours = {
+            "starting": "yellow",
+            "compiling": "yellow",
+            "running": "cyan",
+            "done": "green",
+            "reused": "green",
+            "waiting": "dim",
+        }
         filled = int(fraction * 20)
         yield str(generation)
         yield Text(line.state, style=colours[line.state])

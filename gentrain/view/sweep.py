@@ -13,6 +13,7 @@ from rich.text import Text
 from gentrain.events import (
     CapacityChanged,
     ChainSaturated,
+    Compiling,
     EpochDone,
     Event,
     FinishedBefore,
@@ -25,11 +26,15 @@ from gentrain.events import (
     SweepStarted,
 )
 from gentrain.view.base import LinesView, TableView, widest_fitting
-from gentrain.view.chain import done_line, saturated_line, waiting_line
+from gentrain.view.chain import compiling_line, done_line, saturated_line, waiting_line
 from gentrain.view.tables import STATES, duration, percent
 
 SUMMARY_SECONDS = 30.0
+_OF_TRAININGS = GenerationWaiting | GenerationQueued | Compiling | GenerationStarted | EpochDone | GenerationDone
+"""Events that change a training's state."""
 HEADER_LINES = 8
+_AT_WORK = ("starting", "compiling", "running")
+"""States of a training that has devices."""
 
 
 @dataclass
@@ -82,7 +87,7 @@ class SweepState:
     def _in_chain(self, chain: str, event: Event) -> None:
         if isinstance(event, ChainSaturated):
             self.ended[chain] = event.generation
-        if not isinstance(event, GenerationWaiting | GenerationQueued | GenerationStarted | EpochDone | GenerationDone):
+        if not isinstance(event, _OF_TRAININGS):
             return
         training = self.trainings[self.chains[chain][event.generation]]
         self.queued.pop(chain, None)
@@ -90,6 +95,8 @@ class SweepState:
             self.queued[chain] = event.generation
         elif isinstance(event, GenerationQueued):
             training.state, training.begun = "starting", self.clock()
+        elif isinstance(event, Compiling):
+            training.state = "compiling"
         elif isinstance(event, GenerationStarted):
             training.state, training.epoch, training.from_epoch = "running", event.epoch, event.epoch
         elif isinstance(event, EpochDone):
@@ -121,7 +128,7 @@ class SweepState:
 
     def headline(self) -> str:
         """Return the sweep's progress in one line."""
-        running = self.count("running", "starting")
+        running = self.count(*_AT_WORK)
         devices = f" of {self.slots} that fit" if self.slots else ""
         return (
             f"{self.count('done')} of {len(self.trainings)} trainings done, {running} running{devices}, "
@@ -140,19 +147,27 @@ class SweepLines(LinesView):
     def _line(self, event: Event) -> str | None:
         self._sweep.update(event)
         if isinstance(event, InChain):
-            inner = event.event
-            if isinstance(inner, GenerationDone):
-                return f"{event.chain}: {done_line(inner)}"
-            if isinstance(inner, GenerationStarted) and inner.epoch:
-                return f"{event.chain}: generation {inner.generation} resumes after epoch {inner.epoch}"
-            if isinstance(inner, ChainSaturated):
-                return saturated_line(inner)
-            if isinstance(inner, GenerationWaiting) and inner.holder:
-                return f"{event.chain}: {waiting_line(inner)}"
+            if text := self._of_chain(event.event):
+                return f"{event.chain}: {text}"
+            if isinstance(event.event, ChainSaturated):
+                return saturated_line(event.event)
             if time.monotonic() - self._summarised > SUMMARY_SECONDS:
                 self._summarised = time.monotonic()
                 return self._sweep.headline()
         return super()._line(event)
+
+    @staticmethod
+    def _of_chain(event: Event) -> str | None:
+        """Return the line of an event of one chain, which begins with the chain's name."""
+        if isinstance(event, GenerationDone):
+            return done_line(event)
+        if isinstance(event, Compiling):
+            return compiling_line(event)
+        if isinstance(event, GenerationStarted) and event.epoch:
+            return f"generation {event.generation} resumes after epoch {event.epoch}"
+        if isinstance(event, GenerationWaiting) and event.holder:
+            return waiting_line(event)
+        return None
 
 
 class SweepTable(TableView):
@@ -201,7 +216,7 @@ class SweepTable(TableView):
     def _activity(self, chain: str) -> int:
         """Return a chain's place in the order running, waiting, finished."""
         states = {self._sweep.trainings[key].state for key in self._sweep.chains[chain]}
-        return 0 if states & {"running", "starting"} else 1 if "waiting" in states else 2
+        return 0 if states & set(_AT_WORK) else 1 if "waiting" in states else 2
 
     def _cells(self, chain: str, *, ensembles: bool) -> Iterable[Text]:
         sweep = self._sweep
@@ -215,8 +230,8 @@ class SweepTable(TableView):
                 text = percent(training.error) + (f" ({percent(ensemble)})" if ensemble is not None else "")
             elif state == "running":
                 text = f"{training.epoch}/{sweep.epochs}"
-            elif state == "starting":
-                text = "starting"
+            elif state in ("starting", "compiling"):
+                text = state
             else:
                 text = "queued" if sweep.queued.get(chain) == generation else "·"
             yield Text(text, style=STATES[state])

@@ -264,6 +264,7 @@ STATES = {
     "stopped": "dim",
     "saturated": "dim",
     "starting": "yellow",
+    "compiling": "yellow",
     "done": "green",
     "running": "cyan",
     "interrupted": "yellow",

@@ -53,6 +53,19 @@ def test_seconds_are_those_of_like_generations_scaled_to_the_epochs(store):
     assert plan(store, POINTS, "workers=2", devices=2).unknown == 8  # another number of workers is another speed
 
 
+def test_compiled_and_eager_epochs_are_kept_apart(store):
+    """A compiled generation stands for compiled ones, an eager one for eager ones; one that was both for neither."""
+    short = next(iter(build_forest(study("recipe.epochs=2"), data=DATA, num_classes=10).specs.values()))
+    other = short.model_copy(update={"seed": 1})
+    finish(store, short, seconds=20.0)
+    assert set(plan(store, POINTS).to_train.values()) == {100.0, None}  # what is known, while nothing else is
+    finish(store, other, seconds=10.0, compiled_epochs=2)
+    finish(store, other.model_copy(update={"seed": 2}), seconds=1.0, compiled_epochs=1)
+    assert set(plan(store, POINTS).to_train.values()) == {50.0, None}
+    assert set(plan(store, POINTS, "compile=false").to_train.values()) == {100.0, None}
+    assert set(plan(store, POINTS, "compile=true").to_train.values()) == {50.0, None}
+
+
 def test_finished_generations_cost_nothing(store):
     specs = list(build_forest(study(), data=DATA, num_classes=10).specs.values())
     for spec in specs[:2]:

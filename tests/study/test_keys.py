@@ -20,7 +20,7 @@ def keys(*overrides, **settings):
 @pytest.mark.parametrize(
     "change",
     ["workers=2", "device=cpu", "name=other", "cpus_per_worker=1", "evaluate_every=7", "description=x",
-     "dataset.path=/somewhere/else", "pin_workers=true"],
+     "dataset.path=/somewhere/else", "pin_workers=true", "compile=auto", "compile=false"],
 )  # fmt: skip
 def test_what_does_not_change_the_result_does_not_change_the_key(change):
     assert keys(change) == keys()

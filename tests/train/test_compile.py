@@ -1,6 +1,11 @@
-"""`compile: true` on a CPU: killed and resumed it ends in the same bits; what can't be compiled is one line."""
+"""`compile` on a CPU: killed and resumed it ends in the same bits; what can't be compiled is one line, or eager.
 
+How a training under `compile: auto` was begun is in its checkpoints and in DONE.json, not in its key.
+"""
+
+import os
 import shutil
+from functools import partial
 
 import pytest
 import torch
@@ -8,8 +13,11 @@ from torch import nn
 
 from gentrain import api
 from gentrain.errors import GentrainError
-from gentrain.events import EpochDone
+from gentrain.events import Compiling, EpochDone, GenerationStarted, Note
 from gentrain.store.done import MODEL, PREDICTIONS
+from gentrain.store.run import RunStore
+from gentrain.train import compiler_cache, setup
+from gentrain.train.compiler_cache import VARIABLE, Mark, step_mark, use_cache
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++ here")
 
@@ -33,11 +41,12 @@ class ByValue(nn.Module):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_process():
-    """Compile in this process, not in a pool of its own, and forget it all at the end."""
+def one_process(tmp_path_factory):
+    """Compile in this process, not in a pool of its own, into a folder of the tests', and forget it all at the end."""
     from torch._inductor import config
 
-    with config.patch(compile_threads=1):
+    with config.patch(compile_threads=1), pytest.MonkeyPatch.context() as patch:
+        patch.setenv(VARIABLE, str(tmp_path_factory.mktemp("compiler")))
         yield
     torch.compiler.reset()
 
@@ -54,6 +63,22 @@ class Killed(BaseException):
     pass
 
 
+def killed_after(generation, epoch=1):
+    def observe(event):
+        if isinstance(event, EpochDone) and (event.generation, event.row["epoch"]) == (generation, epoch):
+            raise Killed
+
+    return observe
+
+
+def compiled_epochs(runs, rows):
+    return [RunStore(str(runs)).generation(row["key"]).done().compiled_epochs for row in rows]
+
+
+def notes(events):
+    return [event.text for event in events if isinstance(event, Note)]
+
+
 def test_a_run_that_was_killed_ends_in_the_same_bits(small, tmp_path):
     from torch._dynamo.utils import counters
 
@@ -63,13 +88,6 @@ def test_a_run_that_was_killed_ends_in_the_same_bits(small, tmp_path):
     looks, patriarch, student, teacher = 2, 2, 2, 2
     assert counters["stats"]["unique_graphs"] == looks + patriarch + student + teacher
 
-    def killed_after(generation):
-        def observe(event):
-            if isinstance(event, EpochDone) and (event.generation, event.row["epoch"]) == (generation, 1):
-                raise Killed
-
-        return observe
-
     for generation in (0, 1):
         with pytest.raises(Killed):
             run(study, tmp_path / "killed", killed_after(generation))
@@ -78,6 +96,7 @@ def test_a_run_that_was_killed_ends_in_the_same_bits(small, tmp_path):
     assert stored(tmp_path / "killed", resumed) == stored(tmp_path / "whole", wanted)
     eager = run(small("network.name=tests.train.test_compile:tiny", *FEW, "compile=false"), tmp_path / "eager")
     assert {row["key"] for row in eager}.isdisjoint(row["key"] for row in wanted)
+    assert (compiled_epochs(tmp_path / "whole", wanted), compiled_epochs(tmp_path / "eager", eager)) == ([2, 2], [0, 0])
     for one, other in zip(eager, wanted, strict=True):
         assert one["nll"] == pytest.approx(other["nll"], rel=0.05)  # the same function but for rounding
 
@@ -101,3 +120,126 @@ def test_a_missing_compiler_is_named(small, tmp_path):
         run(study, tmp_path)
     assert "or set compile: false" in str(e.value)
     assert "\n" not in str(e.value)
+
+
+@pytest.fixture
+def auto(small, monkeypatch):
+    """Return a function that builds the study of this file's tiny network, whose compilation pays."""
+    monkeypatch.setattr(setup, "_pays", lambda job, evaluator: True)
+    name = "network.name=tests.train.test_compile:tiny"
+    return lambda *overrides, network=name: small(network, *FEW[1:], "compile=auto", *overrides)
+
+
+def test_auto_compiles_under_the_keys_of_false_and_goes_on_as_it_was_begun(auto, tmp_path, monkeypatch):
+    explicit = run(auto("compile=true"), tmp_path / "true")
+    with pytest.raises(Killed):
+        run(auto(), tmp_path / "auto", killed_after(1))
+    monkeypatch.setattr(setup, "_pays", lambda job, evaluator: False)
+    events = []
+    rows = run(auto(), tmp_path / "auto", events.append)
+    assert compiled_epochs(tmp_path / "auto", rows) == [2, 2]
+    assert stored(tmp_path / "auto", rows) == stored(tmp_path / "true", explicit)
+    eager = run(auto("compile=false"), tmp_path / "eager")
+    assert [row["key"] for row in rows] == [row["key"] for row in eager]
+    assert stored(tmp_path / "eager", eager) != stored(tmp_path / "auto", rows)
+    assert not [event for event in events if isinstance(event, Compiling)]  # this machine has compiled it before
+    assert compiled_epochs(tmp_path / "eager", run(auto(), tmp_path / "eager")) == [0, 0]  # finished: as it is
+
+
+def test_auto_goes_on_eagerly_where_it_was_begun_so(auto, tmp_path, monkeypatch):
+    with pytest.raises(Killed):
+        run(auto("compile=false", "generations=0"), tmp_path, killed_after(0))
+    rows = run(auto("generations=0"), tmp_path)
+    assert compiled_epochs(tmp_path, rows) == [0]
+    assert stored(tmp_path, rows) == stored(
+        tmp_path / "whole", run(auto("compile=false", "generations=0"), tmp_path / "whole")
+    )
+
+
+def test_false_means_false_for_what_was_begun_compiled(auto, tmp_path):
+    with pytest.raises(Killed):
+        run(auto("generations=0"), tmp_path, killed_after(0))
+    events = []
+    rows = run(auto("compile=false", "generations=0"), tmp_path, events.append)
+    assert compiled_epochs(tmp_path, rows) == [1]
+    (line,) = [text for text in notes(events) if "torch.compile" in text]
+    assert line.endswith(
+        "was begun through torch.compile and goes on without (compile: false): it ends in other last bits"
+    )
+
+
+@pytest.mark.parametrize("broken", ["compiler", "network"])
+def test_auto_trains_eagerly_where_compiling_fails_and_says_so_once(auto, tmp_path, broken):
+    from torch._inductor import config
+    from torch._inductor.utils import fresh_cache
+
+    network = f"network.name=tests.train.test_compile:{'tiny' if broken == 'compiler' else 'ByValue'}"
+    events = []
+    if broken == "compiler":
+        with fresh_cache(), config.patch({"cpp.cxx": ("/nowhere/g++",)}):
+            rows = run(auto(network=network), tmp_path / "auto", events.append)
+    else:
+        rows = run(auto(network=network), tmp_path / "auto", events.append)
+    (line,) = [text for text in notes(events) if "torch.compile" in text]
+    assert line.startswith("training without torch.compile, which doesn't work here: ")
+    assert line.endswith("apt-get install g++ python3-dev where a compiler is missing, or set compile: false")
+    assert "\n" not in line
+    assert compiled_epochs(tmp_path / "auto", rows) == [0, 0]
+    eager = run(auto("compile=false", network=network), tmp_path / "eager")
+    assert stored(tmp_path / "auto", rows) == stored(tmp_path / "eager", eager)
+
+
+def test_compiling_is_announced_where_this_machine_does_it_for_the_first_time(auto, tmp_path, monkeypatch):
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setattr(setup, "compiler_problem", lambda device: None)
+    monkeypatch.setattr(setup, "_build_compiled", partial(setup._build, compiled=False))
+    events = []
+    run(auto("generations=0"), tmp_path / "first", events.append)
+    kinds = [type(event) for event in events if isinstance(event, Compiling | GenerationStarted | EpochDone)]
+    assert kinds == [Compiling, GenerationStarted, EpochDone, EpochDone]
+    run(auto("generations=0", "seed=1"), tmp_path / "second", events.append)
+    assert sum(isinstance(event, Compiling) for event in events) == 1
+
+
+def test_small_jobs_stay_eager_and_the_default_is_auto(small, tmp_path, monkeypatch):
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "cache"))
+
+    def compiled(job, evaluator):
+        raise Killed
+
+    monkeypatch.setattr(setup, "_build_compiled", compiled)
+    monkeypatch.setattr(setup, "amx", lambda: True)
+    study = small("recipe.epochs=1", "recipe.milestones=[]")
+    assert study.compile == "auto"
+    rows = run(study, tmp_path / "small")
+    assert compiled_epochs(tmp_path / "small", rows) == [0, 0]
+    faster = {"eager": 99.0, "compiled": 1.0, "batch": 32, "threads": 1}
+    step_mark("resnet8", shape=(10, 8, 8), batch=32, precision="fp32", device="cpu").write(faster)
+    with pytest.raises(Killed):  # where it pays by what the doctor has measured here, it is compiled
+        run(study, tmp_path / "pays")
+
+
+def test_the_cache_is_gentrains_unless_the_user_has_one(tmp_path, monkeypatch):
+    assert str(use_cache()) == os.environ[VARIABLE]  # the user's
+    monkeypatch.delenv(VARIABLE)
+    monkeypatch.setenv("GENTRAIN_CACHE", str(tmp_path))
+    folder = use_cache()
+    assert folder.parent == tmp_path / "compiler"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    mark = Mark("compiled", network="a")
+    assert mark.read() is None
+    mark.write({"seconds": 1})
+    assert Mark("compiled", network="a").read() == {"seconds": 1}
+    assert Mark("compiled", network="b").read() is Mark("step", network="a").read() is None
+    next((folder / "gentrain").iterdir()).write_text("[")
+    assert mark.read() is None
+    monkeypatch.delenv(VARIABLE)
+    monkeypatch.setattr(compiler_cache, "_CPUINFO", tmp_path / "none")
+    assert use_cache() != folder  # another processor's
+    monkeypatch.delenv(VARIABLE)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("GENTRAIN_CACHE", str(tmp_path / "file"))
+    assert use_cache() is None
+    mark = Mark("compiled", network="a")
+    mark.write({})
+    assert mark.read() is None

@@ -8,6 +8,7 @@ from rich.console import Console
 from gentrain.events import (
     CapacityChanged,
     ChainStarted,
+    Compiling,
     EpochDone,
     FinishedBefore,
     GenerationDone,
@@ -15,7 +16,7 @@ from gentrain.events import (
     InChain,
     SweepStarted,
 )
-from gentrain.view import ChainTable, SweepTable
+from gentrain.view import ChainLines, ChainTable, SweepLines, SweepTable
 
 KEYS = ("a" * 16, "b" * 16)
 EPOCH = {
@@ -78,3 +79,24 @@ def test_a_sweeps_table_fits_the_terminal(width, ensembles):
     assert ("100.00% (100.00%)" in text) == ensembles
     assert text.count("100.00%") == (10 if ensembles else 5)
     assert "starting" in text
+
+
+def test_a_generation_that_is_compiled_is_shown_so():
+    """In the tables as its state, in the lines of a chain and of a sweep."""
+    chain = "D(0.6,0.6)-resnet8-s0"
+    start, compiling = ChainStarted(chain, 164, (0.6, 0.76), KEYS, "runs"), Compiling(1, KEYS[1])
+    line = f"generation 1 ({KEYS[1]}): compiling (once on this machine)"
+    text = shown(ChainTable, [start, GenerationQueued(1), compiling], width=80)
+    assert "1    compiling  0/164" in text
+    sweep = [SweepStarted("figure2", 164, {chain: KEYS}, "runs"), InChain(chain, GenerationQueued(1))]
+    text = shown(SweepTable, [*sweep, InChain(chain, compiling)], width=140)
+    assert "compiling" in text
+    assert "1 running" in text
+    for kind, events, wanted in (
+        (ChainLines, [start, compiling], line),
+        (SweepLines, [*sweep, InChain(chain, compiling)], f"{chain}: {line}"),
+    ):
+        view = kind(io.StringIO())
+        for event in events:
+            view(event)
+        assert view.console.file.getvalue().splitlines()[-1] == wanted

@@ -73,6 +73,13 @@ class Loader:
         """Return the global batches of an epoch."""
         return math.ceil(self.num_samples / self._batch_size)
 
+    @property
+    def sizes(self) -> list[int]:
+        """Return how many images this worker's training batches have: the last may have fewer, or none."""
+        full, tail = divmod(self.num_samples, self._batch_size)
+        own = len(np.array_split(np.arange(tail), self._world_size)[self._rank])
+        return [self._batch_size // self._world_size] * bool(full) + [own] * bool(tail)
+
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """Yield this worker's batches of an epoch."""
         if not self._shuffle:

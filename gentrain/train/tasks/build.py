@@ -42,14 +42,17 @@ STUDENTS: Mapping[str, Callable[..., Task]] = {
 """Each is called with the teacher, `lam` and its settings."""
 
 
-def build_task(spec: GenerationSpec, *, store: RunStore, image: tuple[int, int, int], workers: Workers) -> Task:
+def build_task(
+    spec: GenerationSpec, *, store: RunStore, image: tuple[int, int, int], workers: Workers, compiled: bool
+) -> Task:
     """Return what a generation minimises, with its teacher on the worker's device.
 
     Args:
         spec: of a patriarch or a student.
         store: where the teacher is.
         image: shape (3, H, W) of an image.
-        workers: for whom the teacher is compiled, where the study says so.
+        workers: on whose device the teacher computes.
+        compiled: whether the teacher is compiled.
 
     Raises:
         GentrainError: when the teacher is missing or damaged, or can't be folded, or a class of the user's own fails.
@@ -63,10 +66,10 @@ def build_task(spec: GenerationSpec, *, store: RunStore, image: tuple[int, int, 
         task.teachers,
         store,
         folded=task.fold_batchnorm,
-        fuse_for=(torch.zeros((1, *image)), dtype) if workers.device.type == "cpu" and not spec.compile else None,
+        fuse_for=(torch.zeros((1, *image)), dtype) if workers.device.type == "cpu" and not compiled else None,
     )
     teacher = to_device(teacher, workers.device).requires_grad_(False).eval()
-    if spec.compile:
+    if compiled:
         teacher = compile_network(teacher, workers.device, graphs=workers.alone)
     if task.loss is None:
         student: Task = KL(teacher, lam=task.lam, temperature=task.temperature)
