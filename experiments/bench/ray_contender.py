@@ -26,6 +26,7 @@ def study(entry: Entry, *, epochs: int = ENDLESS) -> Any:
         "generations": 1,
         "seed": entry.seed,
         "precision": entry.precision,
+        "compile": False,
         "device": entry.device,
         "workers": entry.workers,
         "cpus_per_worker": entry.threads,

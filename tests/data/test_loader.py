@@ -41,6 +41,14 @@ def test_workers_share_every_global_batch(samples, world, per_worker, seed, epoc
     assert sizes == worker_parts(samples, batch_size=batch, world_size=world)
 
 
+@pytest.mark.parametrize(("world", "batch"), [(1, 12), (1, 53), (1, 64), (3, 12), (4, 52), (8, 48), (2, 106)])
+def test_a_workers_sizes_are_those_of_its_batches(beton, world, batch):
+    for rank in range(world):
+        loader = Loader(beton, batch_size=batch, rank=rank, world_size=world, shuffle=True)
+        seen = [0 if part.filler else len(part.labels) for part in loader.epoch(0)]
+        assert loader.sizes == list(dict.fromkeys(seen)) or (loader.sizes == seen[-2:] and len(seen) > 1)
+
+
 @given(st.integers(1, 200), st.integers(0, 99))
 def test_orders_are_permutations_that_change_by_epoch(samples, seed):
     one, other = epoch_order(samples, seed=seed, epoch=0), epoch_order(samples, seed=seed, epoch=1)
