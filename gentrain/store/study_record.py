@@ -219,6 +219,11 @@ def _shared(key: str) -> bool:
     return key != "dataset.path" and key.split(".", maxsplit=1)[0] in SHARED
 
 
+def _differs(key: str, old: Any, new: Any) -> bool:
+    """Return whether a setting has changed. `compile: auto` has the keys of false, the default before it."""
+    return old != new and (key != "compile" or True in (old, new))
+
+
 class StudyRecord:
     """Writes the folder of one study; what was recorded before is read once."""
 
@@ -299,7 +304,7 @@ class StudyRecord:
         recorded = _study_mapping(self._old_study)
         new = flat_settings(self.study.dump())
         old = new if recorded is None else _flat_record(recorded)
-        differing = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+        differing = [key for key in {**old, **new} if _differs(key, old.get(key), new.get(key))]
         if self.study.grid.empty:
             known = {name: list(entry.keys) for name, entry in self.before.items() if name in wanted}
             added = [name for name in wanted if wanted[name] != known.get(name)]

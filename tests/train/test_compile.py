@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from gentrain import api
-from gentrain.errors import GentrainError
+from gentrain.errors import ConfigError, GentrainError
 from gentrain.events import Compiling, EpochDone, GenerationStarted, Note
 from gentrain.store.done import MODEL, PREDICTIONS
 from gentrain.store.run import RunStore
@@ -217,6 +217,14 @@ def test_small_jobs_stay_eager_and_the_default_is_auto(small, tmp_path, monkeypa
     step_mark("resnet8", shape=(10, 8, 8), batch=32, precision="fp32", device="cpu").write(faster)
     with pytest.raises(Killed):  # where it pays by what the doctor has measured here, it is compiled
         run(study, tmp_path / "pays")
+
+
+def test_auto_in_place_of_false_is_no_change_of_a_study(small, tmp_path):
+    one = ("generations=0", "recipe.epochs=1", "recipe.milestones=[]")
+    run(small(*one, "compile=false"), tmp_path)
+    assert api.run(small(*one, "seed=1"), runs=str(tmp_path), local=True, on_change="extend")
+    with pytest.raises(ConfigError, match="compile: auto → True"):
+        api.run(small(*one, "seed=2", "compile=true"), runs=str(tmp_path), local=True, on_change="extend")
 
 
 def test_the_cache_is_gentrains_unless_the_user_has_one(tmp_path, monkeypatch):
