@@ -286,7 +286,9 @@ def export(
     runs: RunsOption = "runs",
     as_json: JsonOption = False,
 ) -> None:
-    """Write a generation or an ensemble as a model: weights, JSON, torch.export, ONNX.
+    """Write a generation or an ensemble as a model for others.
+
+    Weights, JSON, torch.export and, where it is installed, ONNX.
 
     The folder needs no run folder: gentrain predict classifies images with it.
     """
@@ -314,7 +316,10 @@ def predict(
     top: Annotated[int, typer.Option("--top", min=1, help="How many classes of each image.")] = 5,
     as_json: JsonOption = False,
 ) -> None:
-    """Classify images with an exported model; exit status 1 if one can't be decoded."""
+    """Classify images with an exported model.
+
+    Exit status 1 if one can't be decoded.
+    """
     from dataclasses import asdict
 
     from gentrain import api
@@ -398,7 +403,9 @@ def doctor(
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check this machine for a study; time each precision and torch.compile.
+    """Check this machine for a study and time what it can do.
+
+    Each precision, and torch.compile.
 
     Exit status 1 if a check fails; its remedy is printed.
     """

@@ -20,6 +20,7 @@ import torch
 from gentrain.cluster.private import check_sockets
 from gentrain.data.prepare.dataset import find_manifest
 from gentrain.data.prepare.manifest import Manifest
+from gentrain.errors import first_line
 from gentrain.store.run import RunStore
 from gentrain.study.schema import Study
 from gentrain.train.precision import time_compiled, time_precisions, worker_threads
@@ -143,7 +144,7 @@ def _attempt(name: str, action: Callable[[], str], remedy: str) -> Check:
     try:
         return Check(name, action())
     except Exception as error:  # any failure is a result of the check
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        first = first_line(error)
         return Check(name, first, good=False, remedy=remedy)
 
 
@@ -186,7 +187,7 @@ def _compilation(study: Study, measured: Mapping[str, Any], notify: Callable[[st
     try:
         step, compiling = time_compiled(network, **measured, precision=study.precision)
     except Exception as error:  # any failure is a result of the check
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        first = first_line(error)
         remedy = "apt-get install g++ python3-dev, or set compile: false"
         result = first if study.compile is True else f"doesn't work here, so networks are trained without: {first}"
         return Check(name, result, good=study.compile is not True, remedy=remedy)

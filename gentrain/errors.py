@@ -31,6 +31,11 @@ def cut(text: str) -> str:
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, or the error's type where it has none."""
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+
+
 def shown_path(path: str) -> str:
     """Return a path as `printable`; of more than 240 characters the first 80 and the last 159."""
     text = printable(path)

@@ -54,14 +54,14 @@ class Outcome:
     """What must never happen, and did."""
 
 
-def try_command(store: Store, name: str, folder: Path, *, told: bool) -> Outcome:
+def try_command(store: Store, name: str, folder: Path, *, noted: bool) -> Outcome:
     """Run a command on a damaged copy and compare what it prints with what it prints of the sound run folder.
 
     Args:
         store: the sound one.
         name: of the command.
         folder: with the copy.
-        told: whether a result that is left out must be said; there is nothing to say where a whole folder is gone.
+        noted: whether a result that is left out must be said; there is nothing to say where a whole folder is gone.
     """
     ending, sound = command(name, folder), store.endings[name]
     notes = [line for line in ending.err.splitlines() if NOTED.search(line)]
@@ -83,7 +83,7 @@ def try_command(store: Store, name: str, folder: Path, *, told: bool) -> Outcome
         wrong = [row for row in _rows(name, ending, folder) if row not in _rows(name, sound, store.folder)]
         if name in ("report", "status") and any(row["value"] is not None for row in wrong):
             outcome.problems.append(f"another result: {wrong}")
-        if told and name != "plan" and not notes:
+        if noted and name != "plan" and not notes:
             outcome.problems.append("left out without a word")
     return outcome
 
@@ -132,13 +132,13 @@ def try_damage(
     """
     outcomes, shared = {}, damaged_copy(store, kind, damage)
     whole = kind in ("the run folder", "generations/", "generations/<key>/")
-    told = not (damage in ("deleted", "a dangling link", "a link in a loop", "a file") and kind in FOLDERS)
+    noted = not (damage in ("deleted", "a dangling link", "a link in a loop", "a file") and kind in FOLDERS)
     for name in commands_of(kind):
         if name in ("chain", "sweep") and name not in writers:
             continue
         writes = name in ("chain", "sweep", "begun")
         folder = damaged_copy(store, kind, damage) if writes else shared
-        outcomes[name] = try_command(store, name, folder, told=told and damage != "deleted")
+        outcomes[name] = try_command(store, name, folder, noted=noted and damage != "deleted")
         spared = {store.keys["begun"]}
         if "{first}" in (FILES | FOLDERS)[kind]:
             spared |= {store.keys["first"], store.keys["second"]}

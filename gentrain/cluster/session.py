@@ -15,7 +15,7 @@ from pathlib import Path
 from gentrain.cluster._compat import AUTH_MODE, health_check, job_config
 from gentrain.cluster.private import loopback_only, provide_token
 from gentrain.cluster.sentinel import sentinel
-from gentrain.errors import ResourceError, TrainingError
+from gentrain.errors import ResourceError, TrainingError, first_line
 from gentrain.models.registry import searched_folders
 from gentrain.study.schema import Study
 
@@ -98,7 +98,7 @@ def _connect(address: str | None, *, log: Path, cpus: int | None, name: str) -> 
             )
     except (ConnectionError, RuntimeError, ValueError) as error:
         where = f"--address {address}" if address else "a local Ray instance"
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        first = first_line(error)
         raise ResourceError(f"{where}: can't connect: {first} (details in {log})") from error
     return context.dashboard_url or ""
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from gentrain.errors import ConfigError
+from gentrain.errors import ConfigError, first_line
 from gentrain.models.registry import TORCHVISION, build_model, model_names, registered
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def check_fits(name: str, *, num_classes: int, height: int, width: int, folded: 
         with torch.no_grad(), _one_thread():
             out = model(torch.zeros(1, 3, height, width))
     except Exception as error:  # a network from elsewhere raises whatever it likes
-        reason = _first_line(error)
+        reason = first_line(error)
         raise ValueError(f"network {name!r} can't take images of {height} × {width} pixels: {reason}") from None
     if not isinstance(out, torch.Tensor) or out.shape != (1, num_classes):
         shape = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
@@ -73,7 +73,7 @@ def check_trains(name: str, *, num_classes: int, height: int, width: int, images
             out = _train_step(name, torch.zeros(tried, 3, height, width), num_classes=num_classes)
             break
         except Exception as error:  # a network from elsewhere raises whatever it likes
-            reason = _first_line(error)
+            reason = first_line(error)
     else:
         count = f"{images or 'no'} image{'' if images == 1 else 's'}"
         raise ValueError(f"network {name!r} can't train on {count} of {height} × {width} pixels: {reason}")
@@ -111,10 +111,6 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ import importlib
 import re
 import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from gentrain.errors import cut, shown
@@ -165,15 +166,24 @@ def _torchvision(name: str) -> Callable[..., Any]:
     return builder
 
 
+def import_module(name: str, *, what: str) -> ModuleType:
+    """Return a module of the user's; `what` it is imported for begins the message where that fails.
+
+    Raises:
+        ValueError: when it can't be imported.
+    """
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:  # a module raises whatever it likes while it is imported
+        reason = cut(str(error)) or type(error).__name__
+        raise ValueError(f"{what}: module {cut(name)} can't be imported: {reason}") from None
+
+
 def _factory(name: str) -> Callable[..., Any]:
     module_name, _, attribute = name.partition(":")
     if not all(part.isidentifier() for part in module_name.split(".")) or not attribute:
         raise ValueError(f"network {shown(name)}: not package.module:function, such as mynets:small")
-    try:
-        module = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:  # a module raises whatever it likes while it is imported
-        reason = cut(str(error)) or type(error).__name__
-        raise ValueError(f"network {shown(name)}: module {cut(module_name)} can't be imported: {reason}") from None
+    module = import_module(module_name, what=f"network {shown(name)}")
     function = getattr(module, attribute, None)
     if not callable(function):
         raise ValueError(f"network {shown(name)}: {cut(module_name)} has no function {shown(attribute)}")  # noqa: TRY004

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from gentrain.errors import ConfigError, cut, shown
+from gentrain.errors import ConfigError, cut, first_line, shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -110,7 +110,7 @@ def _load(path: Path, key: str | None, where: str) -> Any:
             f"{where}: is damaged or holds {held}, which isn't loaded; save model.state_dict() alone"
         ) from None
     except Exception as error:  # whatever bytes that are no such file make its reader raise
-        reason = cut(next(iter(str(error).strip().splitlines()), "") or type(error).__name__)
+        reason = cut(first_line(error))
         raise ConfigError(f"{where}: can't be read ({reason}); is the file whole?") from None
 
 

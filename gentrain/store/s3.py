@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsp
 
 import pyarrow.fs as pafs
 
-from gentrain.errors import ConfigError, DependencyError, StoreError
+from gentrain.errors import ConfigError, DependencyError, StoreError, first_line
 from gentrain.store.conditional import UnansweredError, Versioned
 
 SCHEME = "s3"
@@ -114,7 +114,7 @@ class S3Objects:
         try:
             self._store = S3Store(settings.bucket, **options, client_options=client, retry_config=RETRIES)
         except (BaseError, ValueError) as error:
-            raise ConfigError(f"--runs s3://{settings.bucket}: can't be opened: {_first_line(error)}") from error
+            raise ConfigError(f"--runs s3://{settings.bucket}: can't be opened: {first_line(error)}") from error
 
     def read(self, path: str) -> Versioned | None:
         """See `ConditionalObjects.read`."""
@@ -127,7 +127,7 @@ class S3Objects:
         except FileNotFoundError:
             return None
         except (BaseError, OSError, ValueError) as error:
-            raise StoreError(f"{path}: can't be read: {_first_line(error)}") from error
+            raise StoreError(f"{path}: can't be read: {first_line(error)}") from error
 
     def write(self, path: str, content: bytes, etag: str | None) -> Versioned | None:
         """See `ConditionalObjects.write`."""
@@ -140,7 +140,7 @@ class S3Objects:
         except (AlreadyExistsError, PreconditionError, FileNotFoundError):  # not found: deleted meanwhile
             return None
         except (BaseError, OSError, ValueError) as error:
-            raise UnansweredError(f"{path}: can't be written: {_first_line(error)}") from error
+            raise UnansweredError(f"{path}: can't be written: {first_line(error)}") from error
         return Versioned(content, _tag(result["e_tag"], path))
 
     def _name(self, path: str) -> str:
@@ -168,7 +168,7 @@ def _region_of(bucket: str) -> str:
         return str(pafs.resolve_s3_region(bucket))
     except OSError as error:
         raise StoreError(
-            f"s3://{bucket}: its region can't be asked for ({_first_line(error)}); does the bucket exist? "
+            f"s3://{bucket}: its region can't be asked for ({first_line(error)}); does the bucket exist? "
             f"Name it in the URL: s3://{bucket}/runs?region=REGION"
         ) from error
 
@@ -217,7 +217,3 @@ def _tag(etag: str | None, path: str) -> str:
     if etag is None:
         raise StoreError(f"{path}: the store gives its objects no ETag; two writers could not be kept apart there")
     return etag
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import math
 from collections.abc import Callable, Mapping
@@ -12,7 +11,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from gentrain.errors import cut, shown
-from gentrain.models.registry import label
+from gentrain.models.registry import import_module, label
 from gentrain.study.settings import Settings
 
 Value = bool | int | float | str
@@ -230,15 +229,10 @@ def import_class(path: str) -> Callable[..., Any]:
     module_name, _, attribute = path.partition(":")
     if not all(part.isidentifier() for part in module_name.split(".")) or not attribute.isidentifier():
         raise ValueError(f"loss {shown(path)}: not package.module:Class, such as mylosses:Focal")
-    try:
-        module = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:  # a module raises whatever it likes while it is imported
-        reason = cut(str(error)) or type(error).__name__
-        raise ValueError(f"loss {shown(path)}: module {cut(module_name)} can't be imported: {reason}") from None
-    found = getattr(module, attribute, None)
-    if not isinstance(found, type):
+    loss = getattr(import_module(module_name, what=f"loss {shown(path)}"), attribute, None)
+    if not isinstance(loss, type):
         raise ValueError(f"loss {shown(path)}: {cut(module_name)} has no class {shown(attribute)}")  # noqa: TRY004
-    return found
+    return loss
 
 
 @cache

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gentrain.errors import GentrainError
+from gentrain.errors import GentrainError, first_line
 from gentrain.train._compat import compile_errors
 from gentrain.train.compiler_cache import use_cache
 
@@ -68,12 +68,6 @@ def compile_errors_named(network: str) -> Iterator[None]:
         raise GentrainError(
             f"compile: true: {network} or its teacher: {first_line(error)}; set compile: false"
         ) from error
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of a compiler's message, or the error's type where there is none."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 def _sum(values: Tensor) -> Tensor:

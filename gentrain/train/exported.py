@@ -22,7 +22,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import nn
 
-from gentrain.errors import ConfigError, StoreError, cut
+from gentrain.errors import ConfigError, StoreError, cut, first_line
 from gentrain.models.mean import WeightedMean
 from gentrain.models.registry import build_model
 from gentrain.store import disk
@@ -208,4 +208,4 @@ def _quiet() -> Iterator[None]:
 
 
 def _first(error: Exception) -> str:
-    return cut(next(iter(str(error).strip().splitlines()), "") or type(error).__name__)
+    return cut(first_line(error))

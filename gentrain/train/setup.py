@@ -13,13 +13,13 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from gentrain.errors import GentrainError
+from gentrain.errors import GentrainError, first_line
 from gentrain.events import Compiling, Note, Observer
 from gentrain.models.cost import multiply_adds
 from gentrain.models.registry import family
 from gentrain.train.compile_gain import MeasuredStep, Training
 from gentrain.train.compiler_cache import Mark, amx, step_mark
-from gentrain.train.compiling import compile_network, compiler_problem, first_line, prepare_compiler
+from gentrain.train.compiling import compile_network, compiler_problem, prepare_compiler
 from gentrain.train.device import autocast
 from gentrain.train.evaluation import Evaluator
 from gentrain.train.job import Job

@@ -1,11 +1,8 @@
 """The last batch of an epoch, which may have no image for a worker: over gloo in two processes."""
 
-import queue
-
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 
 from gentrain.data.loading.loader import Batch
@@ -16,6 +13,7 @@ from gentrain.train.losses import patriarch_loss
 from gentrain.train.workers import Workers
 from tests.conftest import SMALL
 from tests.train import sync_on_cpu
+from tests.train.processes import collect
 from tests.train.test_workers import ALONE
 
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -80,20 +78,8 @@ def work(rank, folder, results):
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
     """Return what two workers have after the epoch, by rank: with BatchNorm, with SyncBatchNorm."""
-    context = mp.get_context("forkserver")
-    context.set_forkserver_preload([__name__])  # imported once, not by each
-    results, folder = context.Queue(), tmp_path_factory.mktemp("group")
-    processes = [context.Process(target=work, args=(rank, folder, results)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    try:
-        return [returned[1:] for returned in sorted(results.get(timeout=120) for _ in processes)]
-    except queue.Empty:
-        pytest.fail("a worker waits for ever, or died")
-    finally:
-        for process in processes:
-            process.join(timeout=10)
-            process.kill()
+    returned = collect(work, 2, tmp_path_factory.mktemp("group"), seconds=120)
+    return [values[1:] for values in sorted(returned)]
 
 
 def test_a_worker_without_images_computes_nothing_and_takes_the_others_step(both):

@@ -6,7 +6,6 @@ the way of every chain (`api.run`), three workers that of Ray's, over gloo in pr
 
 import io
 import math
-import queue
 from dataclasses import replace
 from functools import partial
 
@@ -16,7 +15,6 @@ import pytest
 import safetensors.torch
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from gentrain import api
 from gentrain.data.prepare.dataset import prepare
@@ -31,6 +29,7 @@ from gentrain.train.job import Job
 from gentrain.train.workers import Workers
 from tests.conftest import claim_token
 from tests.train import reference
+from tests.train.processes import collect
 from tests.train.reference import Images, Recipe
 
 TOLERANCE = 1e-6
@@ -181,20 +180,7 @@ def work(rank, folder, jobs, failures):
 
 def train_together(folder, jobs):
     """Train generations by workers in processes of their own, over gloo."""
-    context = mp.get_context("forkserver")
-    context.set_forkserver_preload([__name__])  # imported once, not by each
-    failures = context.Queue()
-    processes = [context.Process(target=work, args=(rank, folder, jobs, failures)) for rank in range(WORKERS)]
-    for process in processes:
-        process.start()
-    try:
-        assert [failures.get(timeout=240) for _ in processes] == [None] * WORKERS
-    except queue.Empty:
-        pytest.fail("a worker waits for ever, or died")
-    finally:
-        for process in processes:
-            process.join(timeout=10)
-            process.kill()
+    assert collect(work, WORKERS, folder, jobs) == [None] * WORKERS
 
 
 def test_three_workers_with_a_tail_that_the_last_has_no_image_of(tmp_path):

@@ -1,6 +1,5 @@
 """What two workers do together, over gloo in two processes: every value and every failure reaches both."""
 
-import queue
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,7 +7,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 
 from gentrain import train
@@ -33,6 +31,7 @@ from gentrain.train.optimizer import SGD
 from gentrain.train.seeds import epoch_seed
 from gentrain.train.workers import Workers
 from tests.conftest import SMALL, claim_token
+from tests.train.processes import collect
 
 SPEC = SimpleNamespace(generation=2, key="abc", recipe=RecipeConfig(), precision="bf16")
 ALONE = Workers(rank=0, world_size=1, device=torch.device("cpu"), threads=1)
@@ -184,21 +183,9 @@ def build_job(runs):
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
     """Return what the two workers returned, by rank."""
-    context = mp.get_context("spawn")
-    results = context.Queue()
     folder: Path = tmp_path_factory.mktemp("group")
     jobs = [build_job(folder / name) for name in ("rolled back", "halved")]
-    processes = [context.Process(target=together, args=(rank, folder, jobs, results)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    try:
-        returned = dict(results.get(timeout=240) for _ in processes)
-    except queue.Empty:
-        pytest.fail("a worker waits for ever, or died")
-    finally:
-        for process in processes:
-            process.join(timeout=30)
-            process.kill()
+    returned = dict(collect(together, 2, folder, jobs))
     return [returned[rank] for rank in range(2)]
 
 
