@@ -73,6 +73,7 @@ unit: $(STAMP) browser
 
 docs: $(STAMP)
 	$(BIN)/python -c "from gentrain.study.reference import schema_reference as r; open('docs/study.md', 'w').write(r())"
+	$(BIN)/gentrain schema --output gentrain/study/study.schema.json
 
 fmt: $(STAMP)
 	$(BIN)/ruff format .

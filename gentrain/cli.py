@@ -6,7 +6,9 @@ Longer than 350 lines because every command stands here with all its options and
 from __future__ import annotations
 
 import io
+import os
 import sys
+from collections.abc import Callable
 from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -18,29 +20,76 @@ from gentrain.errors import ConfigError, GentrainError, printable
 if TYPE_CHECKING:
     from gentrain.study.schema import Study
 
+TRAIN, LOOK, KEEP = "Train", "Results", "This machine and the run folder"
+"""Panels of the list of commands."""
+PROCESS, WHERE, OUTPUT = "Process", "Where and how", "Output"
+"""Panels of a command's options, beside its own."""
+
 app = typer.Typer(
     help="Knowledge distillation in generations.",
-    add_completion=False,
-    rich_markup_mode=None,
+    rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def complete_study(context: typer.Context, incomplete: str) -> list[str]:
+    """Return the names of the studies in a run folder on a disk, for the shell."""
+    return _names_in(Path(context.params.get("runs") or "runs") / "studies", incomplete)
+
+
+def complete_chain(context: typer.Context, incomplete: str) -> list[str]:
+    """Return the names of a study's chains in a run folder on a disk, for the shell."""
+    study = context.params.get("study") or next(iter(context.args), "")  # the latter where --chain has no value yet
+    folder = Path(context.params.get("runs") or "runs") / "studies" / study / "chains"
+    return [name.removesuffix(".json") for name in _names_in(folder, incomplete) if name.endswith(".json")]
+
+
+def _names_in(folder: Path, incomplete: str) -> list[str]:
+    try:
+        return sorted(name for name in os.listdir(folder) if name.startswith(incomplete) and name[0] != ".")
+    except OSError:
+        return []
+
 
 StudyArgument = Annotated[
     Path | None, typer.Argument(metavar="STUDY.yaml", help="Study file; default: the built-in digits quickstart.")
 ]
 DataOption = Annotated[str | None, typer.Option("--data", metavar="DIR", help="Folder with the images (dataset.path).")]
-RunsOption = Annotated[str, typer.Option("--runs", metavar="DIR", help="Folder for data, generations and results.")]
+RunsOption = Annotated[
+    str,
+    typer.Option("--runs", metavar="DIR", help="Folder for data, generations and results.", rich_help_panel=WHERE),
+]
+NameArgument = Annotated[
+    str, typer.Argument(metavar="STUDY", help="Name of a study in the run folder.", autocompletion=complete_study)
+]
+ChainOption = Annotated[
+    str | None,
+    typer.Option("--chain", help="Name of the chain, if there are several.", autocompletion=complete_chain),
+]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, for example recipe.epochs=10.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON rows on stdout, all else on stderr.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print JSON rows on stdout, all else on stderr.", rich_help_panel=OUTPUT)
+]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print only results and errors.", rich_help_panel=OUTPUT)
+]
 AddressOption = Annotated[
-    str | None, typer.Option("--address", help="Running Ray cluster (auto finds it); default: a private one.")
+    str | None,
+    typer.Option(
+        "--address", help="Running Ray cluster (auto finds it); default: a private one.", rich_help_panel=WHERE
+    ),
 ]
 SmokeOption = Annotated[bool, typer.Option("--smoke", help="Shrink to minutes: apply the study's section smoke.")]
-LocalOption = Annotated[bool, typer.Option("--local", help="Run in this process, without Ray, for debugging.")]
+LocalOption = Annotated[
+    bool, typer.Option("--local", help="Run in this process, without Ray, for debugging.", rich_help_panel=WHERE)
+]
 ExtendOption = Annotated[
-    bool, typer.Option("--extend", help="Add chains, or generations, to an earlier study of the same name.")
+    bool,
+    typer.Option(
+        "--extend", help="Add chains, or generations, to an earlier study of the same name.", rich_help_panel=WHERE
+    ),
 ]
 INTERRUPTED = 130
 """Exit status after Ctrl-C, the same as a shell's."""
@@ -59,24 +108,42 @@ def _root(
         typer.echo(context.get_help())
 
 
-@app.command()
+@app.command(rich_help_panel=TRAIN, epilog="Example: gentrain chain study.yaml --data DIR --set recipe.epochs=30")
 def chain(
     study: StudyArgument = None,
-    f_a1: Annotated[float | None, typer.Option("--f-a1", help="Primary score the patriarch aims at.")] = None,
-    lam: Annotated[float | None, typer.Option("--lambda", help="Weight of the teacher in the student's loss.")] = None,
-    generations: Annotated[int | None, typer.Option("--generations", help="Number of students.")] = None,
-    workers: Annotated[int | None, typer.Option("--workers", help="Number of data-parallel processes.")] = None,
+    f_a1: Annotated[
+        float | None, typer.Option("--f-a1", help="Primary score the patriarch aims at.", rich_help_panel=PROCESS)
+    ] = None,
+    lam: Annotated[
+        float | None,
+        typer.Option("--lambda", help="Weight of the teacher in the student's loss.", rich_help_panel=PROCESS),
+    ] = None,
+    generations: Annotated[
+        int | None, typer.Option("--generations", help="Number of students.", rich_help_panel=PROCESS)
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", help="Number of data-parallel processes.", rich_help_panel=WHERE)
+    ] = None,
     teacher: Annotated[
         str | None,
-        typer.Option("--teacher", metavar="PATH", help="Weights file or generation key to use instead of a patriarch."),
+        typer.Option(
+            "--teacher",
+            metavar="PATH",
+            help="Weights file or generation key to use instead of a patriarch.",
+            rich_help_panel=PROCESS,
+        ),
     ] = None,
     teacher_network: Annotated[
-        str | None, typer.Option("--teacher-network", metavar="NAME", help="Its network; default: network.name.")
+        str | None,
+        typer.Option(
+            "--teacher-network", metavar="NAME", help="Its network; default: network.name.", rich_help_panel=PROCESS
+        ),
     ] = None,
     data: DataOption = None,
     runs: RunsOption = "runs",
     settings: SetOption = None,
     as_json: JsonOption = False,
+    quiet: QuietOption = False,
     extend: ExtendOption = False,
     address: AddressOption = None,
     local: LocalOption = False,
@@ -95,6 +162,7 @@ def chain(
         study or QUICKSTART,
         settings,
         smoke=smoke,
+        quiet=quiet,
         pretrained=[{"checkpoint": teacher, "network": teacher_network}] if teacher else None,
         process__f_a1=f_a1,
         process__lambda=lam,
@@ -104,7 +172,7 @@ def chain(
     )
     if not loaded.grid.empty:
         raise ConfigError(f"{loaded.name}: a study with a grid is more than one chain; use gentrain sweep or no grid")
-    with open_view(ChainLines, ChainTable, as_json=as_json) as view:
+    with open_view(ChainLines, ChainTable, as_json=as_json, quiet=quiet) as view:
         on_change: api.OnChange = "extend" if extend else "refuse"
         rows = api.run(loaded, runs=runs, observe=view, address=address, local=local, on_change=on_change)
     if as_json:
@@ -114,13 +182,14 @@ def chain(
         view.console.print(f"results: {_results(runs, loaded.name)}")
 
 
-@app.command()
+@app.command(rich_help_panel=TRAIN, epilog="Example: gentrain sweep experiments/figure2-digits.yaml")
 def sweep(
     study: StudyArgument = None,
     data: DataOption = None,
     runs: RunsOption = "runs",
     settings: SetOption = None,
     as_json: JsonOption = False,
+    quiet: QuietOption = False,
     extend: ExtendOption = False,
     address: AddressOption = None,
     local: LocalOption = False,
@@ -133,9 +202,9 @@ def sweep(
     from gentrain import api
     from gentrain.view import ChainLines, ChainTable, SweepLines, SweepTable, open_view, print_json, show, status_table
 
-    loaded = _load(study or QUICKSTART, settings, smoke=smoke, dataset__path=data)
+    loaded = _load(study or QUICKSTART, settings, smoke=smoke, quiet=quiet, dataset__path=data)
     views = (ChainLines, ChainTable) if loaded.grid.empty else (SweepLines, SweepTable)
-    with open_view(*views, as_json=as_json) as view:
+    with open_view(*views, as_json=as_json, quiet=quiet) as view:
         on_change: api.OnChange = "extend" if extend else "refuse"
         rows = api.run(loaded, runs=runs, observe=view, address=address, local=local, on_change=on_change)
     if as_json:
@@ -145,7 +214,7 @@ def sweep(
         view.console.print(f"results: {_results(runs, loaded.name)}")
 
 
-@app.command()
+@app.command(rich_help_panel=TRAIN, epilog="Example: gentrain prepare imagefolder --data DIR --size 64")
 def prepare(
     study: Annotated[
         Path | None,
@@ -159,6 +228,7 @@ def prepare(
     skip_broken: Annotated[bool, typer.Option("--skip-broken", help="Leave out and list broken images.")] = False,
     settings: SetOption = None,
     as_json: JsonOption = False,
+    quiet: QuietOption = False,
     smoke: SmokeOption = False,
 ) -> None:
     """Compile a study's images into FFCV files, once."""
@@ -172,13 +242,14 @@ def prepare(
         None if source else study or QUICKSTART,
         [*(source_settings(source) if source else ()), *(settings or ())],
         smoke=smoke,
+        quiet=quiet,
         dataset__path=data,
         dataset__skip_broken=skip_broken or None,
         dataset__image_size=size,
         dataset__max_side=max_side,
         dataset__quality=quality,
     )
-    with open_view(ChainLines, ChainTable, as_json=as_json) as view:
+    with open_view(ChainLines, ChainTable, as_json=as_json, quiet=quiet) as view:
         prepared = api.prepare(loaded, runs=runs, observe=view)
     if as_json:
         print_json([{"folder": str(prepared.folder), **prepared.manifest.model_dump(mode="json")}], sys.stdout)
@@ -186,7 +257,9 @@ def prepare(
         view.console.print(manifest_table(prepared.manifest, folder=str(prepared.folder)))
 
 
-@app.command()
+@app.command(
+    rich_help_panel=TRAIN, epilog="Example: gentrain plan experiments/figure2-digits.yaml --gpus 4 --price 2.5"
+)
 def plan(
     study: StudyArgument = None,
     gpus: Annotated[float, typer.Option("--gpus", help="Number of devices that train at the same time.")] = 1,
@@ -210,9 +283,12 @@ def plan(
     show(forest_tree(cost, name=loaded.name), plan_table(cost, name=loaded.name), plan_assumptions(cost))
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK, epilog="Example: gentrain status --runs s3://BUCKET/runs")
 def status(
-    study: Annotated[str | None, typer.Argument(metavar="STUDY", help="Name of a study; default: all studies.")] = None,
+    study: Annotated[
+        str | None,
+        typer.Argument(metavar="STUDY", help="Name of a study; default: all studies.", autocompletion=complete_study),
+    ] = None,
     runs: RunsOption = "runs",
     as_json: JsonOption = False,
 ) -> None:
@@ -242,10 +318,10 @@ def status(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK, epilog="Example: gentrain evaluate quickstart --ensemble")
 def evaluate(
-    study: Annotated[str, typer.Argument(metavar="STUDY", help="Name of a study in the run folder.")],
-    chain: Annotated[str | None, typer.Option("--chain", help="Name of the chain, if there are several.")] = None,
+    study: NameArgument,
+    chain: ChainOption = None,
     generation: Annotated[int | None, typer.Option("--generation", help="Default: the last finished one.")] = None,
     ensemble: Annotated[bool, typer.Option("--ensemble", help="Evaluate the ensemble up to it.")] = False,
     kind: Annotated[
@@ -269,11 +345,11 @@ def evaluate(
     show(*evaluation_tables(evaluation))
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK, epilog="Example: gentrain export quickstart --ensemble --to model")
 def export(
-    study: Annotated[str, typer.Argument(metavar="STUDY", help="Name of a study in the run folder.")],
+    study: NameArgument,
     to: Annotated[Path | None, typer.Option("--to", metavar="DIR", help="Its folder; default: STUDY-model.")] = None,
-    chain: Annotated[str | None, typer.Option("--chain", help="Name of the chain, if there are several.")] = None,
+    chain: ChainOption = None,
     generation: Annotated[int | None, typer.Option("--generation", help="Default: the last finished one.")] = None,
     ensemble: Annotated[bool, typer.Option("--ensemble", help="Export the ensemble up to it.")] = False,
     kind: Annotated[
@@ -285,6 +361,7 @@ def export(
     ] = False,
     runs: RunsOption = "runs",
     as_json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Write a generation or an ensemble as a model for others.
 
@@ -299,7 +376,7 @@ def export(
     trained, last = api.open_run(runs).chain(study, chain), -1 if generation is None else generation
     wanted = kind or ("mean" if ensemble else None)
     network = trained.ensemble(wanted, generation=last) if wanted else trained.generation(last)
-    files = network.export(folder, preprocessing=not no_preprocessing, notify=_notify)
+    files = network.export(folder, preprocessing=not no_preprocessing, notify=_notifier(quiet))
     if as_json:
         print_json(
             [{"folder": str(folder), "chain": network.chain, "generation": network.generation, "files": files}],
@@ -309,7 +386,7 @@ def export(
         show(f"{network.name}: {folder} ({', '.join(files)})")
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK, epilog="Example: gentrain predict model cat.jpg folder/ --top 3")
 def predict(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder that gentrain export wrote.")],
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files, or folders of them.")],
@@ -340,7 +417,7 @@ def predict(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(rich_help_panel=KEEP, epilog="Example: gentrain networks resnet20 torchvision/resnet18 --classes 10")
 def networks(
     names: Annotated[
         list[str] | None,
@@ -363,9 +440,9 @@ def networks(
     show(networks_table(rows, classes=classes))
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK, epilog="Example: gentrain report figure2-digits --format markdown")
 def report(
-    study: Annotated[str, typer.Argument(metavar="STUDY", help="Name of a study in the run folder.")],
+    study: NameArgument,
     form: Annotated[
         Literal["table", "markdown", "csv", "latex"], typer.Option("--format", help="Format of the printed tables.")
     ] = "table",
@@ -374,6 +451,7 @@ def report(
     ] = False,
     runs: RunsOption = "runs",
     as_json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Write a study's report: HTML page, tables and figures."""
     from gentrain.events import Note
@@ -382,7 +460,7 @@ def report(
     from gentrain.store.run import RunStore
     from gentrain.view import ChainLines, ChainTable, open_view, print_json, report_tables, show
 
-    with open_view(ChainLines, ChainTable, as_json=True) as view:
+    with open_view(ChainLines, ChainTable, as_json=True, quiet=quiet) as view:
         made = write_report(RunStore(runs), study, training=not no_training_scores, observe=view)
         if made.report.missing:
             view(Note(f"no result yet: {'; '.join(made.report.missing)}"))
@@ -395,13 +473,14 @@ def report(
         sys.stdout.write(FORMATS[form][1](made.tables))
 
 
-@app.command()
+@app.command(rich_help_panel=KEEP, epilog="Example: gentrain doctor study.yaml")
 def doctor(
     study: StudyArgument = None,
     data: DataOption = None,
     runs: RunsOption = "runs",
     settings: SetOption = None,
     as_json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Check this machine for a study and time what it can do.
 
@@ -412,8 +491,8 @@ def doctor(
     from gentrain.doctor import examine
     from gentrain.view import doctor_tables, print_json, show
 
-    loaded = _load(study or QUICKSTART, settings, dataset__path=data)
-    diagnosis = examine(loaded, runs=runs, notify=_notify)
+    loaded = _load(study or QUICKSTART, settings, quiet=quiet, dataset__path=data)
+    diagnosis = examine(loaded, runs=runs, notify=_notifier(quiet))
     if as_json:
         print_json(diagnosis.rows(), sys.stdout)
     else:
@@ -422,11 +501,39 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _load(path: Path | None, overrides: list[str] | None, *, smoke: bool = False, **settings: Any) -> Study:
+@app.command(rich_help_panel=KEEP, epilog="Example: gentrain schema --output study.schema.json")
+def schema(
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="FILE", help="Write it there; default: standard output.")
+    ] = None,
+) -> None:
+    """Print the JSON Schema of study files, for editors.
+
+    A study's first line names it: # yaml-language-server: $schema=study.schema.json
+    """
+    from gentrain.study.json_schema import schema_text
+
+    if output is None:
+        sys.stdout.write(schema_text())
+        return
+    try:
+        output.write_text(schema_text(), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--output {printable(str(output))}: can't be written ({error.strerror})") from None
+
+
+def _load(
+    path: Path | None, overrides: list[str] | None, *, smoke: bool = False, quiet: bool = False, **settings: Any
+) -> Study:
     """Load a study; lines about settings that are read otherwise than written go to standard error."""
     from gentrain.study.loading import load_study
 
-    return load_study(path, overrides=overrides or (), smoke=smoke, notify=_notify, **settings)
+    return load_study(path, overrides=overrides or (), smoke=smoke, notify=_notifier(quiet), **settings)
+
+
+def _notifier(quiet: bool) -> Callable[[str], None]:
+    """Return what writes a line on standard error, or drops it."""
+    return (lambda _: None) if quiet else _notify
 
 
 def _notify(text: str) -> None:

@@ -109,13 +109,31 @@ def widest_fitting(console: Console, tables: Iterable[Table]) -> Table:
     return table
 
 
-def open_view(lines: type[LinesView], table: type[TableView], *, as_json: bool, stream: TextIO | None = None) -> View:
+class QuietView(View):
+    """Show no event; `console` still shows results."""
+
+    def _take(self, event: Event) -> None:
+        pass
+
+
+def open_view(
+    lines: type[LinesView],
+    table: type[TableView],
+    *,
+    as_json: bool,
+    quiet: bool = False,
+    stream: TextIO | None = None,
+) -> View:
     """Return the view for standard output: a table on a terminal, else plain lines; with `as_json`, lines on stderr.
+
+    With `quiet` it shows no event.
 
     The view writes to a copy of the stream's descriptor, because standard output itself is redirected to ray.log
     while Ray runs.
     """
     stream = stream or (sys.stderr if as_json else sys.stdout)
+    if quiet:
+        return QuietView(stream)
     try:
         descriptor = os.dup(stream.fileno())
         copy = open(descriptor, "w", encoding="utf-8", errors="backslashreplace", buffering=1)  # noqa: SIM115

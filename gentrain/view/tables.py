@@ -200,7 +200,7 @@ def status_table(status: StudyStatus) -> Table:
     counts = {state: sum(cell.state == state for cell in cells) for state in STATES}
     summary = ", ".join([_count(len(cells), "generation"), *(f"{n} {state}" for state, n in counts.items() if n)])
     table = Table(title=f"{status.name}: {summary}", title_justify="left", title_style="bold", caption_justify="left")
-    table.add_column("chain", no_wrap=True)
+    table.add_column("chain", overflow="fold")
     for generation in range(max((len(chain) for chain in status.chains.values()), default=0)):
         table.add_column(f"Gen #{generation}", justify="right")
     for name, chain in status.chains.items():
