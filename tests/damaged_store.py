@@ -17,7 +17,6 @@ from unittest import mock
 import typer
 
 from gentrain import api, cli
-from gentrain.data.loading import _compat
 from gentrain.events import EpochDone
 from gentrain.study.loading import dump_study, load_study
 from gentrain.study.schema import Study
@@ -38,19 +37,12 @@ SETTINGS = (
 )
 STUDIES = {"one": (), "grid": ("grid.seed=[0, 1]",), "begun": ("seed=2", "generations=0")}
 """Settings of each study; `begun` is interrupted in its last epoch."""
-PAGE_BYTES = 1 << 21
-"""Of a `.beton`; by default they are 8 MiB, and each command verifies all of it."""
 VOLATILE = {"train_seconds"}
 
 
 @contextlib.contextmanager
 def quick() -> Iterator[None]:
-    """Leave out in the block what has nothing to do with the run folder's files, and make small `.beton` files."""
-    writer = _compat._Writer
-
-    def write_small(*arguments, **options):
-        return writer(*arguments, **options | {"page_size": PAGE_BYTES})
-
+    """Leave out in the block what has nothing to do with the run folder's files."""
     loaded: dict[str, Study] = {}
 
     def load_once(path, **options):
@@ -60,7 +52,6 @@ def quick() -> Iterator[None]:
         return loaded[content]
 
     with (
-        mock.patch.object(_compat, "_Writer", write_small),
         mock.patch("gentrain.report.write.draw_file", return_value=b"figure"),
         mock.patch("gentrain.report.write.render_page", return_value="page"),
         mock.patch("gentrain.running.study.check_networks"),

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gentrain.data.loading.beton import write_beton
+from gentrain.data.loading.beton import LARGE, PAGE, StoredImages, page_size, write_beton
 from gentrain.data.loading.loader import Loader, _moved_ahead
 from gentrain.data.loading.order import epoch_order, worker_order, worker_parts
 from gentrain.errors import DataError
@@ -96,6 +96,36 @@ def test_writing_twice_makes_the_same_bytes(tmp_path):
     for name in ("a", "b"):
         write_beton(tmp_path / name, images, np.arange(20))
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_small_file_is_hardly_larger_than_its_images(tmp_path):
+    """308 thumbnails of 32 pixels: FFCV's pages of 8 MiB made them 16.8 MB."""
+    images = np.random.default_rng(0).integers(0, 256, (308, 32, 32, 3), dtype=np.uint8)
+    write_beton(tmp_path / "small", images, np.arange(308))
+    assert images.nbytes < (tmp_path / "small").stat().st_size < 1.25 * images.nbytes
+    stored = StoredImages.open(tmp_path / "small")
+    np.testing.assert_array_equal(np.stack(stored.contents), images.reshape(308, -1))
+    (batch,) = Loader(tmp_path / "small", batch_size=308, shuffle=False).epoch(0)
+    np.testing.assert_array_equal(batch.images.permute(0, 2, 3, 1).numpy(), images)
+
+
+@given(st.integers(1, 1 << 34), st.integers(1, 1 << 23))
+def test_a_page_holds_the_largest_image_and_is_ffcvs_own_of_large_files(total, largest):
+    size = page_size(max(total, largest), largest=largest)
+    assert largest <= size <= PAGE
+    assert size & (size - 1) == 0
+    assert size == PAGE or total < LARGE
+
+
+def test_files_of_large_pages_as_before_are_read_alike(tmp_path, monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, (20, 5, 7, 3), dtype=np.uint8)
+    write_beton(tmp_path / "now", images, np.arange(20))
+    monkeypatch.setattr("gentrain.data.loading.beton.page_size", lambda *_, **__: PAGE)
+    write_beton(tmp_path / "before", images, np.arange(20))
+    assert (tmp_path / "before").stat().st_size > 2 * PAGE
+    now, before = (next(Loader(tmp_path / name, batch_size=20, shuffle=True).epoch(0)) for name in ("now", "before"))
+    assert torch.equal(now.images, before.images)
+    assert torch.equal(now.labels, before.labels)
 
 
 def test_an_epoch_may_be_left_early(beton):

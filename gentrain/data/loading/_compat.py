@@ -80,7 +80,9 @@ get_iterator: Callable[[], Any] = FFCV.private(Compiler, "get_iterator")
 _handle_sample = FFCV.private(ffcv.writer, "handle_sample")
 _MemoryAllocator = FFCV.private(ffcv.memory_allocator, "MemoryAllocator")
 _Writer = ffcv.writer.DatasetWriter
-FFCV.check_used(FFCV.private(_Writer, "prepare"), "metadata_sm", "metadata_type", "num_samples", "data_region_start")
+FFCV.check_used(
+    FFCV.private(_Writer, "prepare"), "metadata_sm", "metadata_type", "num_samples", "data_region_start", "page_size"
+)
 FFCV.check_used(FFCV.private(_Writer, "finalize"), "metadata_sm")
 FFCV.check_used(_MemoryAllocator.__enter__, "fp")
 FFCV.check_used(_MemoryAllocator.__init__, "allocations")
@@ -145,16 +147,25 @@ def pointer(_context: Any, _address: Any) -> Any:
     return numba.types.voidptr(numba.types.uintp), code
 
 
-def write_samples(path: Path, fields: dict[str, Any], *, count: int, samples: Iterable[tuple[Any, ...]]) -> None:
+def write_samples(
+    path: Path, fields: dict[str, Any], *, count: int, samples: Iterable[tuple[Any, ...]], page_size: int
+) -> None:
     """Write samples, tuples of the fields' values, in order into a `.beton` file; the same bytes every time.
 
     It writes in this process: FFCV's writer waits for ever for a worker process that died (of a full disk, say).
+
+    Args:
+        path: of the file.
+        fields: FFCV's, by name.
+        count: of the samples.
+        samples: in order.
+        page_size: a power of two that holds the largest sample. FFCV's writer takes none under 2 MiB, its readers any.
 
     Raises:
         OSError: when the file can't be written.
     """
     writer = _Writer(str(path), fields, num_workers=1)
-    writer.num_samples = count
+    writer.num_samples, writer.page_size = count, page_size
     writer.prepare()
     size = writer.metadata_sm.size
     writer.metadata_sm.close()

@@ -6,6 +6,7 @@ writer hangs when the disk is full, and its reader hangs when decoding fails; th
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,11 @@ from gentrain.data.loading._compat import (
 )
 from gentrain.errors import DataError
 
+PAGE, SMALLEST_PAGE = 8 << 20, 4 << 10
+"""Bytes of a page: FFCV's default, and a page of the disk's cache."""
+LARGE = 64 << 20
+"""Bytes of images from which a file has pages of `PAGE`; so much is looked at, and kept, before it is written."""
+
 
 def write_beton(path: Path, images: np.ndarray, labels: np.ndarray) -> None:
     """Write images (N, H, W, 3) uint8 and labels (N,) with each sample's index; the same bytes every time.
@@ -39,7 +45,8 @@ def write_beton(path: Path, images: np.ndarray, labels: np.ndarray) -> None:
     Raises:
         OSError: when the file can't be written.
     """
-    _write(path, RGBImageField(write_mode="raw"), count=len(images), samples=zip(images, labels, strict=True))
+    field = RGBImageField(write_mode="raw")
+    _write(path, field, count=len(images), samples=zip(images, labels, strict=True), size=lambda image: image.nbytes)
 
 
 def write_encoded_beton(path: Path, images: Iterable[tuple[bytes, int, int, int]], *, count: int) -> None:
@@ -50,7 +57,8 @@ def write_encoded_beton(path: Path, images: Iterable[tuple[bytes, int, int, int]
     """
     field = RGBImageField(write_mode="jpg")
     field.encode = _store_jpeg  # of the instance: FFCV recognises the field by its class
-    _write(path, field, count=count, samples=((image[:3], image[3]) for image in images))
+    samples = ((image[:3], image[3]) for image in images)
+    _write(path, field, count=count, samples=samples, size=lambda image: len(image[0]))
 
 
 def _store_jpeg(destination: Any, image: tuple[bytes, int, int], malloc: Callable[[int], tuple[int, Any]]) -> None:
@@ -60,11 +68,32 @@ def _store_jpeg(destination: Any, image: tuple[bytes, int, int], malloc: Callabl
     storage[:] = np.frombuffer(content, np.uint8)
 
 
-def _write(path: Path, image_field: Any, *, count: int, samples: Iterable[tuple[Any, Any]]) -> None:
-    """Write samples (image, label) in order."""
+def _write(
+    path: Path, image_field: Any, *, count: int, samples: Iterable[tuple[Any, Any]], size: Callable[[Any], int]
+) -> None:
+    """Write samples (image, label) in order; `size` returns an image's bytes in the file."""
     fields = {"image": image_field, "label": IntField(), "index": IntField()}
-    numbered = ((image, int(label), index) for index, (image, label) in enumerate(samples))
-    write_samples(path, fields, count=count, samples=numbered)
+    samples, first, total, largest = iter(samples), [], 0, 0
+    for sample in samples:
+        first.append(sample)
+        length = size(sample[0])
+        total, largest = total + length, max(largest, length)
+        if total >= LARGE:
+            break
+    numbered = ((image, int(label), index) for index, (image, label) in enumerate(itertools.chain(first, samples)))
+    write_samples(path, fields, count=count, samples=numbered, page_size=page_size(total, largest=largest))
+
+
+def page_size(total: int, *, largest: int) -> int:
+    """Return the bytes of a file's pages for images of `total` bytes, of which one has `largest`.
+
+    FFCV's usual 8 MiB for what is large: an image lies in one page, and every page is written whole, so a small file
+    would be mostly zeros. A sixteenth of the images, or four of them, keeps what is lost at the pages' ends small.
+    """
+    if total >= LARGE:
+        return PAGE
+    wanted = max(SMALLEST_PAGE, largest, min(PAGE, max(total // 16, 4 * largest)))
+    return 1 << (wanted - 1).bit_length()
 
 
 @dataclass(frozen=True)
