@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gentrain.api import Run, RunFolder, open_run, plan, predict, prepare, run
+    from gentrain.data.sources.formats import SourceData, Split
     from gentrain.errors import GentrainError
     from gentrain.models import build_model
     from gentrain.results.trained import TrainedChain, TrainedNetwork
@@ -27,6 +28,7 @@ __version__ = version("gentrain")
 
 _MODULES = {
     "gentrain.api": ("Run", "RunFolder", "open_run", "plan", "predict", "prepare", "run"),
+    "gentrain.data.sources.formats": ("SourceData", "Split"),
     "gentrain.errors": ("GentrainError",),
     "gentrain.models": ("build_model",),
     "gentrain.results.trained": ("TrainedChain", "TrainedNetwork"),
@@ -49,6 +51,8 @@ __all__ = [
     "Process",
     "Run",
     "RunFolder",
+    "SourceData",
+    "Split",
     "StudentTask",
     "Study",
     "TrainedChain",

@@ -18,6 +18,8 @@ PUBLIC = {
     "Process",
     "Run",
     "RunFolder",
+    "SourceData",
+    "Split",
     "StudentTask",
     "Study",
     "TrainedChain",

@@ -24,6 +24,7 @@ from gentrain.report.rows import ReportTable
 from gentrain.report.training import TrainingScores
 from gentrain.report.tree import Node, Tree, build_trees
 from gentrain.study.loading import dump_study
+from gentrain.study.sections import imported
 
 FIGURE_BYTES = 3_500_000
 """Limit for all figures of a page, which keeps it below 5 MB; the page says how many panels it leaves out."""
@@ -204,7 +205,7 @@ def _data(report: StudyReport) -> list[tuple[str, str]]:
 def _commands(report: StudyReport) -> list[str]:
     study, runs = report.study, shlex.quote(report.uri)
     command = "chain" if study.grid.empty else "sweep"
-    data = "" if study.dataset.source == "digits" else " --data DIR"
+    data = "" if study.dataset.source == "digits" or imported(study.dataset.source) else " --data DIR"
     return [
         f"gentrain {command} {shlex.quote(f'{report.uri}/studies/{study.name}/study.yaml')}{data} --runs {runs}",
         f"gentrain report {shlex.quote(study.name)} --runs {runs}",

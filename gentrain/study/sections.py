@@ -2,24 +2,50 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal, Self, get_args
 
-from pydantic import AfterValidator, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, WithJsonSchema, model_validator
 
 from gentrain.errors import shown
 from gentrain.study.settings import Later, Settings, Stored
 
-Source = Literal["digits", "cifar10", "cifar100", "fashion_mnist", "imagefolder"]
-SOURCES: tuple[str, ...] = get_args(Source)
+BuiltIn = Literal["digits", "cifar10", "cifar100", "fashion_mnist", "imagefolder"]
+SOURCES: tuple[str, ...] = get_args(BuiltIn)
+IMPORT_PATH = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
+"""package.module:function."""
 MOST = 2**31 - 1
 """Largest count; larger ones don't fit what a study is made of (labels, seeds, columns of results)."""
+
+
+def imported(source: str) -> bool:
+    """Return whether a source is a function of the user's own."""
+    return re.fullmatch(IMPORT_PATH, source) is not None
+
+
+def _known_source(source: str) -> str:
+    if source not in SOURCES and not imported(source):
+        known = ", ".join(map(repr, SOURCES))
+        raise ValueError(f"input should be {known} or package.module:function")
+    return source
+
+
+Source = Annotated[
+    str,
+    AfterValidator(_known_source),
+    WithJsonSchema({"anyOf": [{"enum": list(SOURCES), "type": "string"}, {"pattern": IMPORT_PATH, "type": "string"}]}),
+]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
 class DatasetConfig(Settings):
     """Which images, and which part of them."""
 
-    source: Source = Field("cifar100", description="`digits` is embedded; the others are read from `path`.")
+    source: Source = Field(
+        "cifar100",
+        description="`digits` is embedded; the others are read from `path`; or package.module:function of yours "
+        "(docs/sources.md).",
+    )
     path: str | None = Field(
         None,
         description="Folder of the source, relative to the study file: Parquet (Hugging Face layout), torchvision's "
@@ -60,7 +86,7 @@ class DatasetConfig(Settings):
     def _one_filter(self) -> Self:
         if self.classes is not None and self.groups is not None:
             raise ValueError("give `classes` or `groups`, not both")
-        if self.groups is not None and self.source != "cifar100":
+        if self.groups is not None and self.source != "cifar100" and not imported(self.source):
             raise ValueError(f"`groups` needs a source with groups (cifar100), not {self.source}")
         if self.storage == "jpeg" and self.source != "imagefolder":
             raise ValueError(f"`storage: jpeg` is for source imagefolder; {self.source} is stored raw")

@@ -5,8 +5,8 @@ import pytest
 
 from gentrain.data.prepare.dataset import prepare
 from gentrain.data.sources import registry
-from gentrain.data.sources.formats import Split
-from gentrain.data.sources.registry import SourceData, load_source
+from gentrain.data.sources.formats import SourceData, Split
+from gentrain.data.sources.registry import load_source
 from gentrain.study.sections import DatasetConfig
 
 

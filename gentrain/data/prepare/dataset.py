@@ -26,9 +26,12 @@ from gentrain.data.prepare.statistics import (
 )
 from gentrain.data.prepare.writing import building_folder, discard, preparing
 from gentrain.data.sources.folders import count_left_out, misread_before
-from gentrain.data.sources.registry import SourceData, load_source, source_missing, source_path
+from gentrain.data.sources.formats import SourceData
+from gentrain.data.sources.imported import code_digest
+from gentrain.data.sources.registry import load_source, source_missing, source_path
 from gentrain.data.sources.walk import walk_files
 from gentrain.errors import DataError, ResourceError
+from gentrain.models.registry import label
 from gentrain.store import disk
 from gentrain.study.sections import DatasetConfig
 from gentrain.study.settings import stored_form
@@ -274,13 +277,15 @@ def _report(manifest: Manifest, left_out: dict[str, int], notify: Callable[[str]
 def prepared_name(config: DatasetConfig) -> str:
     """Return the name of the prepared dataset's folder, which has a hash of all that the dataset depends on.
 
-    That is the settings and the source files' names, sizes and times, which are quick to read: a changed source is
-    noticed at every use.
+    That is the settings, the source files' names, sizes and times, which are quick to read, and the code of a source
+    of the user's own: a changed source is noticed at every use.
 
     Raises:
-        DataError: when there is no such source folder.
+        DataError: when there is no such source folder, or its module can't be imported.
     """
     wanted = stored_form(config, hashed=True, exclude={"path"}) | {"version": PREPARE_VERSION}
+    if (code := code_digest(config.source)) is not None:
+        wanted["code"] = code
     root = source_path(config)
     if root is not None:
         wanted["files"] = sorted(
@@ -289,7 +294,7 @@ def prepared_name(config: DatasetConfig) -> str:
             if p.is_file()
         )
     request = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:12]
-    return f"{config.source}-{request}"
+    return f"{label(config.source)}-{request}"
 
 
 @contextlib.contextmanager

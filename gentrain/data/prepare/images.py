@@ -11,8 +11,8 @@ from gentrain.data.prepare.manifest import Manifest, SplitInfo
 from gentrain.data.prepare.shards import Shards, encode_split
 from gentrain.data.prepare.statistics import channel_statistics, count_duplicates, file_digest, jpeg_fingerprint
 from gentrain.data.sources.folders import ImageList, list_images
-from gentrain.data.sources.formats import Split
-from gentrain.data.sources.registry import SourceData, select, source_path
+from gentrain.data.sources.formats import SourceData, Split
+from gentrain.data.sources.registry import select, source_path
 from gentrain.errors import DataError
 from gentrain.study.sections import DatasetConfig
 

@@ -34,6 +34,19 @@ class Split:
 
 
 @dataclass(frozen=True)
+class SourceData:
+    """Holds all images of a source in memory, by split, and the names of its classes."""
+
+    splits: dict[str, Split]
+    classes: tuple[str, ...]
+    groups: tuple[str, ...] | None = None
+    class_groups: tuple[int, ...] | None = None
+    """Group of each class, an index into `groups`."""
+    skipped: tuple[str, ...] = ()
+    """Broken images that are left out."""
+
+
+@dataclass(frozen=True)
 class CifarData:
     """Holds CIFAR-10 or -100; the groups are CIFAR-100's coarse labels, where its files have them."""
 

@@ -5,30 +5,20 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from gentrain.data.sources.folders import read_imagefolder
-from gentrain.data.sources.formats import Split, read_cifar_files, read_digits, read_fashion_mnist
+from gentrain.data.sources.formats import SourceData, Split, read_cifar_files, read_digits, read_fashion_mnist
 from gentrain.data.sources.holdout import held_out
+from gentrain.data.sources.imported import read_imported
 from gentrain.data.sources.names import check_names, normal_form
 from gentrain.data.sources.parquet import parquet_files, read_cifar_parquet
 from gentrain.data.sources.stored import decode_split
 from gentrain.errors import DataError, cut, printable, shown, shown_path
 from gentrain.study.sections import DatasetConfig
-
-
-@dataclass(frozen=True)
-class SourceData:
-    """Holds all images of a source in memory: (N, H, W, 3) uint8 and labels (N,) by split."""
-
-    splits: dict[str, Split]
-    classes: tuple[str, ...]
-    groups: tuple[str, ...] | None = None
-    class_groups: tuple[int, ...] | None = None
-    skipped: tuple[str, ...] = field(default=())
 
 
 def load_source(config: DatasetConfig) -> SourceData:
@@ -37,7 +27,7 @@ def load_source(config: DatasetConfig) -> SourceData:
     Raises:
         DataError: naming the file or setting, and the remedy.
     """
-    data = select(_READERS[config.source](config), config)
+    data = select(_READERS.get(config.source, read_imported)(config), config)
     decoded = {name: decode_split(split, name, skip_broken=config.skip_broken) for name, split in data.splits.items()}
     skipped = tuple(place for _, places in decoded.values() for place in places)
     splits = {name: split for name, (split, _) in decoded.items()}
