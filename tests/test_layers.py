@@ -25,7 +25,7 @@ DOORS = {
     "ruamel": ["study"],
     "typer": ["cli"],
     "PIL": ["data.sources"],
-    "scipy": ["data.sources"],
+    "scipy": ["data.sources", "scores.spread"],
     "sklearn": ["data.sources"],
     "torchvision": ["models", "data.sources"],
     "torch": ["models", "data.loading", "train", "running", "cluster", "doctor"],

@@ -8,15 +8,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Literal
 
 import numpy as np
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
+from gentrain.report.differences import error_difference, reference_of
 from gentrain.report.drawing import INK, MARKERS, SERIES, Panel, Pen, Plot, Style
 from gentrain.report.learning import Epochs, learning_plot
 from gentrain.report.matrix import confusion_plot, matrix_plot
-from gentrain.report.records import ENSEMBLE, SINGLE, Group, Spread, StudyReport, baseline, primary_text
+from gentrain.report.records import ENSEMBLE, SINGLE, Group, StudyReport, baseline, primary_text
 from gentrain.report.training import TrainingScores
+from gentrain.scores.spread import Spread
 
 RANKS = 10
 FEWEST = 10
@@ -24,6 +27,8 @@ FEWEST = 10
 PAPER_SOURCES = ("cifar10", "cifar100")
 """Sources of the paper's figures."""
 Curve = Callable[[Group, int], Spread | None]
+Line = Literal["baseline", "zero"]
+"""What is dashed across a panel."""
 
 
 def build_plots(
@@ -56,6 +61,17 @@ def build_plots(
             _spread_of("ensemble_top1_error"),
             "The mean of the softmax outputs of generations 0 to g, patriarch included; dashed: the baseline.",
         ),
+        curves(
+            "figure2-differences",
+            f"{'Figure 2, differences' if paper else 'Differences'}: top-1 error minus the reference's",
+            "difference, percentage points",
+            partial(_difference, report),
+            f"Single networks, minus {_references(report)}, seed by seed over the seeds that both have; below 0 is "
+            "better.",
+            line="zero",
+        )
+        if _paired_seeds(report)
+        else None,
         _energy(report, styles),
         curves(
             "ensemble-gain",
@@ -63,7 +79,7 @@ def build_plots(
             "gain, percentage points",
             lambda group, generation: group.gain(generation),
             "Top-1 error of the generation's single network minus that of the running ensemble.",
-            reference=False,
+            line=None,
         ),
         _reliability(report, styles),
         learning_plot(report, epochs or {}, styles),
@@ -91,6 +107,23 @@ def _spread_of(measure: str) -> Curve:
     return lambda group, generation: group.spread(measure, generation)
 
 
+def _difference(report: StudyReport, group: Group, generation: int) -> Spread | None:
+    groups = report.networks[group.first.network]
+    reference = reference_of(groups)
+    same = group is reference or group.baseline
+    return None if same else error_difference((group, reference), groups, generation)
+
+
+def _references(report: StudyReport) -> str:
+    return " or ".join(dict.fromkeys(reference_of(groups).short_name for groups in report.networks.values()))
+
+
+def _paired_seeds(report: StudyReport) -> bool:
+    """Return whether a process and its reference have two seeds in common, so that differences have intervals."""
+    spreads = (_difference(report, group, g) for group in report.groups for g in range(group.length))
+    return any(spread.n > 1 for spread in spreads if spread is not None)
+
+
 def _curves(
     report: StudyReport,
     styles: dict[str, Style],
@@ -100,28 +133,31 @@ def _curves(
     curve: Curve,
     caption: str,
     *,
-    reference: bool = True,
+    line: Line | None = "baseline",
 ) -> Plot:
     panels = []
     shown: dict[str, Style] = {}
     for network, groups in report.networks.items():
         known = [group for group in groups if any(curve(group, g) for g in range(group.length))]
         if known and any(group.length > 1 for group in groups):
-            draw = partial(_draw_curves, groups=groups, styles=styles, label=label, curve=curve, reference=reference)
+            draw = partial(_draw_curves, groups=groups, styles=styles, label=label, curve=curve, line=line)
             panels.append(Panel(network, draw))
             shown |= {group.series: styles[group.series] for group in known}
-    if any(len(group.chains) > 1 for group in report.groups):
-        caption += " Bars: sample standard deviation over seeds."
+    spreads = [curve(group, g) for group in report.groups for g in range(group.length)]
+    counts = sorted({spread.n for spread in spreads if spread is not None and spread.n > 1})
+    if counts:
+        caption += f" Bars: 95 % interval of the mean by Student's t over n = {' or '.join(map(str, counts))} seeds."
     return Plot(id, title, caption, tuple(panels), tuple(shown.values()))
 
 
 def _draw_curves(
-    pen: Pen, *, groups: tuple[Group, ...], styles: dict[str, Style], label: str, curve: Curve, reference: bool
+    pen: Pen, *, groups: tuple[Group, ...], styles: dict[str, Style], label: str, curve: Curve, line: Line | None
 ) -> None:
     axes = pen.axes
-    level = baseline(groups, "top1_error") if reference else None
+    strict = baseline(groups, "top1_error") if line == "baseline" else None
+    level = strict.mean if strict else 0.0 if line == "zero" else None
     if level is not None:
-        axes.axhline(100 * level.mean, color=INK, linestyle=(0, (5, 3)), linewidth=1.1, zorder=1)
+        axes.axhline(100 * level, color=INK, linestyle=(0, (5, 3)), linewidth=1.1, zorder=1)
     for index, group in enumerate(groups):
         points = [(g, spread) for g in range(group.length) if (spread := curve(group, g))]
         if not points:
@@ -129,15 +165,15 @@ def _draw_curves(
         style = styles[group.series]
         places = np.array([g for g, _ in points]) + 0.05 * (index - (len(groups) - 1) / 2)
         means = np.array([100 * spread.mean for _, spread in points])
-        deviations = np.array([100 * (spread.std or 0) for _, spread in points])
         texts = [f"{group.name}, Gen #{g}: {_spread_text(spread)}" for g, spread in points]
-        if deviations.any():
-            bars = axes.vlines(places, means - deviations, means + deviations, color=style.color, linewidth=1)
-            pen.mark(bars, style)
-        (line,) = axes.plot(
+        bars = [(place, *spread.interval) for place, (_, spread) in zip(places, points, strict=True) if spread.interval]
+        if bars:
+            at, low, high = np.array(bars).T
+            pen.mark(axes.vlines(at, 100 * low, 100 * high, color=style.color, linewidth=1), style)
+        (drawn,) = axes.plot(
             places, means, color=style.color, marker=style.marker, markersize=5, linewidth=1.6, clip_on=False
         )
-        pen.mark(line, style, texts)
+        pen.mark(drawn, style, texts)
     _generations(pen, groups, label)
 
 
@@ -150,7 +186,10 @@ def _generations(pen: Pen, groups: Sequence[Group], label: str) -> None:
 
 def _spread_text(spread: Spread) -> str:
     mean = f"{100 * spread.mean:.2f}"
-    return mean if spread.std is None else f"{mean} ± {100 * spread.std:.2f} (n = {spread.n})"
+    if spread.std is None or spread.interval is None:
+        return mean
+    low, high = (100 * end for end in spread.interval)
+    return f"{mean} ± {100 * spread.std:.2f}, 95 % interval [{low:.2f}, {high:.2f}] (n = {spread.n})"
 
 
 def _energy(report: StudyReport, styles: dict[str, Style]) -> Plot:

@@ -47,7 +47,7 @@ def latex(tables: Sequence[ReportTable]) -> str:
 
 
 def comma_separated(tables: Sequence[ReportTable]) -> str:
-    """Return one CSV record for each cell: mean, spread and published value; errors in per cent, not rounded."""
+    """Return a CSV record for each cell: mean, spread, published value, interval; errors in per cent, not rounded."""
     stream = io.StringIO()
     writer = csv.DictWriter(stream, RECORD_FIELDS, lineterminator="\n")
     writer.writeheader()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
 from gentrain.data.prepare.manifest import Manifest
 from gentrain.results.status import State
+from gentrain.scores.spread import Spread, paired_difference
 from gentrain.store.done import Done
 from gentrain.study.lineage import GenerationSpec
 from gentrain.study.process import Process
@@ -20,31 +21,9 @@ from gentrain.study.schema import Study
 SINGLE, ENSEMBLE = "single", "ensemble"
 MOST_CLASSES = 120
 """Most classes of a matrix that is drawn in full."""
-PAPER_NAMES = {"D(1.0,0.0)": "Baseline", "D(1.0,0.5)": "BornAgain"}
+BASELINE = "D(1.0,0.0)"
+PAPER_NAMES = {BASELINE: "Baseline", "D(1.0,0.5)": "BornAgain"}
 """Names that figure 2 gives to two processes."""
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Hold one measure for several seeds."""
-
-    values: Mapping[int, float]
-    """The measure by seed; at least one entry."""
-
-    @property
-    def n(self) -> int:
-        """Return the number of seeds."""
-        return len(self.values)
-
-    @property
-    def mean(self) -> float:
-        """Return the mean over seeds."""
-        return statistics.fmean(self.values.values())
-
-    @property
-    def std(self) -> float | None:
-        """Return the sample standard deviation (divisor n - 1) over seeds; None for a single seed."""
-        return statistics.stdev(self.values.values()) if self.n > 1 else None
 
 
 @dataclass(frozen=True)
@@ -129,6 +108,11 @@ class Group:
         return f"{paper} {self.first.label}" if paper else self.first.label
 
     @property
+    def short_name(self) -> str:
+        """Return the paper's name for the process where there is one, else its label."""
+        return PAPER_NAMES.get(self.first.label, self.first.label)
+
+    @property
     def baseline(self) -> bool:
         """Return whether this is the baseline: a patriarch trained by cross-entropy, without students."""
         return self.first.strict and self.length == 1
@@ -151,9 +135,7 @@ class Group:
     def gain(self, generation: int) -> Spread | None:
         """Return the single network's top-1 error minus the running ensemble's, seed by seed."""
         single, ensemble = (self.spread(name, generation) for name in ("top1_error", "ensemble_top1_error"))
-        if single is None or ensemble is None:
-            return None
-        return Spread({seed: single.values[seed] - error for seed, error in ensemble.values.items()})
+        return paired_difference(single, ensemble)
 
     def predicted(self, generation: int) -> float | None:
         """Return the closed form's w_g, averaged over seeds (they differ where w_g starts from a measured score)."""
@@ -243,6 +225,25 @@ def baseline(groups: tuple[Group, ...], measure: str) -> Spread | None:
         known = group.spread(measure, 0) if group.first.strict else None
         by_seed = {**(known.values if known else {}), **by_seed}
     return Spread(by_seed) if by_seed else None
+
+
+def with_baseline(groups: Sequence[Group]) -> list[Group]:
+    """Return the groups, with the baseline added first where it is only the patriarch of a chain D(1.0, λ)."""
+    strict = [group for group in groups if group.first.strict]
+    if not strict or any(group.baseline for group in strict):
+        return list(groups)
+    alone = tuple(
+        replace(
+            chain,
+            name=chain.name.replace(chain.label, BASELINE),
+            study=chain.study.model_copy(
+                update={"process": chain.study.process.model_copy(update={"lam": 0.0}), "generations": 0}
+            ),
+            generations=chain.generations[:1],
+        )
+        for chain in strict[0].chains
+    )
+    return [Group(strict[0].series, alone), *groups]
 
 
 def primary_text(value: float | None) -> str:

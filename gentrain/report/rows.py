@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self
+
+from gentrain.scores.spread import Spread
 
 DASH = "–"
-Kind = Literal["single", "ensemble", "paper", "difference", "other"]
+INTERVAL = "  95 % interval"
+Kind = Literal["single", "ensemble", "interval", "paper", "difference", "other"]
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,17 @@ class Cell:
     published: float | None = None
     partial: bool = False
     """Whether some seeds are missing."""
+    interval: tuple[float, float] | None = None
+    """95 % interval of the mean; None for a single seed."""
+
+    @classmethod
+    def of(cls, spread: Spread | None, *, partial: bool, published: float | None = None, scale: float = 100) -> Self:
+        """Return the cell of a measure over seeds times `scale`: fractions become per cent."""
+        if spread is None:
+            return cls(published=published)
+        interval = None if spread.interval is None else (scale * spread.interval[0], scale * spread.interval[1])
+        std = None if spread.std is None else scale * spread.std
+        return cls(scale * spread.mean, std, spread.n, published, partial, interval)
 
     @property
     def difference(self) -> float | None:
@@ -47,7 +61,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Row:
-    """Hold one measure of a process, a cell for each column; printed as three lines where the paper has figures."""
+    """Hold one measure of a process, a cell for each column.
+
+    Below it an interval is printed where there are several seeds, and two lines where the paper has figures.
+    """
 
     label: str
     cells: tuple[Cell, ...]
@@ -56,9 +73,11 @@ class Row:
     series: str | None = None
     digits: int = 2
     signed: bool = False
+    interval: bool = True
+    """Whether intervals are printed."""
 
     def lines(self, single: Row | None = None) -> Iterable[Line]:
-        """Yield our line, then the paper's and the difference where it has figures; n where seeds are missing.
+        """Yield our line, its 95 % interval, the paper's figures and the difference; n where seeds are missing.
 
         `single` is the single network's row, with which an ensemble's is compared.
         """
@@ -68,6 +87,8 @@ class Row:
         label = f"{self.label}, n={seeds.pop()}" if partial and not each else self.label
         texts = tuple(self._ours(cell, with_n=each) for cell in self.cells)
         yield Line(label, texts, self.kind, self.series, self._better(single))
+        if self.interval and any(cell.interval is not None for cell in self.cells):
+            yield Line(INTERVAL, tuple(map(self._interval, self.cells)), "interval", self.series)
         if any(cell.published is not None for cell in self.cells):
             paper = tuple(_number(cell.published, self.digits) for cell in self.cells)
             yield Line("  paper", paper, "paper", self.series)
@@ -80,6 +101,11 @@ class Row:
         pairs = zip(self.cells, single.cells, strict=True)
         known = ((own.value, other.value) for own, other in pairs)
         return tuple(own is not None and other is not None and own < other for own, other in known)
+
+    def _interval(self, cell: Cell) -> str:
+        if cell.interval is None:
+            return DASH
+        return f"[{', '.join(_number(end, self.digits, signed=self.signed) for end in cell.interval)}]"
 
     def _ours(self, cell: Cell, *, with_n: bool) -> str:
         text = _number(cell.value, self.digits, signed=self.signed)
@@ -124,10 +150,14 @@ class ReportTable:
                         "n": cell.n,
                         "published": cell.published,
                         "difference": cell.difference,
+                        "low_95": cell.interval[0] if cell.interval else None,
+                        "high_95": cell.interval[1] if cell.interval else None,
                     }
 
 
-RECORD_FIELDS = ("table", "network", "process", "row", "column", "mean", "std", "n", "published", "difference")
+RECORD_FIELDS = (
+    "table", "network", "process", "row", "column", "mean", "std", "n", "published", "difference", "low_95", "high_95"
+)  # fmt: skip
 
 
 def _number(value: float | None, digits: int, *, signed: bool = False) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
+from gentrain.report.differences import difference_table
 from gentrain.report.published import (
     BASELINE_NOTES,
     PAPER_RESNETS,
@@ -15,10 +16,10 @@ from gentrain.report.published import (
     paper_recipe,
     published_rows,
 )
-from gentrain.report.records import Group, Spread, StudyReport, baseline
+from gentrain.report.records import Group, StudyReport, baseline, with_baseline
 from gentrain.report.rows import DASH, Cell, Kind, ReportTable, Row
+from gentrain.scores.spread import Spread, paired_difference
 
-BASELINE = "D(1.0,0.0)"
 FEWEST_CLASSES = 10
 """Fewest classes with a table of top-5 errors: of fewer, half or more would be right by chance."""
 
@@ -44,18 +45,20 @@ MEASURES = (
 
 
 def build_tables(report: StudyReport) -> tuple[ReportTable, ...]:
-    """Return all tables: an overview, then for each network its errors as in the paper and its other measures."""
+    """Return all tables: an overview, then for each network its errors as in the paper, differences, other measures."""
     tables = [_overview(report)] if report.groups else []
     for index, (network, groups) in enumerate(report.networks.items()):
         tables.append(_errors(report, network, groups, "top1_error", id=f"top1-{index}"))
         if report.num_classes is None or report.num_classes >= FEWEST_CLASSES:
             tables.append(_errors(report, network, groups, "top5_error", id=f"top5-{index}"))
+        if differences := difference_table(network, groups, id=f"differences-{index}"):
+            tables.append(differences)
         tables.append(_measures(report, network, groups, id=f"measures-{index}"))
     return tuple(tables)
 
 
 def _overview(report: StudyReport) -> ReportTable:
-    rows = []
+    rows, seeds = [], _seeds(report.groups)
     for network, groups in report.networks.items():
         reference = baseline(groups, "top1_error")
         for group in groups:
@@ -65,12 +68,12 @@ def _overview(report: StudyReport) -> ReportTable:
                 group.spread("top1_error", 0),
                 single,
                 ensemble,
-                _minus(ensemble or single, None if group.baseline else reference),
+                paired_difference(ensemble or single, None if group.baseline else reference),
             )
             label = f"{network}  {group.name}" if len(report.networks) > 1 else group.name
             if group.last is not None and last < group.length - 1:
                 label += f" (Gen #{last} of {group.length - 1} so far)"
-            cells = tuple(_cell(spread, group) for spread in known)
+            cells = tuple(_cell(spread, seeds) for spread in known)
             rows.append(Row(label, cells, process=group.first.label, series=group.series))
     return ReportTable(
         id="overview",
@@ -81,7 +84,7 @@ def _overview(report: StudyReport) -> ReportTable:
         notes=(
             _spread_note(report.groups),
             "last: the last finished generation; − baseline: the ensemble's error (the network's without an ensemble) "
-            "minus the baseline's, seed by seed, in percentage points; negative is better.",
+            "minus the baseline's over the seeds that both have, in percentage points; negative is better.",
         ),
     )
 
@@ -98,23 +101,23 @@ def _errors(
     published = [row for row in published_rows(source, network) if measure in row.errors]
     length = max([group.length for group in groups] + [len(row.errors[measure]) for row in published])
     known = {(row.label, row.ensemble): row for row in published}
-    rows = []
-    for group in _with_baseline(groups):
+    rows, seeds = [], _seeds(groups)
+    for group in with_baseline(groups):
         label = group.first.label
         plain = known.pop((label, False), None)
-        cells = [_cell(group.spread(measure, g), group, _at(plain, measure, g)) for g in range(length)]
+        cells = [_cell(group.spread(measure, g), seeds, _at(plain, measure, g)) for g in range(length)]
         if group.baseline:
-            cells[0] = _cell(baseline(tuple(groups), measure), group, _at(plain, measure, 0))
+            cells[0] = _cell(baseline(tuple(groups), measure), seeds, _at(plain, measure, 0))
         rows.append(Row(group.name, tuple(cells), process=label, series=group.series))
         paper = known.pop((label, True), None)
         if group.length > 1 or paper:
             column = f"ensemble_{measure}"
-            cells = [_cell(group.spread(column, g), group, _at(paper, measure, g)) for g in range(length)]
+            cells = [_cell(group.spread(column, g), seeds, _at(paper, measure, g)) for g in range(length)]
             rows.append(Row("  + ensemble", tuple(cells), "ensemble", label, group.series))
         for by in ("weighted", "selected"):  # on the held-out split, where there is one
             spreads = [group.spread(f"{by}_{measure}", g) for g in range(length)]
             if any(spreads):
-                cells = [_cell(spread, group) for spread in spreads]
+                cells = [_cell(spread, seeds) for spread in spreads]
                 rows.append(Row(f"  + {by} ensemble", tuple(cells), "ensemble", label, group.series))
     for row in known.values():
         name = "Baseline" if row.baseline else row.label
@@ -141,23 +144,23 @@ def _measures(
     id: str,  # noqa: A002
 ) -> ReportTable:
     length = max(group.length for group in groups)
-    rows = []
+    rows, seeds = [], _seeds(groups)
     for group in groups:
         label = group.first.label
         row = partial(Row, process=label, series=group.series)
         for measure in MEASURES:
             if measure.kind == "ensemble" and group.length == 1:
                 continue
-            cells = [_cell(group.spread(measure.column, g), group, scale=measure.scale) for g in range(length)]
+            cells = [_cell(group.spread(measure.column, g), seeds, scale=measure.scale) for g in range(length)]
             text = measure.label if measure.kind == "ensemble" else f"{label} {measure.label}"
             rows.append(row(text, tuple(cells), measure.kind, digits=measure.digits))
         targets = [Cell(group.predicted(g)) if g < group.length else Cell() for g in range(length)]
         rows.append(row("  predicted", tuple(targets), "other", digits=3))
         if group.length > 1:
-            gains = tuple(_cell(group.gain(g), group) for g in range(length))
+            gains = tuple(_cell(group.gain(g), seeds) for g in range(length))
             rows.append(row(f"{label} ensemble gain, points", gains, signed=True))
-        seconds = tuple(_cell(group.spread("train_seconds", g), group, scale=1) for g in range(length))
-        rows.append(row(f"{label} training, seconds", seconds, digits=0))
+        seconds = tuple(_cell(group.spread("train_seconds", g), seeds, scale=1) for g in range(length))
+        rows.append(row(f"{label} training, seconds", seconds, digits=0, interval=False))
     return ReportTable(
         id=id,
         title=f"{network}: likelihood, calibration, energy, time",
@@ -173,49 +176,27 @@ def _measures(
     )
 
 
-def _cell(spread: Spread | None, group: Group, published: float | None = None, *, scale: float = 100) -> Cell:
-    if spread is None:
-        return Cell(published=published)
-    std = None if spread.std is None else scale * spread.std
-    return Cell(scale * spread.mean, std, spread.n, published, partial=spread.n < len(group.chains))
+def _cell(spread: Spread | None, seeds: int, published: float | None = None, *, scale: float = 100) -> Cell:
+    return Cell.of(spread, partial=spread is not None and spread.n < seeds, published=published, scale=scale)
 
 
-def _minus(spread: Spread | None, other: Spread | None) -> Spread | None:
-    """Return the difference, over the seeds that both have; None where there is none."""
-    if spread is None or other is None:
-        return None
-    both = {seed: value - other.values[seed] for seed, value in spread.values.items() if seed in other.values}
-    return Spread(both) if both else None
+def _seeds(groups: Iterable[Group]) -> int:
+    """Return the most seeds that a process has: the n of a table, where a cell doesn't say otherwise."""
+    return max((len(group.chains) for group in groups), default=0)
 
 
 def _at(row: PublishedRow | None, measure: Measure, generation: int) -> float | None:
     return row.at(measure, generation) if row else None
 
 
-def _with_baseline(groups: Sequence[Group]) -> list[Group]:
-    """Return the groups, with the baseline added first where it is only the patriarch of a chain D(1.0, λ)."""
-    strict = [group for group in groups if group.first.strict]
-    if not strict or any(group.baseline for group in strict):
-        return list(groups)
-    alone = tuple(
-        replace(
-            chain,
-            name=chain.name.replace(chain.label, BASELINE),
-            study=chain.study.model_copy(
-                update={"process": chain.study.process.model_copy(update={"lam": 0.0}), "generations": 0}
-            ),
-            generations=chain.generations[:1],
-        )
-        for chain in strict[0].chains
-    )
-    return [Group(strict[0].series, alone), *groups]
-
-
 def _spread_note(groups: Iterable[Group]) -> str:
-    seeds = max((len(group.chains) for group in groups), default=0)
+    seeds = _seeds(groups)
     if seeds <= 1:
-        return "One seed, n = 1: no spread."
-    return f"Mean ± sample standard deviation over seeds, n = {seeds} unless stated."
+        return "One seed, n = 1: no spread, no interval."
+    return (
+        f"Mean ± sample standard deviation over seeds, n = {seeds} unless stated, and the mean's 95 % interval by "
+        "Student's t; none where n = 1."
+    )
 
 
 def _paper_notes(

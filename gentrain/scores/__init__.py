@@ -1,5 +1,5 @@
-"""Score predictions: errors, calibration, confusion, ensembles; pure functions of arrays.
+"""Score predictions: errors, calibration, confusion, ensembles, spread over seeds; pure functions of numbers.
 
-May touch: NumPy alone.
+May touch: NumPy, and SciPy for the spread.
 May not touch: files, settings, networks, or any other room.
 """

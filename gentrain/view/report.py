@@ -11,7 +11,9 @@ from rich.text import Text
 if TYPE_CHECKING:
     from gentrain.report.rows import ReportTable
 
-STYLES = {"single": "", "ensemble": "", "paper": "dim", "difference": "dim", "other": ""}
+STYLES = {"single": "", "ensemble": "", "interval": "dim", "paper": "dim", "difference": "dim", "other": ""}
+LONGEST_LABEL = 40
+"""Most characters of labels that are not wrapped."""
 
 
 def report_tables(tables: Sequence[ReportTable]) -> list[Table]:
@@ -20,10 +22,12 @@ def report_tables(tables: Sequence[ReportTable]) -> list[Table]:
     for table in tables:
         shown = Table(title=Text(table.title), title_justify="left", title_style="bold", caption_justify="left")
         shown.caption = Text("\n".join(table.notes))
-        shown.add_column("", no_wrap=True)  # labels stay whole: the numbers wrap
+        lines = table.lines()
+        whole = max((len(line.label) for line in lines), default=0) <= LONGEST_LABEL
+        shown.add_column("", no_wrap=whole)  # labels stay whole: the numbers wrap
         for column in table.columns:
             shown.add_column(column, justify="right")
-        for line in table.lines():
+        for line in lines:
             style = STYLES[line.kind]
             cells = [Text(text.replace("± ", "±"), style="bold" if bold else style) for text, bold in line.bold()]
             shown.add_row(Text(line.label, style=style), *cells)  # ± without a space: a line never breaks after it

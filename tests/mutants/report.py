@@ -3,16 +3,18 @@
 from tests.mutants.mutant import Mutant
 
 REPORT = ("report/test_report.py",)
+DIFFERENCES = ("report/test_differences.py",)
+SPREAD = ("scores/test_spread.py",)
 
 MUTANTS = (
     Mutant(
         "the ensemble gain has the other sign",
         "report/records.py",
-        "single.values[seed] - error",
-        "error - single.values[seed]",
+        "paired_difference(single, ensemble)",
+        "paired_difference(ensemble, single)",
         REPORT,
     ),
-    Mutant("the spread divides by n", "report/records.py", "statistics.stdev", "statistics.pstdev", REPORT),
+    Mutant("the spread divides by n", "scores/spread.py", "statistics.stdev", "statistics.pstdev", REPORT),
     Mutant(
         "the baseline is any patriarch",
         "report/records.py",
@@ -36,10 +38,40 @@ MUTANTS = (
     ),
     Mutant(
         "the baseline's difference has the other sign",
-        "report/tables.py",
+        "scores/spread.py",
         "value - other.values[seed]",
         "other.values[seed] - value",
         REPORT,
+    ),
+    Mutant(
+        "intervals have n degrees of freedom",
+        "scores/spread.py",
+        "stdtrit(self.n - 1,",
+        "stdtrit(self.n,",
+        SPREAD,
+    ),
+    Mutant("intervals are one-sided", "scores/spread.py", "(1 + LEVEL) / 2", "LEVEL", SPREAD),
+    Mutant("intervals are of one seed, not of the mean", "scores/spread.py", " / math.sqrt(self.n)", "", SPREAD),
+    Mutant(
+        "seeds that one side lacks count as 0",
+        "scores/spread.py",
+        "value - other.values[seed] for seed, value in spread.values.items() if seed in other.values}",
+        "value - other.values.get(seed, 0.0) for seed, value in spread.values.items()}",
+        (*SPREAD, *DIFFERENCES),
+    ),
+    Mutant(
+        "seeds that are left out aren't named",
+        "report/differences.py",
+        "if unpaired else []",
+        "if False else []",
+        DIFFERENCES,
+    ),
+    Mutant(
+        "figure 2's bars are deviations",
+        "report/figures.py",
+        "(place, *spread.interval)",
+        "(place, -spread.std, spread.std)",
+        DIFFERENCES,
     ),
     Mutant(
         "the paper's rows move by a generation",
@@ -51,7 +83,7 @@ MUTANTS = (
     Mutant(
         "missing seeds aren't marked",
         "report/tables.py",
-        "partial=spread.n < len(group.chains)",
+        "partial=spread is not None and spread.n < seeds",
         "partial=False",
         REPORT,
     ),

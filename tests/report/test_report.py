@@ -17,13 +17,14 @@ from gentrain.report.formats import FORMATS, latex, markdown
 from gentrain.report.gather import gather_study
 from gentrain.report.matrix import SHOWN, _order, matrix_plot
 from gentrain.report.published import PUBLISHED, deviations, paper_recipe, published_rows
-from gentrain.report.records import ChainRecord, GenerationRecord, Group, Spread, StudyReport, baseline
+from gentrain.report.records import ChainRecord, GenerationRecord, Group, StudyReport, baseline
 from gentrain.report.rows import Cell, ReportTable, Row
 from gentrain.report.tables import build_tables
 from gentrain.report.training import TrainingScores
 from gentrain.report.tree import build_trees
 from gentrain.scores.confusion import score_by_rank, second_class_matrix
 from gentrain.scores.metrics import calibration_error, reliability, top_k_error
+from gentrain.scores.spread import Spread
 from gentrain.store.run import RunStore
 from gentrain.store.study_record import StudyRecord
 from gentrain.study.lineage import build_forest
@@ -240,7 +241,7 @@ def test_the_baseline_is_the_patriarch_of_any_strict_chain():
     assert lines["Baseline D(1.0,0.0)"] == ("30.50 ± 0.71", "–")
     assert lines["BornAgain D(1.0,0.5)"] == ("30.50 ± 0.71", "20.50 ± 0.71")
     overview = {line.label: line.texts for line in tables[0].lines()}
-    assert overview["D(0.6,0.5)"][-1] == "-20.00"  # of seed 0 alone, which both have
+    assert overview["D(0.6,0.5), n=1"][-1] == "-20.00"  # of seed 0 alone, which both have
 
 
 def test_missing_generations_are_listed_by_chain():

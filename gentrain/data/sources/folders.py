@@ -17,7 +17,7 @@ from gentrain.data.sources.holdout import held_out
 from gentrain.data.sources.names import check_names, normal_form
 from gentrain.data.sources.pixels import check_memory, eight_bits, is_deep, upright
 from gentrain.data.sources.walk import subfolders, walk_files
-from gentrain.errors import DataError, DependencyError, printable
+from gentrain.errors import DataError, printable
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -202,17 +202,12 @@ def _devkit_classes(path: Path, truth: Path, *, count: int) -> list[str | None]:
 
     Raises:
         DataError: when the development kit's other file is missing or doesn't fit.
-        DependencyError: without SciPy.
     """
     meta = _find(path, DEVKIT_META)
     if meta is None:
         raise DataError(f"{truth}: needs {DEVKIT_META} of the development kit beside it")
-    try:
-        from scipy.io import loadmat
-    except ModuleNotFoundError:
-        raise DependencyError(
-            f"{meta}: reading it needs SciPy; pip install 'gentrain[ilsvrc2012]', or put {KAGGLE_LABELS} below {path}"
-        ) from None
+    from scipy.io import loadmat
+
     synsets = loadmat(str(meta), squeeze_me=True)["synsets"]
     names = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets}
     try:
