@@ -97,7 +97,7 @@ def examine(study: Study, *, runs: str, notify: Callable[[str], None] = _silent)
         *_space(store),
         _compilation(study, measured, notify),
     ]
-    networks = dict.fromkeys(p.network.of(generation) for p in study.points() for generation in (0, 1))
+    networks = dict.fromkeys(name for p in study.points() for name in (p.network.name, *p.trained_networks))
     seconds = {network: time_precisions(network, **measured) for network in networks}
     return Diagnosis(tuple(checks), seconds, study.precision)
 

@@ -162,8 +162,9 @@ def siblings(*, data: str, runs: str, rounds: int) -> list[dict[str, Any]]:
     import torch.nn.functional as F
 
     from gentrain.models.registry import build_model
-    from gentrain.study.lineage import StudentSpec, build_forest
+    from gentrain.study.lineage import build_forest
     from gentrain.study.loading import load_study
+    from gentrain.study.tasks import StudentSpec
     from gentrain.train.allocator import keep_freed_memory
     from gentrain.train.device import autocast, to_device
 

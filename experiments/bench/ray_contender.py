@@ -37,7 +37,8 @@ def study(entry: Entry, *, epochs: int = ENDLESS) -> Any:
 
 def spec(entry: Entry, wanted: Any, fingerprint: str) -> Any:
     """Return the generation that an entry trains; its teacher is a finished one."""
-    from gentrain.study.lineage import PatriarchSpec, StudentSpec, build_chain
+    from gentrain.study.lineage import build_chain
+    from gentrain.study.tasks import PatriarchSpec, StudentSpec
 
     patriarch, student = build_chain(wanted, data=fingerprint, num_classes=100).specs
     assert isinstance(patriarch.task, PatriarchSpec)

@@ -156,6 +156,8 @@ def _process_deviations(study: Study) -> list[str]:
         differences.append(f"process.student is {process.student.label} (the paper: kl)")
     if process.teacher != "previous":
         differences.append(f"process.teacher is {process.teacher} (the paper: previous)")
+    if process.last:
+        differences.append(f"process.last is {process.last.label.removeprefix('last-')} (the paper: as the others)")
     if study.pretrained:
         differences.append("the first generations are pretrained networks")
     return differences

@@ -83,9 +83,9 @@ class ChainRecord:
 
     @property
     def network(self) -> str:
-        """Return the network's name; `patriarch → students` where the students use another network."""
-        network = self.study.network
-        return f"{network.name} → {network.students}" if network.students else network.name
+        """Return the network's name; `patriarch → students → last` where students, or the last, use another network."""
+        network, last = self.study.network, self.study.process.last
+        return " → ".join(filter(None, (network.name, network.students, last.network if last else None)))
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ from gentrain.store.done import DONE, PREDICTIONS, SPEC, VALIDATION_PREDICTIONS,
 from gentrain.store.generation import GenerationFolder, Inspection
 from gentrain.store.predictions import decode_predictions
 from gentrain.store.run import RunStore
-from gentrain.study.lineage import GenerationSpec, StudentSpec, predicted_scores
+from gentrain.study.lineage import GenerationSpec, predicted_scores
 from gentrain.study.process import saturated
 from gentrain.study.schema import Study
+from gentrain.study.tasks import StudentSpec
 
 COLUMNS = ("top1_error", "top5_error", "nll", "ece")
 """Scores of a network, and with a prefix those of each kind of ensemble; errors are fractions."""

@@ -10,10 +10,11 @@ from typing import Any
 from gentrain.models.registry import label
 from gentrain.store.run import RunStore
 from gentrain.store.study_record import ChainEntry
-from gentrain.study.lineage import GenerationSpec, PatriarchSpec, PretrainedSpec, StudentSpec, build_chain
+from gentrain.study.lineage import GenerationSpec, build_chain
 from gentrain.study.process import DEFAULT_K, AdaptiveK, primary_for_eta
 from gentrain.study.schema import Study
 from gentrain.study.sections import PretrainedConfig
+from gentrain.study.tasks import PatriarchSpec, PretrainedSpec, StudentSpec
 
 
 def chain_settings(entry: ChainEntry, study: Study, store: RunStore) -> Study | None:

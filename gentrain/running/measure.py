@@ -50,7 +50,7 @@ def _shrunk(study: Study, network: str, *, classes: int) -> Study:
     batch = study.recipe.batch_size // study.workers
     settings = study.dump() | {"grid": {}, "generations": 1, "workers": 1, "evaluate_every": 2, "patience": None}
     settings |= {"network": {"name": network}, "scheduler": {}, "pretrained": []}
-    settings["process"] |= {"lambda": 0.5, "teacher": "previous"}
+    settings["process"] |= {"lambda": 0.5, "teacher": "previous", "last": None}
     settings["dataset"] |= {"limit": math.ceil(STEPS * batch / classes)}
     settings["recipe"] |= {"epochs": 2, "milestones": [], "warmup_epochs": 0, "batch_size": batch}
     return parse_study(settings, where="--measure")

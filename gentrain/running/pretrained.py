@@ -17,9 +17,10 @@ from gentrain.running.weights import fit, read_weights
 from gentrain.store.done import MODEL, SPEC
 from gentrain.store.folder import digest
 from gentrain.store.run import RunStore
-from gentrain.study.lineage import GenerationSpec, NetworkSpec, PretrainedSpec
+from gentrain.study.lineage import GenerationSpec, NetworkSpec
 from gentrain.study.schema import Study
 from gentrain.study.sections import PretrainedConfig, RecipeConfig
+from gentrain.study.tasks import PretrainedSpec
 
 _KEY = re.compile(r"[0-9a-f]{16}")
 

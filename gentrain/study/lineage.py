@@ -14,15 +14,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serializer, model_validator
+from pydantic import Field, ValidationError, model_serializer, model_validator
 
 from gentrain.errors import ConfigError, shown
 from gentrain.models.registry import label
-from gentrain.study.losses import KL, Parameters, ScoreDifference
-from gentrain.study.process import AdaptiveK, Process, predicted_energies
-from gentrain.study.schema import FOLDING, Study
+from gentrain.study.losses import KL
+from gentrain.study.process import predicted_energies
+from gentrain.study.schema import Study
 from gentrain.study.sections import RecipeConfig
-from gentrain.study.settings import Later, Stored, current_form, stored_form
+from gentrain.study.settings import Later, current_form, stored_form
+from gentrain.study.tasks import Frozen, PatriarchSpec, PretrainedSpec, StudentSpec, patriarch_spec, student_spec
 
 METHOD_VERSION = 1
 """Bumped by hand, with a changelog line, whenever the code changes the numbers that a generation ends in."""
@@ -33,65 +34,13 @@ SHORT = 8
 """Hex digits by which a pretrained network is named."""
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class AdaptiveKSpec(AdaptiveK):
-    """Eq. (3) with K by sample or by class; the η of each follows from the aim."""
-
-    f_a1: float
-
-
-class LossSpec(_Frozen):
-    """A loss that isn't the paper's: its name or import path, and all its settings, by name."""
-
-    name: str
-    settings: Parameters
-
-
-class PatriarchSpec(_Frozen):
-    """Eq. (3): η, and K where η > 0 (plain cross-entropy has no secondary classes); or K by score; or another loss."""
-
-    kind: Literal["patriarch"] = "patriarch"
-    eta: float | None
-    k: int | None
-    adaptive: Annotated[AdaptiveKSpec | None, Stored("mass"), Later(None)] = None
-    loss: Annotated[LossSpec | None, Later(None, written=False)] = None
-
-
-class StudentSpec(_Frozen):
-    """Eq. (4): λ and the temperature, or another loss; `teacher` is the teacher's key."""
-
-    kind: Literal["student"] = "student"
-    lam: float
-    temperature: float
-    teacher: str
-    fold_batchnorm: Annotated[bool, FOLDING, Later(False)] = False
-    members: Annotated[tuple[str, ...], Later(())] = ()
-    """Of an ensemble of several as teacher: all their keys, in order; `teacher` is the last."""
-    loss: Annotated[LossSpec | None, Later(None, written=False)] = None
-
-    @property
-    def teachers(self) -> tuple[str, ...]:
-        """Keys of all networks that teach."""
-        return self.members or (self.teacher,)
-
-
-class PretrainedSpec(_Frozen):
-    """A network that was trained elsewhere: the sha256 of its weights as the store would write them."""
-
-    kind: Literal["given"] = "given"
-    sha256: str
-
-
-class NetworkSpec(_Frozen):
+class NetworkSpec(Frozen):
     """What of the network's settings changes the result: its name."""
 
     name: str
 
 
-class GenerationSpec(_Frozen):
+class GenerationSpec(Frozen):
     """All that determines one generation's weights and predictions."""
 
     method: int = METHOD_VERSION
@@ -157,7 +106,7 @@ class GenerationSpec(_Frozen):
         return f"{self.task.kind} of {several}" if several else self.task.kind
 
 
-class Chain(_Frozen):
+class Chain(Frozen):
     """One chain D(f_a1, λ): its generations in order, each the next one's teacher."""
 
     name: str
@@ -193,7 +142,8 @@ def predicted_scores(settings: Study, measured: Sequence[float]) -> tuple[float 
     start = measured[:pretrained] if pretrained else () if process.aim is None else (process.aim,)
     if len(start) < max(1, pretrained) or process.temperature != 1 or not plain:
         return (*start, *[None] * (max(1, pretrained) - len(start) + len(weights)))
-    return predicted_energies(start, weights, teacher=process.teacher)
+    last = process.teacher_of(last=True)
+    return predicted_energies(start, weights, teacher=process.teacher, last=last)
 
 
 Resolve = Callable[[Study], tuple[GenerationSpec, ...]]
@@ -237,14 +187,16 @@ def build_chain(
         spec = GenerationSpec(
             data=data,
             num_classes=num_classes,
-            network=NetworkSpec(name=study.network.of(generation)),
+            network=NetworkSpec(name=study.network_of(generation)),
             recipe=study.recipe if lam is not None else study.recipe.model_copy(update={"label_smoothing": 0.0}),
             precision=study.precision,
             compile=study.compile is True,  # auto: how a generation is computed is not who it is
             sync_batchnorm=study.sync_batchnorm,
             seed=study.seed,
             generation=generation,
-            task=_patriarch(process, num_classes) if lam is None else _student(study, lam, specs),
+            task=patriarch_spec(process, num_classes=num_classes)
+            if lam is None
+            else student_spec(study, lam=lam, teachers=[spec.key for spec in specs]),
         )
         specs.append(known.setdefault(spec, spec))
     networks: Sequence[str | None] = (study.network.name, study.network.students)
@@ -257,32 +209,6 @@ def build_chain(
         name=f"{start}-{labels}-s{study.seed}",
         settings=study,
         specs=tuple(specs),
-    )
-
-
-def _patriarch(process: Process, num_classes: int) -> PatriarchSpec:
-    k, patriarch = process.k, process.patriarch
-    if process.eta == 0:
-        return PatriarchSpec(eta=0.0, k=None)
-    if not isinstance(patriarch, ScoreDifference):
-        settings = patriarch.knob(process.f_a1, num_classes=num_classes)
-        return PatriarchSpec(eta=None, k=None, loss=LossSpec(name=patriarch.name, settings=settings))
-    if isinstance(k, AdaptiveK):
-        adaptive = AdaptiveKSpec(f_a1=process.f_a1, top_p=k.top_p, by=k.by, k_max=min(k.k_max, num_classes))
-        return PatriarchSpec(eta=None, k=None, adaptive=adaptive)
-    return PatriarchSpec(eta=process.eta, k=k)
-
-
-def _student(study: Study, lam: float, teachers: Sequence[GenerationSpec]) -> StudentSpec:
-    ensemble = study.process.teacher == "ensemble" and len(teachers) > 1
-    student = study.process.student
-    return StudentSpec(
-        lam=lam,
-        temperature=study.process.temperature,
-        teacher=teachers[-1].key,
-        fold_batchnorm=study.fold_batchnorm,
-        members=tuple(spec.key for spec in teachers) if ensemble else (),
-        loss=None if isinstance(student, KL) else LossSpec(name=student.name, settings=student.parameters),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
+from gentrain.study.last import LastStudent, Teacher
 from gentrain.study.losses import (
     KL,
     PATRIARCHS,
@@ -21,13 +22,11 @@ from gentrain.study.losses import (
     Student,
     loss_kind,
 )
-from gentrain.study.settings import Settings, Stored
+from gentrain.study.settings import Later, Settings, Stored
 
 DEFAULT_K = 5
 DIGITS = 12
 """Decimals of a λ that a schedule gives, so that 0.8 - 0.1 is the 0.7 of another study, with the same key."""
-
-Teacher = Literal["previous", "ensemble"]
 
 
 def eta_for_primary(f_a1: float, *, k: int = 5) -> float:
@@ -66,7 +65,9 @@ def predicted_primary(f_a1: float, *, lam: float | Sequence[float], generation: 
     return f_a1 + (1 - f_a1) * (1 - kept)
 
 
-def predicted_energies(start: Sequence[float], weights: Sequence[float], *, teacher: Teacher) -> tuple[float, ...]:
+def predicted_energies(
+    start: Sequence[float], weights: Sequence[float], *, teacher: Teacher, last: Teacher | None = None
+) -> tuple[float, ...]:
     """Return the predicted primary score w_g = 1 - e_g of every generation.
 
     The minimiser of eq. (4) at one sample is (1-λ)·y + λ·f_T at temperature 1, so a student's energy is λ_g times its
@@ -78,10 +79,13 @@ def predicted_energies(start: Sequence[float], weights: Sequence[float], *, teac
         start: w_0..w_{n-1} of the generations that learn from none: the patriarch's aim, or what was measured.
         weights: λ_n..λ_G of the students after them.
         teacher: whom a student learns from.
+        last: whom the last one learns from; None as the others.
     """
     energies = [1 - primary for primary in start]
-    for lam in weights:
-        energies.append(lam * (energies[-1] if teacher == "previous" else math.fsum(energies) / len(energies)))
+    teachers = [teacher] * len(weights)
+    teachers[-1:] = [last or teacher] * bool(weights)
+    for lam, whom in zip(weights, teachers, strict=True):
+        energies.append(lam * (energies[-1] if whom == "previous" else math.fsum(energies) / len(energies)))
     return tuple(1 - energy for energy in energies)
 
 
@@ -192,7 +196,11 @@ class Process(Settings):
     teacher: Teacher = Field(
         "previous", description="Whom a student learns from: the generation before it, or the mean of all before it."
     )
-
+    last: Annotated[LastStudent | None, Later(None, written=False)] = Field(
+        None,
+        description="What differs of the last student, the one of number `generations`: `ensemble`, or "
+        "`{teacher, network}`.",
+    )
     patriarch: Annotated[Patriarch, BeforeValidator(_check_patriarch)] = Field(
         ScoreDifference(),
         description="Loss of the patriarch, `{name}`: score_difference (the paper's), label_smoothing, "
@@ -211,6 +219,8 @@ class Process(Settings):
                 f"temperature is {self.temperature} but student is {self.student.name}; `process.temperature` is for "
                 "kl, other losses have a temperature of their own under `process.student`"
             )
+        if self.last is not None and self.lam == 0:
+            raise ValueError("last is given but lambda is 0, which has no students; leave `last` out")
         if not isinstance(self.patriarch, ScoreDifference):
             if self.k != DEFAULT_K:
                 raise ValueError(
@@ -227,6 +237,10 @@ class Process(Settings):
                 "most 1; raise f_a1 or give k as a number"
             )
         return self
+
+    def teacher_of(self, *, last: bool) -> Teacher:
+        """Return whom a student learns from, which may be the chain's last."""
+        return (self.last and last and self.last.teacher) or self.teacher
 
     @property
     def aim(self) -> float | None:
@@ -284,6 +298,7 @@ class Process(Settings):
         parts = [start, self._lam_label, *([k] if k else [])]
         parts += [f"T{_shortest(self.temperature)}"] if self.temperature != 1 else []
         parts += ["ensemble"] if self.teacher == "ensemble" else []
+        parts += [self.last.label] if self.last else []
         parts += [patriarch] if patriarch else []
         parts += [self.student.label] if not isinstance(self.student, KL) else []
         return f"D({','.join(parts)})"

@@ -143,17 +143,25 @@ class Study(Settings):
         """Students that this study trains: none where λ = 0, which has no use for a teacher."""
         return 0 if self.process.lam == 0 else self.generations
 
+    def network_of(self, generation: int) -> str:
+        """Return the name of a generation's network."""
+        last = self.process.last
+        if last is not None and last.network and generation == self.students > 0:
+            return last.network
+        return self.network.of(generation)
+
     @property
     def trained_networks(self) -> tuple[str, ...]:
         """Names of the networks that this study trains: the patriarch's, unless it is pretrained, and the students'."""
-        return tuple(dict.fromkeys(self.network.of(generation) for generation in ((1,) if self.pretrained else (0, 1))))
+        first = 1 if self.pretrained else 0
+        return tuple(dict.fromkeys(self.network_of(generation) for generation in (first, 1, self.students or first)))
 
     @property
     def teaching_networks(self) -> tuple[str, ...]:
         """Names of the networks of the whole grid that are trained and then teach."""
         return tuple(
             dict.fromkeys(
-                point.network.of(generation)
+                point.network_of(generation)
                 for point in self.points()
                 for generation in range(len(point.pretrained), point.students)
             )

@@ -15,7 +15,7 @@ from gentrain.events import Note, Observer
 from gentrain.models.registry import build_model
 from gentrain.store.done import EPOCHS, MODEL
 from gentrain.store.folder import digest
-from gentrain.study.lineage import PretrainedSpec
+from gentrain.study.tasks import PretrainedSpec
 from gentrain.train.checkpoint import checkpoint_problem, encode_training_state, load_training_state, load_weights
 from gentrain.train.divergence import MAX_ROLLBACKS, ROLLBACK_FACTOR
 from gentrain.train.job import Job

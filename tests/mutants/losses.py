@@ -51,7 +51,7 @@ MUTANTS = (
     Mutant("NKD ignores the teacher's confidence", "train/tasks/nkd.py", "(weights * F.cross", "(F.cross", STUDENTS),
     Mutant(
         "a student's loss is not in its key",
-        "study/lineage.py",
+        "study/tasks.py",
         "loss=None if isinstance(student, KL) else",
         "loss=None if True else",
         NAMED,

@@ -14,9 +14,10 @@ from gentrain.results.status import study_status
 from gentrain.running.pretrained import PretrainedNetworks
 from gentrain.store.done import DONE, EPOCHS, MODEL, PREDICTIONS
 from gentrain.store.run import RunStore
-from gentrain.study.lineage import GenerationSpec, NetworkSpec, PretrainedSpec, build_chain, predicted_scores
+from gentrain.study.lineage import GenerationSpec, NetworkSpec, build_chain, predicted_scores
 from gentrain.study.loading import load_study
 from gentrain.study.sections import RecipeConfig
+from gentrain.study.tasks import PretrainedSpec
 from tests.conftest import SMALL
 
 

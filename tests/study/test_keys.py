@@ -4,9 +4,10 @@ import pickle
 
 import pytest
 
-from gentrain.study.lineage import GenerationSpec, NetworkSpec, PretrainedSpec, build_chain
+from gentrain.study.lineage import GenerationSpec, NetworkSpec, build_chain
 from gentrain.study.loading import load_study
 from gentrain.study.sections import RecipeConfig
+from gentrain.study.tasks import PretrainedSpec
 
 
 def chain(*overrides, data="d" * 64, num_classes=100):

@@ -6,9 +6,10 @@ from hypothesis import strategies as st
 
 from gentrain.errors import ConfigError
 from gentrain.study import lineage
-from gentrain.study.lineage import AdaptiveKSpec, build_chain, build_forest, predicted_scores
+from gentrain.study.lineage import build_chain, build_forest, predicted_scores
 from gentrain.study.loading import load_study
 from gentrain.study.schema import Study
+from gentrain.study.tasks import AdaptiveKSpec
 
 
 def chain(*overrides, data="d" * 64, num_classes=100):

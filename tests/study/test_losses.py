@@ -10,10 +10,11 @@ import pytest
 import yaml
 
 from gentrain.errors import ConfigError
-from gentrain.study.lineage import GenerationSpec, LossSpec, build_chain, predicted_scores
+from gentrain.study.lineage import GenerationSpec, build_chain, predicted_scores
 from gentrain.study.loading import dump_study, load_study
 from gentrain.study.losses import PATRIARCHS, STUDENTS
 from gentrain.study.schema import Study
+from gentrain.study.tasks import LossSpec
 from tests.conftest import SMALL
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "losses.md").read_text()

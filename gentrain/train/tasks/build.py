@@ -9,8 +9,9 @@ import torch
 
 from gentrain.errors import GentrainError, cut
 from gentrain.store.run import RunStore
-from gentrain.study.lineage import GenerationSpec, LossSpec, PatriarchSpec, StudentSpec
+from gentrain.study.lineage import GenerationSpec
 from gentrain.study.losses import import_class
+from gentrain.study.tasks import LossSpec, PatriarchSpec, StudentSpec
 from gentrain.train.compiling import compile_network
 from gentrain.train.device import to_device
 from gentrain.train.inference import load_teacher
