@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test bench growth simulations slow mutants faults soak cluster-test setup browser lint types layers unit docs fmt clean
+.PHONY: demo test bench growth simulations slow mutants faults soak cluster-test setup browser lint types layers unit docs docs-site docs-pictures fmt clean
 
 demo: $(STAMP)
 	$(BIN)/gentrain chain experiments/quickstart.yaml
@@ -74,6 +74,16 @@ unit: $(STAMP) browser
 docs: $(STAMP)
 	$(BIN)/python -c "from gentrain.study.reference import schema_reference as r; open('docs/study.md', 'w').write(r())"
 	$(BIN)/gentrain schema --output gentrain/study/study.schema.json
+
+# The documentation as a site, in site/; a link that leads nowhere is an error.
+docs-site: docs
+	$(BIN)/pip install -q --disable-pip-version-check -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# The pictures of README and site, taken of real runs; needs chromium.
+docs-pictures: $(STAMP) browser
+	$(BIN)/pip install -q --disable-pip-version-check -e '.[docs]'
+	$(BIN)/python docs/make_pictures.py
 
 fmt: $(STAMP)
 	$(BIN)/ruff format .

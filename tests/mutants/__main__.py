@@ -38,7 +38,7 @@ HEAD = """\
 
 `make mutants` plants each of these faults in a copy of the project, runs the tests named for it and writes this page.
 `make mutants ONLY=momentum` takes those with that word and writes nothing. The list is in
-[tests/mutants/](../tests/mutants); a fault whose text the code no longer has is an error, in `make test` too.
+`tests/mutants/`; a fault whose text the code no longer has is an error, in `make test` too.
 
 **{noticed} of {count} faults are noticed ({share:.1f} %).**
 """
