@@ -27,6 +27,7 @@ from gentrain.store.study_record import RESULTS, read_results, recorded_study, s
 from gentrain.study.lineage import build_forest
 from gentrain.study.loading import load_study
 from gentrain.study.schema import Study
+from gentrain.trackers.session import tracked
 
 if TYPE_CHECKING:
     from gentrain.train.predicting import Prediction
@@ -208,12 +209,15 @@ def run(
         GentrainError, KeyboardInterrupt: see `run_study`.
     """
     store = RunStore(runs)
-    with _observer(observe or progress, sweep=not study.grid.empty) as shown:
+    with (
+        _observer(observe or progress, sweep=not study.grid.empty) as shown,
+        tracked(study, store, shown) as shown_and_tracked,
+    ):
         rows = run_study(
             study,
             store=store,
             executor=executor(local=local, address=address),
-            observe=shown,
+            observe=shown_and_tracked,
             on_change=on_change,
         )
     return Run(store, study.name, rows)

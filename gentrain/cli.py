@@ -91,6 +91,15 @@ ExtendOption = Annotated[
         "--extend", help="Add chains, or generations, to an earlier study of the same name.", rich_help_panel=WHERE
     ),
 ]
+TrackOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--track",
+        metavar="NAME",
+        help="Also write to tensorboard, mlflow, wandb or trackio (trackers).",
+        rich_help_panel=OUTPUT,
+    ),
+]
 INTERRUPTED = 130
 """Exit status after Ctrl-C, the same as a shell's."""
 QUICKSTART = Path(__file__).parent / "study" / "quickstart.yaml"
@@ -145,6 +154,7 @@ def chain(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     extend: ExtendOption = False,
+    track: TrackOption = None,
     address: AddressOption = None,
     local: LocalOption = False,
     smoke: SmokeOption = False,
@@ -169,6 +179,7 @@ def chain(
         generations=generations,
         workers=workers,
         dataset__path=data,
+        trackers=track,
     )
     if not loaded.grid.empty:
         raise ConfigError(f"{loaded.name}: a study with a grid is more than one chain; use gentrain sweep or no grid")
@@ -191,6 +202,7 @@ def sweep(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     extend: ExtendOption = False,
+    track: TrackOption = None,
     address: AddressOption = None,
     local: LocalOption = False,
     smoke: SmokeOption = False,
@@ -202,7 +214,7 @@ def sweep(
     from gentrain import api
     from gentrain.view import ChainLines, ChainTable, SweepLines, SweepTable, open_view, print_json, show, status_table
 
-    loaded = _load(study or QUICKSTART, settings, smoke=smoke, quiet=quiet, dataset__path=data)
+    loaded = _load(study or QUICKSTART, settings, smoke=smoke, quiet=quiet, dataset__path=data, trackers=track)
     views = (ChainLines, ChainTable) if loaded.grid.empty else (SweepLines, SweepTable)
     with open_view(*views, as_json=as_json, quiet=quiet) as view:
         on_change: api.OnChange = "extend" if extend else "refuse"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 
@@ -26,6 +26,10 @@ class ChainStarted:
     targets: tuple[float | None, ...]
     keys: tuple[str, ...]
     runs: str
+    teachers: tuple[tuple[int, ...], ...] = ()
+    """By generation: those of the chain that teach it; none of a patriarch."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """The chain's own, by their dotted names."""
 
 
 @dataclass(frozen=True)

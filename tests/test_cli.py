@@ -18,10 +18,10 @@ from tests.conftest import SMALL
 GENTRAIN = str(Path(sys.executable).with_name("gentrain"))
 OPTIONS = {
     "chain": ["STUDY.yaml", "--f-a1", "--lambda", "--generations", "--workers", "--data", "--runs", "--set", "--json",
-              "--extend", "--address", "--local", "--smoke", "--teacher", "--teacher-network", "--quiet"],
+              "--extend", "--track", "--address", "--local", "--smoke", "--teacher", "--teacher-network", "--quiet"],
     "plan": ["STUDY.yaml", "--gpus", "--price", "--data", "--runs", "--set", "--json", "--measure", "--smoke"],
-    "sweep": ["STUDY.yaml", "--data", "--runs", "--set", "--json", "--extend", "--address", "--local", "--smoke",
-              "--quiet"],
+    "sweep": ["STUDY.yaml", "--data", "--runs", "--set", "--json", "--extend", "--track", "--address", "--local",
+              "--smoke", "--quiet"],
     "status": ["STUDY", "--runs", "--json"],
     "networks": ["NAME", "--classes", "--size", "--json"],
     "prepare": ["STUDY.yaml|SOURCE", "--data", "--runs", "--skip-broken", "--size", "--max-side", "--quality", "--set",

@@ -26,7 +26,9 @@ from gentrain.store.locks import name_holder
 from gentrain.store.record import Claim
 from gentrain.store.run import RunStore
 from gentrain.study.lineage import Chain, GenerationSpec, predicted_scores
+from gentrain.study.loading import flat_settings
 from gentrain.study.process import saturated
+from gentrain.study.tasks import StudentSpec
 
 
 class Lease(Protocol):
@@ -111,7 +113,15 @@ def observe_finished(chain: Chain, rows: Sequence[Mapping[str, Any]], *, store: 
 def _begin(chain: Chain, store: RunStore, observe: Observer) -> None:
     settings = chain.settings
     targets = predicted_scores(settings, ())
-    observe(ChainStarted(chain.name, settings.recipe.epochs, targets, chain.keys, str(store.study(settings.name))))
+    runs, flat = str(store.study(settings.name)), flat_settings(settings.dump())
+    observe(ChainStarted(chain.name, settings.recipe.epochs, targets, chain.keys, runs, _teachers(chain), flat))
+
+
+def _teachers(chain: Chain) -> tuple[tuple[int, ...], ...]:
+    """Return for each generation the places in the chain of those that teach it."""
+    places = {key: place for place, key in enumerate(chain.keys)}
+    teachers = (spec.task.teachers if isinstance(spec.task, StudentSpec) else () for spec in chain.specs)
+    return tuple(tuple(places[key] for key in keys if key in places) for keys in teachers)
 
 
 def _observe_result(

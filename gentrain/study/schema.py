@@ -18,6 +18,7 @@ FOLDING = Stored("teacher_pass", values=((False, "exact"), (True, "folded")))
 MOST_GENERATIONS = 100_000
 """Most generations of a study, counted once a chain."""
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Tracker = Literal["tensorboard", "mlflow", "wandb", "trackio"]
 
 
 class PointConfig(Settings):
@@ -115,6 +116,9 @@ class Study(Settings):
     evaluate_every: int = Field(
         1, ge=1, le=1_000_000, description="Epochs between evaluations of the test split; the last always."
     )
+    trackers: tuple[Tracker, ...] = Field(
+        (), description="What also gets losses, errors and scores of every epoch and generation (docs/trackers.md)."
+    )
 
     @model_validator(mode="after")
     def _together(self) -> Self:
@@ -169,7 +173,7 @@ class Study(Settings):
 
     def dump(self) -> dict[str, Any]:
         """Return the study as plain YAML types, with the file's own key names."""
-        return self.model_dump(mode="json", by_alias=True)
+        return self.model_dump(mode="json", by_alias=True, exclude=None if self.trackers else {"trackers"})
 
 
 def _changes_by_point(study: Study, importing: bool) -> Iterator[dict[str, Any]]:
