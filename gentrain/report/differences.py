@@ -35,10 +35,11 @@ def error_difference(pair: Pair, groups: Sequence[Group], generation: int) -> Sp
 
 def difference_table(network: str, groups: Sequence[Group], *, id: str) -> ReportTable | None:  # noqa: A002
     """Return one network's differences of top-1 errors; None where no two processes have two seeds in common."""
+    groups = with_baseline(groups)
     reference = reference_of(groups)
-    pairs = [(later, earlier) for earlier, later in itertools.combinations(with_baseline(groups), 2)]
+    pairs = [(later, earlier) for earlier, later in itertools.combinations(groups, 2)]
     alone = len(pairs) > MOST_PAIRS
-    pairs = [(group, reference) for group in with_baseline(groups) if group is not reference] if alone else pairs
+    pairs = [(group, reference) for group in groups if group is not reference] if alone else pairs
     length = max(group.length for group in groups)
     rows: list[Row] = []
     left_out = []

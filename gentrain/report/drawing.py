@@ -22,6 +22,8 @@ SERIES = ("#0072b2", "#d55e00", "#009e73", "#aa3377", "#7a5c00", "#56657a")
 MARKERS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚", "X": "✖", "*": "★"}
 """Matplotlib's markers, each with the character that looks most like it."""
 DPI = 160
+CHARACTERS, LINE = 14, 0.18
+"""Of a legend: characters an inch, inches a line."""
 STYLE: Any = {
     "svg.fonttype": "none",  # text stays text: small, searchable, in the page's own font
     "svg.hashsalt": "gentrain",
@@ -106,8 +108,13 @@ def draw_file(plot: Plot, kind: str) -> bytes:
     """Return the whole plot, panels and legend, as the bytes of a `png` or `svg` file on white."""
     rows = math.ceil(len(plot.panels) / plot.columns)
     columns = math.ceil(len(plot.panels) / rows)
+    width = columns * plot.size[0]
+    longest = max((len(style.name) for style in plot.legend), default=0)
+    beside = max(1, min(len(plot.legend), 3 * columns, int(width * CHARACTERS / (longest + 6))))
+    below = math.ceil(len(plot.legend) / beside)
+    height = rows * plot.size[1] + 0.4 + LINE * max(0, below - 2)
     with mpl.rc_context(STYLE):
-        figure = Figure((columns * plot.size[0], rows * plot.size[1] + 0.4), layout="constrained", facecolor="white")
+        figure = Figure((width, height), layout="constrained", facecolor="white")
         axes = figure.subplots(rows, columns, squeeze=False).flat
         for spare in list(axes)[len(plot.panels) :]:
             spare.set_axis_off()
@@ -116,7 +123,7 @@ def draw_file(plot: Plot, kind: str) -> bytes:
             place.set_title(panel.title)
         if plot.legend:
             handles = [style.handle() for style in plot.legend]
-            figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 3 * columns))
+            figure.legend(handles=handles, loc="outside lower center", ncols=beside)
         return _saved(figure, kind, transparent=False)
 
 

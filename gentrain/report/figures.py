@@ -163,7 +163,7 @@ def _draw_curves(
         if not points:
             continue
         style = styles[group.series]
-        places = np.array([g for g, _ in points]) + 0.05 * (index - (len(groups) - 1) / 2)
+        places = np.array([g for g, _ in points]) + min(0.05, 0.5 / len(groups)) * (index - (len(groups) - 1) / 2)
         means = np.array([100 * spread.mean for _, spread in points])
         texts = [f"{group.name}, Gen #{g}: {_spread_text(spread)}" for g, spread in points]
         bars = [(place, *spread.interval) for place, (_, spread) in zip(places, points, strict=True) if spread.interval]

@@ -1,4 +1,7 @@
-"""Hold the paper's printed results and settings, for comparison. Errors are per cent; None is a dash in the paper."""
+"""Hold printed results and settings of the paper, and of other methods' papers, for comparison.
+
+Errors are per cent; None is a dash in the paper.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from gentrain.study.losses import KL, ScoreDifference
-from gentrain.study.process import DEFAULT_K
+from gentrain.study.losses import DIST, DKD, KL, ScoreDifference
+from gentrain.study.process import DEFAULT_K, Process
 from gentrain.study.schema import Study
 from gentrain.study.sections import ImagesConfig, RecipeConfig
 
@@ -20,18 +23,23 @@ CIFAR_DENSENETS = RecipeConfig(epochs=300, batch_size=64, milestones=(150, 225))
 ILSVRC2012 = RecipeConfig(
     epochs=100, batch_size=1024, learning_rate=0.6, milestones=(30, 60, 90), padding=0, images=ImagesConfig()
 )
+DISTILLATION = RecipeConfig(
+    epochs=240, batch_size=64, learning_rate=0.05, milestones=(150, 180, 210), weight_decay=5e-4, nesterov=False
+)
+"""Common to papers on distillation to small networks on CIFAR-100 (github.com/megvii-research/mdistiller)."""
 PAPER_RESNETS = {f"resnet{depth}" for depth in (20, 32, 44, 56, 74, 92, 110)}
 
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """Hold one row of table 1 or 2: a process on one network, alone or with the running ensemble."""
+    """Hold one printed row: a process on one network, alone or with the running ensemble."""
 
     table: str
+    """Where it is printed, as in "paper: its table 1"."""
     source: str
     network: str
-    f_a1: float
-    lam: float
+    """As in the report: `patriarch → students` where the students use another network."""
+    process: Process
     ensemble: bool
     errors: Mapping[Measure, Figures]
     """By generation, from generation 0."""
@@ -39,12 +47,12 @@ class PublishedRow:
     @property
     def label(self) -> str:
         """Return the process as written in chain names."""
-        return f"D({self.f_a1},{self.lam})"
+        return self.process.label
 
     @property
     def baseline(self) -> bool:
         """Return whether this is plain cross-entropy training, without students."""
-        return self.f_a1 == 1.0
+        return self.process.eta == 0 and self.process.lam == 0
 
     def at(self, measure: Measure, generation: int) -> float | None:
         """Return a generation's printed error in per cent; None where the paper has none."""
@@ -53,20 +61,38 @@ class PublishedRow:
 
 
 def _row(network: str, process: tuple[float, float], *top1: float | None, ensemble: bool = False) -> PublishedRow:
-    return PublishedRow("table 1", "cifar100", network, *process, ensemble, {"top1_error": top1})
+    return PublishedRow(TABLE_1, "cifar100", network, _process(process), ensemble, {"top1_error": top1})
 
 
 def _ilsvrc(process: tuple[float, float], *, top1: Figures, top5: Figures, ensemble: bool = False) -> PublishedRow:
     errors: dict[Measure, Figures] = {"top1_error": top1, "top5_error": top5}
-    return PublishedRow("table 2", "imagefolder", "resnet18", *process, ensemble, errors)
+    return PublishedRow("its table 2", "imagefolder", "resnet18", _process(process), ensemble, errors)
 
 
-BASELINE_NOTES = {
-    "table 1": "Baselines: the paper takes table 1's from a website (github.com/bearpaw/pytorch-classification); "
-    "its own reimplementation, it says, reports slightly worse numbers."
+def _process(process: tuple[float, float]) -> Process:
+    return Process(f_a1=process[0], lam=process[1])
+
+
+def _method(table: str, process: Process, accuracy: float) -> PublishedRow:
+    """Return the row of a method that teaches ResNet-20 by ResNet-56, which has a top-1 accuracy of 72.34 %."""
+    errors = tuple(round(100 - of, 2) for of in (RESNET56, accuracy))
+    return PublishedRow(table, "cifar100", METHODS_NETWORK, process, ensemble=False, errors={"top1_error": errors})
+
+
+TABLE_1 = "its table 1"
+PLAIN_TABLE = "Tian et al., ICLR 2020 (plain, KD)"
+TABLE_NOTES = {
+    TABLE_1: "Baselines: the paper takes table 1's from a website (github.com/bearpaw/pytorch-classification); "
+    "its own reimplementation, it says, reports slightly worse numbers.",
+    PLAIN_TABLE: "Ours is the error of the last epoch. The papers' networks have shortcuts of 1×1 convolutions, DKD "
+    "has a warm-up, and where they weigh cross-entropy and method 1 : 1, λ = 0.5 halves both.",
 }
-"""What the paper says of where a table's baselines come from."""
+"""What is to be known of a table's figures, by the first table's name."""
+RESNET56, METHODS_NETWORK, PLAIN_NETWORK = 72.34, "resnet56-strided → resnet20-strided", "resnet20-strided"
 BASELINE, SIX, SEVEN = (1.0, 0.0), (0.6, 0.6), (0.6, 0.7)
+DIST_PROCESS = Process(f_a1=1.0, lam=0.5, student=DIST(beta=2.0, gamma=2.0, temperature=4.0))
+STANDARDISED_PROCESS = Process(f_a1=1.0, lam=0.5, student=DKD(alpha=9.0, beta=81.0, standardise=True))
+"""Weights as in the authors' code (github.com/sunshangquan/logit-standardization-KD)."""
 PUBLISHED = (
     _row("densenet100", BASELINE, 22.88),
     _row("densenet100", SIX, 23.96, 21.29, 20.51, 20.83, 21.01, 21.27),
@@ -85,16 +111,33 @@ PUBLISHED = (
     _ilsvrc(
         SIX, top1=(None, 30.01, 28.94, 28.51, 28.23, 28.08), top5=(None, 9.98, 9.53, 9.36, 9.28, 9.23), ensemble=True
     ),
+    PublishedRow(
+        PLAIN_TABLE, "cifar100", PLAIN_NETWORK, _process(BASELINE), ensemble=False, errors={"top1_error": (30.94,)}
+    ),
+    _method(PLAIN_TABLE, Process(f_a1=1.0, lam=0.9, temperature=4.0), 70.66),
+    _method("Huang et al., NeurIPS 2022 (DIST)", DIST_PROCESS, 71.75),
+    _method("Zhao et al., CVPR 2022 (DKD)", Process(f_a1=1.0, lam=0.5, student=DKD(beta=2.0)), 71.97),
+    _method("Sun et al., CVPR 2024 (DKD with standardised logits)", STANDARDISED_PROCESS, 72.32),
 )  # fmt: skip
 
 
 def published_rows(source: str, network: str) -> tuple[PublishedRow, ...]:
-    """Return the paper's rows for a source and a network; none where it prints no numbers for them."""
+    """Return the papers' rows for a source and a network (as in the report); none where there are none."""
     return tuple(row for row in PUBLISHED if (row.source, row.network) == (source, network))
 
 
+def network_label(study: Study) -> str:
+    """Return the network's name; `patriarch → students → last` where students, or the last, use another network."""
+    network, last = study.network, study.process.last
+    students = None if network.students == network.name else network.students
+    return " → ".join(filter(None, (network.name, students, last.network if last else None)))
+
+
 def paper_recipe(source: str, network: str) -> RecipeConfig | None:
-    """Return the paper's recipe for a network on a source; None where the paper doesn't train it."""
+    """Return the paper's recipe for a network on a source, or the methods' papers'; None where none trains it."""
+    if source == "cifar100" and network in {METHODS_NETWORK, PLAIN_NETWORK}:
+        return DISTILLATION
+    network = network.partition(" → ")[0]
     if source == "cifar100" and network in PAPER_RESNETS:
         return RecipeConfig()
     if source == "cifar100" and network in {"densenet100", "densenet190"}:
@@ -110,7 +153,8 @@ def deviations(study: Study, *, num_classes: int | None, images: int | None = No
         num_classes: classes of the prepared dataset; None where it isn't known.
         images: images of its training set; None where it isn't known.
     """
-    recipe = paper_recipe(study.dataset.source, study.network.name)
+    network = network_label(study)
+    recipe = paper_recipe(study.dataset.source, network)
     if recipe is None:
         return (f"network {study.network.name} on {study.dataset.source} (not in the paper)",)
     ours, theirs = study.recipe.model_dump(), recipe.model_dump()
@@ -137,14 +181,15 @@ def deviations(study: Study, *, num_classes: int | None, images: int | None = No
         differences.append(f"{count} classes (ILSVRC2012: {ILSVRC_CLASSES:,})")
     if data.source == "imagefolder" and data.image_size not in (None, 224):
         differences.append(f"dataset.image_size is {data.image_size} (the paper: 224)")
-    if study.network.students not in (None, study.network.name):
+    if network != METHODS_NETWORK and study.network.students not in (None, study.network.name):
         differences.append(f"network.students is {study.network.students} (the paper: as the patriarch)")
-    return tuple(differences + _process_deviations(study))
+    if study.process.label not in {row.label for row in published_rows(data.source, network)}:
+        differences += _process_deviations(study.process)
+    return (*differences, *(["the first generations are pretrained networks"] if study.pretrained else []))
 
 
-def _process_deviations(study: Study) -> list[str]:
+def _process_deviations(process: Process) -> list[str]:
     differences: list[str] = []
-    process = study.process
     if process.k != DEFAULT_K:
         k = str(process.k) if isinstance(process.k, int) else f"by {process.k.by}, up to a score of {process.k.top_p:g}"
         differences.append(f"process.k is {k} (the paper: {DEFAULT_K})")
@@ -158,8 +203,6 @@ def _process_deviations(study: Study) -> list[str]:
         differences.append(f"process.teacher is {process.teacher} (the paper: previous)")
     if process.last:
         differences.append(f"process.last is {process.last.label.removeprefix('last-')} (the paper: as the others)")
-    if study.pretrained:
-        differences.append("the first generations are pretrained networks")
     return differences
 
 

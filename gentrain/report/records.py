@@ -11,6 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from gentrain.data.prepare.manifest import Manifest
+from gentrain.report.published import network_label
 from gentrain.results.status import State
 from gentrain.scores.spread import Spread, paired_difference
 from gentrain.store.done import Done
@@ -84,8 +85,7 @@ class ChainRecord:
     @property
     def network(self) -> str:
         """Return the network's name; `patriarch → students → last` where students, or the last, use another network."""
-        network, last = self.study.network, self.study.process.last
-        return " → ".join(filter(None, (network.name, network.students, last.network if last else None)))
+        return network_label(self.study)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from functools import partial
 
 from gentrain.report.differences import difference_table
 from gentrain.report.published import (
-    BASELINE_NOTES,
+    DISTILLATION,
     PAPER_RESNETS,
+    TABLE_NOTES,
     Measure,
     PublishedRow,
     deviations,
@@ -203,21 +204,23 @@ def _paper_notes(
     report: StudyReport, network: str, groups: Sequence[Group], published: Sequence[PublishedRow]
 ) -> list[str]:
     point, source = groups[0].first.study, report.study.dataset.source
-    if paper_recipe(source, point.network.name) is None:
+    if paper_recipe(source, network) is None:
         return [f"The paper has no figures for {network} on {source}."]
     images = report.manifest.splits["train"].count if report.manifest else None
     differing = deviations(point, num_classes=report.num_classes, images=images)
     notes = []
     if published:
         notes.append(
-            f"paper: its {published[0].table}; difference: ours minus the paper's, in percentage points; "
-            f"{DASH}: no value."
+            f"paper: {'; '.join(dict.fromkeys(row.table for row in published))}; difference: ours minus the paper's, "
+            f"in percentage points; {DASH}: no value."
         )
-        notes += [BASELINE_NOTES[published[0].table]] if published[0].table in BASELINE_NOTES else []
+        notes += [TABLE_NOTES[published[0].table]] if published[0].table in TABLE_NOTES else []
     elif point.network.name in PAPER_RESNETS:
         notes.append("The paper shows its ResNets in figure 2 only, without numbers.")
     if differing:
         notes.append(f"Not the paper's settings, so differences don't test a reproduction: {'; '.join(differing)}.")
+    elif paper_recipe(source, network) is DISTILLATION:
+        notes.append("The recipe is the papers'.")
     else:
         notes.append("All settings that the paper states are the same here.")
     return notes

@@ -93,6 +93,10 @@ def test_many_processes_are_compared_with_the_reference_alone():
     assert reference_of(many) is many[0]
     assert table.title.endswith("minus D(0.6,0.1)")
     assert [row.label for row in table.rows] == [f"D(0.6,0.{i})" for i in range(2, 7)]
+    many[0] = made("b", STRICT, (0, 1), [0.3, 0.2])
+    table = difference_table("resnet8", many, id="d")
+    assert table.title.endswith("minus Baseline")
+    assert [row.label for row in table.rows] == ["BornAgain", *(f"D(0.6,0.{i})" for i in range(2, 7))]
 
 
 def test_figure_2_has_bars_of_the_interval_and_differences():
