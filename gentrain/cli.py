@@ -117,6 +117,31 @@ def _root(
         typer.echo(context.get_help())
 
 
+@app.command(rich_help_panel=TRAIN, epilog="Example: gentrain init photos --output photos.yaml")
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with a folder of images for each class.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="FILE", help="The study's file; default: DIR's name, here.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file where it is there.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Look at a folder of images and write a study of it.
+
+    DIR has train/CLASS/* and test/CLASS/* (or val), or CLASS/* alone: then a fifth of each class is tested on.
+    """
+    from dataclasses import asdict
+
+    from gentrain.running.init import write_first_study
+    from gentrain.view import print_json, show, survey_lines, survey_table
+
+    first = write_first_study(folder, output=output, force=force)
+    if as_json:
+        print_json([{"study": str(first.file), **asdict(first.survey)}], sys.stdout)
+        return
+    show(survey_table(first, folder=str(folder)), *survey_lines(first))
+
+
 @app.command(rich_help_panel=TRAIN, epilog="Example: gentrain chain study.yaml --data DIR --set recipe.epochs=30")
 def chain(
     study: StudyArgument = None,

@@ -33,6 +33,7 @@ OPTIONS = {
     "report": ["STUDY", "--format", "--no-training-scores", "--runs", "--json", "--quiet"],
     "doctor": ["STUDY.yaml", "--data", "--runs", "--set", "--json", "--quiet"],
     "schema": ["--output"],
+    "init": ["DIR", "--output", "--force", "--json"],
 }  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from rich.console import RenderableType
 from gentrain.view.base import View, open_console, open_view
 from gentrain.view.chain import ChainLines, ChainTable
 from gentrain.view.doctor import doctor_tables
+from gentrain.view.init import survey_lines, survey_table
 from gentrain.view.notebook import open_progress
 from gentrain.view.predictions import predictions_table
 from gentrain.view.report import report_tables
@@ -52,6 +53,8 @@ __all__ = [
     "results_table",
     "show",
     "status_table",
+    "survey_lines",
+    "survey_table",
 ]
 
 

@@ -56,19 +56,24 @@ def list_images(path: Path, *, test: float | None = None) -> tuple[dict[str, Ima
     Raises:
         DataError: for a missing or empty folder, an unknown class, or images without a class.
     """
-    folder = _test_folder(path)
+    folder = test_folder(path)
     if folder is None or not (path / "train").is_dir():
         return _split_tree(path, test)
     if test is not None:
         raise DataError(f"dataset.test: {test}: {folder} has the test images; leave it out")
-    train, classes = _training_tree(path / "train")
+    train, classes = training_tree(path / "train")
     if subfolders(folder):
         _refuse_stray(folder)
         return {"train": train, "test": _by_folder(folder, classes, path / "train")}, classes
     return {"train": train, "test": _flat(path, folder, classes)}, classes
 
 
-def _training_tree(root: Path) -> tuple[ImageList, tuple[str, ...]]:
+def training_tree(root: Path) -> tuple[ImageList, tuple[str, ...]]:
+    """Return the images below `root`/<class>, and the classes.
+
+    Raises:
+        DataError: for a class without images, an image beside the class folders, or a name that can't be one.
+    """
     classes = tuple(subfolders(root))
     check_names(classes, where=str(root))
     _refuse_stray(root)
@@ -88,7 +93,7 @@ def _split_tree(path: Path, test: float | None) -> tuple[dict[str, ImageList], t
             f"; {root} has {number} class folders: --set dataset.test=0.2 tests on a fifth of each" if number else ""
         )
         raise DataError(f"{path}: expected train/<class>/* and test/<class>/* (or val) in it{offer}")
-    images, classes = _training_tree(root)
+    images, classes = training_tree(root)
     chosen = held_out(images.labels, test, setting="dataset.test")
     return {"train": images.take(~chosen), "test": images.take(chosen)}, classes
 
@@ -128,11 +133,12 @@ def misread_before(path: Path) -> str | None:
 
 def _folders(path: Path) -> list[Path]:
     """Return the folders of a tree that have its images: training and test, or the tree itself."""
-    named = [folder for folder in (path / "train", _test_folder(path)) if folder is not None and folder.is_dir()]
+    named = [folder for folder in (path / "train", test_folder(path)) if folder is not None and folder.is_dir()]
     return named if path / "train" in named else [path]
 
 
-def _test_folder(path: Path) -> Path | None:
+def test_folder(path: Path) -> Path | None:
+    """Return the folder of a tree's test images; None where there is none."""
     return next((path / name for name in _TEST_NAMES if (path / name).is_dir()), None)
 
 
