@@ -538,6 +538,46 @@ def doctor(
         raise typer.Exit(1)
 
 
+@app.command(rich_help_panel=KEEP, epilog="Example: gentrain clean --older-than 30 --yes")
+def clean(
+    runs: RunsOption = "runs",
+    older_than: Annotated[
+        float, typer.Option("--older-than", metavar="DAYS", min=0, help="Only what didn't change for so many days.")
+    ] = 1,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove what is listed.")] = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """List what nothing in the run folder needs any more.
+
+    That is generations and prepared data of no study, checkpoints of finished generations, logs of finished studies,
+    and what killed writes left.
+
+    --yes removes it. A study whose results you don't want: delete its folder in studies/ first.
+    """
+    from dataclasses import asdict
+
+    from gentrain.running.clean import find_unneeded, remove_unneeded
+    from gentrain.store.run import RunStore
+    from gentrain.view import leftovers_table, print_json, show, size
+
+    store, notify = RunStore(runs), _notifier(quiet)
+    leftovers = find_unneeded(store, older_than=older_than)
+    for note in leftovers.notes:
+        notify(note)
+    if leftovers.young:
+        notify(f"{leftovers.young:,} more changed in the last {older_than:g} days (--older-than)")
+    if as_json:
+        print_json([asdict(item) for item in leftovers.items], sys.stdout)
+    elif leftovers.items:
+        show(leftovers_table(leftovers, runs=runs, root=str(store.root)))
+    if yes and leftovers.items:
+        removed = remove_unneeded(store, leftovers.items, notify=_notify)
+        (notify if as_json else show)(f"removed: {size(removed)}")
+    elif not as_json:
+        show("nothing is removed without --yes" if leftovers.items else f"nothing to remove in {runs}")
+
+
 @app.command(rich_help_panel=KEEP, epilog="Example: gentrain schema --output study.schema.json")
 def schema(
     output: Annotated[

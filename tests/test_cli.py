@@ -33,6 +33,7 @@ OPTIONS = {
     "report": ["STUDY", "--format", "--no-training-scores", "--runs", "--json", "--quiet"],
     "doctor": ["STUDY.yaml", "--data", "--runs", "--set", "--json", "--quiet"],
     "schema": ["--output"],
+    "clean": ["--runs", "--older-than", "--yes", "--json", "--quiet"],
     "init": ["DIR", "--output", "--force", "--json"],
 }  # fmt: skip
 

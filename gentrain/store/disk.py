@@ -85,12 +85,20 @@ def delete_tree(path: str) -> None:
 
 def sweep(path: str) -> None:
     """Delete temporary files of killed writes: those of a dead process of this host, and those older than an hour."""
+    for name in litter(path):
+        with contextlib.suppress(OSError):
+            os.unlink(os.path.join(path, name))
+
+
+def litter(path: str) -> list[str]:
+    """Return the names in a folder of what `sweep` deletes."""
+    names = []
     with contextlib.suppress(OSError), os.scandir(path) as entries:
         for entry in entries:
             temporary = entry.name.startswith(".") and entry.name.endswith(_TEMPORARY)
             if (temporary or entry.name.startswith(".writable-")) and _is_litter(entry):
-                with contextlib.suppress(OSError):
-                    os.unlink(entry.path)
+                names.append(entry.name)
+    return names
 
 
 def _is_litter(entry: os.DirEntry[str]) -> bool:

@@ -95,6 +95,9 @@ class GenerationRecord(Protocol):
     def amend_done(self, before: Done, after: Done) -> bool:
         """Replace a valid record by one that covers more; return False where another is there by now."""
 
+    def retract(self) -> None:
+        """Forget that the generation is finished, before its files are deleted; hold its claim."""
+
     def check(self, token: str) -> None:
         """Raise TakenOverError when another has the claim."""
 
@@ -125,6 +128,10 @@ class DoneFile:
         """See `GenerationRecord.amend_done`."""
         self._folder.write_json(DONE, after.model_dump())
         return True
+
+    def retract(self) -> None:
+        """See `GenerationRecord.retract`."""
+        self._folder.delete(DONE)
 
     def claim(self, token: str) -> None:
         """Take the folder over; hold its lock."""
@@ -187,6 +194,11 @@ class SwappedRecord:
             return record.model_copy(update={"done": amended}) if there == before else None
 
         return self.update(change).done == amended
+
+    def retract(self) -> None:
+        """See `GenerationRecord.retract`."""
+        self._done_file.retract()
+        self.update(lambda record, _: record.model_copy(update={"done": None}) if record.done else None)
 
     def check(self, token: str) -> None:
         """See `GenerationRecord.check`."""

@@ -15,6 +15,7 @@ from rich.console import RenderableType
 
 from gentrain.view.base import View, open_console, open_view
 from gentrain.view.chain import ChainLines, ChainTable
+from gentrain.view.clean import leftovers_table, size
 from gentrain.view.doctor import doctor_tables
 from gentrain.view.init import survey_lines, survey_table
 from gentrain.view.notebook import open_progress
@@ -41,6 +42,7 @@ __all__ = [
     "doctor_tables",
     "evaluation_tables",
     "forest_tree",
+    "leftovers_table",
     "manifest_table",
     "networks_table",
     "open_progress",
@@ -52,6 +54,7 @@ __all__ = [
     "report_tables",
     "results_table",
     "show",
+    "size",
     "status_table",
     "survey_lines",
     "survey_table",
