@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gentrain.data.loading.order import worker_parts
+from gentrain.data.loading.order import PAIR, worker_parts
 from gentrain.data.prepare.manifest import Manifest
 from gentrain.errors import ConfigError
 from gentrain.models.cost import check_fits, check_trains
@@ -45,7 +45,8 @@ def _check_batches(network: str, study: Study, samples: int, shape: dict[str, An
 def _remedy(study: Study, samples: int, images: int) -> str:
     """Return what leaves a worker with so few images, and the nearest batch size that doesn't."""
     batch, workers = study.recipe.batch_size, study.workers
-    near = [batch + workers * step for distance in range(1, FARTHEST + 1) for step in (-distance, distance)]
+    step_size = workers * (PAIR if study.recipe.mixes else 1)
+    near = [batch + step_size * step for distance in range(1, FARTHEST + 1) for step in (-distance, distance)]
     fitting = next((size for size in near if size >= 2 and images not in _parts(study, samples, size)), None)
     whom = f"one of {workers} workers" if workers > 1 else "the last"
     return (
@@ -61,7 +62,8 @@ def _parts(study: Study, samples: int, batch: int) -> frozenset[int]:
     That is a worker's part of a batch, and with `sync_batchnorm` all of the batch. A worker that the last batch has no
     image for computes nothing, unless its BatchNorms wait for the others.
     """
+    together = PAIR if study.recipe.mixes else 1
+    parts = worker_parts(samples, batch_size=batch, world_size=study.workers, together=together)
     if not study.sync_batchnorm:
-        return worker_parts(samples, batch_size=batch, world_size=study.workers) - {0}
-    whole = worker_parts(samples, batch_size=batch, world_size=1)
-    return whole | (worker_parts(samples, batch_size=batch, world_size=study.workers) & {0})
+        return parts - {0}
+    return worker_parts(samples, batch_size=batch, world_size=1) | (parts & {0})

@@ -128,8 +128,8 @@ class Chain(Frozen):
 def predicted_scores(settings: Study, measured: Sequence[float]) -> tuple[float | None, ...]:
     """Return the predicted primary score w_g of each generation of a chain.
 
-    The closed form for students is that of the paper's loss: with another, another temperature than 1, or smoothed
-    labels, there is none, so theirs is None. A patriarch of the user's own has none either.
+    The closed form for students is that of the paper's loss: with another, another temperature than 1, smoothed or
+    mixed labels, there is none, so theirs is None. A patriarch of the user's own, or of mixed labels, has none either.
 
     Args:
         settings: of the chain.
@@ -138,8 +138,9 @@ def predicted_scores(settings: Study, measured: Sequence[float]) -> tuple[float 
     """
     process, pretrained = settings.process, len(settings.pretrained)
     weights = process.weights(settings.students)[max(0, pretrained - 1) :]
-    plain = isinstance(process.student, KL) and not settings.recipe.label_smoothing
-    start = measured[:pretrained] if pretrained else () if process.aim is None else (process.aim,)
+    recipe = settings.recipe
+    plain = isinstance(process.student, KL) and not recipe.label_smoothing and not recipe.mixes
+    start = measured[:pretrained] if pretrained else () if process.aim is None or recipe.mixes else (process.aim,)
     if len(start) < max(1, pretrained) or process.temperature != 1 or not plain:
         return (*start, *[None] * (max(1, pretrained) - len(start) + len(weights)))
     last = process.teacher_of(last=True)

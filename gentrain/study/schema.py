@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from gentrain.errors import ConfigError
-from gentrain.study.process import Process
+from gentrain.study.process import AdaptiveK, Process
 from gentrain.study.sections import DatasetConfig, NetworkConfig, PretrainedConfig, RecipeConfig, known_network
 from gentrain.study.settings import Settings, Stored
 
@@ -199,6 +199,11 @@ def _divides(study: Study) -> None:
         raise ValueError(
             f"`recipe.batch_size` ({study.recipe.batch_size}) must be a multiple of `workers` ({study.workers})"
         )
+    if study.recipe.mixes and study.recipe.batch_size % (2 * study.workers):
+        raise ValueError(
+            f"`recipe.batch_size` ({study.recipe.batch_size}) must be a multiple of 2 × `workers` ({study.workers}) "
+            "with `recipe.mixup` or `recipe.cutmix`, which mix pairs"
+        )
     if study.device == "cpu" and study.gpus_per_worker:
         raise ValueError(f"`gpus_per_worker` ({study.gpus_per_worker}) needs `device: auto` or `cuda`, not cpu")
     if study.gpus_per_worker and study.gpus_per_worker > 1:
@@ -230,11 +235,24 @@ def _held_out(study: Study) -> None:
         raise ValueError(f"`{wanted}` needs images held out of the training set; set dataset.validation, say 0.1")
 
 
-def _lambda_by_generation(study: Study) -> None:
+def _processes(study: Study) -> dict[str, Process]:
+    """Return all processes of a study by where they stand."""
     processes = {"process": study.process}
     processes |= {f"grid.process.{i}": process for i, process in enumerate(study.grid.process)}
-    processes |= {f"grid.points.{i}.process": p.process for i, p in enumerate(study.grid.points) if p.process}
-    for where, process in processes.items():
+    return processes | {f"grid.points.{i}.process": p.process for i, p in enumerate(study.grid.points) if p.process}
+
+
+def _one_label(study: Study) -> None:
+    for where, process in _processes(study).items():
+        if study.recipe.mixes and isinstance(process.k, AdaptiveK) and process.k.by == "class":
+            raise ValueError(
+                f"{where}: `k` by class needs one label an image, and `recipe.mixup` and `recipe.cutmix` give two; set "
+                "by: sample"
+            )
+
+
+def _lambda_by_generation(study: Study) -> None:
+    for where, process in _processes(study).items():
         if isinstance(process.lam, tuple) and len(process.lam) != study.generations:
             raise ValueError(
                 f"{where}: `lambda` has {len(process.lam)} values but `generations` is {study.generations}; give "
@@ -261,5 +279,14 @@ def _room_for_pretrained(study: Study) -> None:
         )
 
 
-CHECKS = (_divides, _arithmetic, _whole_images, _held_out, _lambda_by_generation, _grid_of_a_size, _room_for_pretrained)
+CHECKS = (
+    _divides,
+    _arithmetic,
+    _whole_images,
+    _held_out,
+    _lambda_by_generation,
+    _one_label,
+    _grid_of_a_size,
+    _room_for_pretrained,
+)
 """What goes together, in order: each raises ValueError where the study's settings don't."""

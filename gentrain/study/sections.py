@@ -208,6 +208,18 @@ class RecipeConfig(Settings):
         lt=1,
         description="ε of students: their cross-entropy has labels (1-ε)·y + ε/C. Patriarchs: `process.patriarch`.",
     )
+    mixup: Annotated[float, Later(0.0, written=False)] = Field(
+        0.0,
+        ge=0,
+        le=100,
+        description="α of mixup, such as 0.2: pairs of images are averaged, the same for teacher and student; 0: none.",
+    )
+    cutmix: Annotated[float, Later(0.0, written=False)] = Field(
+        0.0,
+        ge=0,
+        le=100,
+        description="α of CutMix, such as 1: a box of another image; with `mixup`, each image draws one of both.",
+    )
     clip_gradients: Annotated[float | None, Later(None)] = Field(
         None,
         gt=0,
@@ -225,6 +237,11 @@ class RecipeConfig(Settings):
     images: Annotated[ImagesConfig | None, Stored("pictures"), Later(None)] = Field(
         None, description="Augmentation for `dataset.storage: jpeg`; `{}` takes the defaults (those of ILSVRC2012)."
     )
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images are mixed with others."""
+        return bool(self.mixup or self.cutmix)
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

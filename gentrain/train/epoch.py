@@ -38,6 +38,7 @@ def train_epoch(
     post: Callable[[Event], None],
     rate_factor: float = 1.0,
     compiled: bool = False,
+    mixed: Callable[[Batch, Tensor, int], tuple[Batch, Tensor]] | None = None,
 ) -> dict[str, Any]:
     """Train one epoch and return its row; its seconds exclude evaluation.
 
@@ -53,6 +54,7 @@ def train_epoch(
         post: receives `Progress` on rank 0.
         rate_factor: of the schedule's learning rate.
         compiled: whether the network and the task's teacher are.
+        mixed: returns the batch, with other labels, and its images as network and teacher see them.
 
     Raises:
         DivergedError: on a non-finite loss, on every worker, at the same step.
@@ -67,6 +69,8 @@ def train_epoch(
         for group in optimizer.param_groups:
             group["lr"] = rate
         images = pixels(batch, epoch)
+        if mixed is not None:
+            batch, images = mixed(batch, images, epoch)  # noqa: PLW2901
         workers.clear_gradients(optimizer)
         if compiled:
             torch.compiler.cudagraph_mark_step_begin()  # the last step's logits and gradients are gone from here on

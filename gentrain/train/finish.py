@@ -44,8 +44,9 @@ def finish(job: Job, *, state: TrainingState, evaluator: Evaluator) -> None:
     rows = state.rows
     if bad is not None and rows:  # gathered, so that every worker sees the same
         raise diverged(job.spec, len(rows) - 1, f"after its last step: predictions of the {bad} split are not finite")
-    # of the last epoch, or, where there was none, as the network is
-    primary = float(rows[-1]["primary_score"]) if rows else evaluator.train_primary()
+    # of the last epoch, or, where there was none or its images were mixed, as the network is
+    seen = rows and not job.spec.recipe.mixes
+    primary = float(rows[-1]["primary_score"]) if seen else evaluator.train_primary()
     evaluator.workers.on_first(lambda: _write(job, state, evaluator, predictions, primary))
 
 

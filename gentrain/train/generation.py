@@ -112,6 +112,7 @@ def _train_next_epoch(
         post=post,
         rate_factor=state.rate_factor,
         compiled=state.compiled,
+        mixed=splits.mixed,
     )
     check_weights(evaluator.model, spec, epoch, workers=workers)
     last = epoch + 1 == spec.recipe.epochs

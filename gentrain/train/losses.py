@@ -1,4 +1,7 @@
-"""Compute the two losses of the paper, and what other losses share. Softmaxes are float32 whatever the logits are."""
+"""Compute the two losses of the paper, and what other losses share. Softmaxes are float32 whatever the logits are.
+
+Labels are (N,), int64; of mixed images (N, C), float32: then a loss is the mix of its losses with both labels.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ def patriarch_loss(logits: Tensor, labels: Tensor, *, eta: float, k: int = 5) ->
 
     Args:
         logits: (N, C), any floating dtype.
-        labels: (N,), int64 in 0..C-1.
+        labels: (N,), int64 in 0..C-1; or mixed, (N, C).
         eta: weight of the score difference, in [0, 1]; 0 is cross-entropy to the bit.
         k: classes in the score difference, 2..C.
 
@@ -62,7 +65,7 @@ def adaptive_patriarch_loss(
 
     Args:
         logits: (N, C), any floating dtype.
-        labels: (N,), int64 in 0..C-1.
+        labels: (N,), int64 in 0..C-1; or mixed, (N, C).
         f_a1: the primary score aimed at, in (1/2, 1).
         top_p: the sum of scores that K classes must reach, in (0, 1).
         by: whether each sample's scores decide, or its class's mean scores.
@@ -103,7 +106,7 @@ def student_loss(
     Args:
         logits: the student's, (N, C), any floating dtype.
         teacher_logits: the teacher's for the same pixels, (N, C).
-        labels: (N,), int64 in 0..C-1.
+        labels: (N,), int64 in 0..C-1; or mixed, (N, C).
         lam: weight of the teacher, in [0, 1]; 0 is cross-entropy to the bit.
         temperature: T > 0; the paper uses 1.
 
@@ -133,7 +136,7 @@ def mixed_loss(
     Args:
         logits: the student's, (N, C), any floating dtype.
         teacher_logits: the teacher's for the same pixels, (N, C).
-        labels: (N,), int64 in 0..C-1.
+        labels: (N,), int64 in 0..C-1; or mixed, (N, C).
         lam: weight of the teacher, in [0, 1]; 0 is cross-entropy to the bit.
         soft: of the student's and the teacher's logits in float32 and the labels: a scalar, mean over samples.
         label_smoothing: ε of the cross-entropy's labels (1-ε)·y + ε/C.
@@ -151,14 +154,21 @@ def mixed_loss(
     return LossTerms(loss, hard, taught)
 
 
-def kl_divergence(logits: Tensor, teacher_logits: Tensor, *, temperature: float = 1.0) -> Tensor:
+def kl_divergence(
+    logits: Tensor, teacher_logits: Tensor, *, temperature: float = 1.0, weights: Tensor | None = None
+) -> Tensor:
     """Return KL(f_T^(1/T) || f_S^(1/T))·T²: sum over classes, mean over samples.
 
     Args:
         logits: the student's, (N, C), float32.
         teacher_logits: the teacher's, (N, C), float32.
         temperature: T > 0.
+        weights: (N,), of the samples before their mean is taken; None for 1.
     """
     student_log = (logits / temperature).log_softmax(dim=1)
     teacher_log = (teacher_logits / temperature).log_softmax(dim=1)
-    return F.kl_div(student_log, teacher_log, reduction="batchmean", log_target=True) * temperature**2
+    reduction = "batchmean" if weights is None else "none"
+    divergence = F.kl_div(student_log, teacher_log, reduction=reduction, log_target=True)
+    if weights is not None:
+        divergence = (divergence.sum(dim=1) * weights).mean()
+    return divergence * temperature**2

@@ -49,15 +49,19 @@ class Meter:
 
     @torch.no_grad()
     def add(self, step: int, batch: Batch, logits: Tensor, terms: LossTerms) -> None:
-        """Add a step's batch: logits (n, C) and the losses' local means."""
-        count = batch.labels.numel()
+        """Add a step's batch: logits (n, C) and the losses' local means.
+
+        A mixed image's class is the one with the larger part.
+        """
+        count = len(batch.labels)
+        wanted = batch.labels if batch.labels.dim() == 1 else batch.labels.argmax(dim=1)
         top = logits.float().softmax(dim=1).max(dim=1)
         self.sums += torch.stack(
             [
                 terms.loss.double() * count,
                 terms.hard.double() * count,
                 terms.soft.double() * count,
-                (top.indices != batch.labels).sum().double(),
+                (top.indices != wanted).sum().double(),
                 top.values.sum().double(),
                 torch.full((), count, dtype=torch.float64, device=self.sums.device),  # torch.tensor waits for a GPU
             ]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 from torch import Tensor
 
 from gentrain.data.loading.augment import augment, distort, normalise
 from gentrain.data.loading.loader import Batch, Loader
+from gentrain.data.loading.mix import draw_mixes, mix
+from gentrain.data.loading.order import PAIR
 from gentrain.data.prepare.dataset import PreparedData
 from gentrain.study.lineage import GenerationSpec
 from gentrain.train.seeds import generation_seed
@@ -61,6 +64,7 @@ class Splits:
             device=self._workers.device,
             images=self._recipe.images,
             size=self.manifest.height,
+            together=PAIR if shuffle and self._recipe.mixes else 1,
         )
 
     def augmented(self, batch: Batch, epoch: int) -> Tensor:
@@ -75,3 +79,23 @@ class Splits:
             change = partial(distort, rotation=recipe.images.rotation, jitter=recipe.images.jitter)
         images = change(batch.images, batch.indices, seed=self._seed, epoch=epoch, flip=recipe.flip)
         return normalise(images, mean=self.manifest.mean, std=self.manifest.std)
+
+    def mixed(self, batch: Batch, images: Tensor, epoch: int) -> tuple[Batch, Tensor]:
+        """Return a batch with mixed labels (n, C), and its augmented images mixed likewise, where the recipe says so.
+
+        The draws are functions of (seed, generation, epoch, sample) alone; whoever sees the images, sees the same mix.
+        """
+        recipe = self._recipe
+        if not recipe.mixes:
+            return batch, images
+        draws = draw_mixes(
+            self.loader("train").num_samples,
+            seed=self._seed,
+            epoch=epoch,
+            mixup=recipe.mixup,
+            cutmix=recipe.cutmix,
+            device=images.device,
+        )
+        classes = len(self.manifest.classes)
+        images, labels = mix(images, batch.labels, batch.indices, draws=draws, num_classes=classes)
+        return replace(batch, labels=labels), images

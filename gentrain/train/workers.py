@@ -154,7 +154,7 @@ class Workers:
         """Scale this worker's mean loss so that the average over workers is the mean over the global batch."""
         if self.alone:
             return loss
-        return loss * (batch.labels.numel() * self.world_size / batch.global_size)
+        return loss * (len(batch.labels) * self.world_size / batch.global_size)
 
     def clear_gradients(self, optimizer: torch.optim.Optimizer) -> None:
         """Forget the gradients of the last step; on several workers they stay allocated, as parts of DDP's buckets."""

@@ -115,7 +115,7 @@ MUTANTS = (
     Mutant(
         "a worker's part of the last batch weighs as much as another's",
         "train/workers.py",
-        "batch.labels.numel() * self.world_size / batch.global_size",
+        "len(batch.labels) * self.world_size / batch.global_size",
         "1.0",
         WORKERS,
     ),

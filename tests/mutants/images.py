@@ -4,6 +4,7 @@ from tests.mutants.mutant import Mutant
 
 CHAIN = ("train/test_reference.py::test_a_chain_of_one_worker",)
 SEEDS = ("train/test_seeds.py",)
+MIX = ("data/test_mix.py",)
 AUGMENT = ("data/test_augment.py",)
 LOADER = ("data/test_loader.py",)
 DISTORT = ("data/test_images.py::test_distortion_depends_on_the_sample_alone_and_keeps_what_it_should",)
@@ -49,6 +50,48 @@ MUTANTS = (
         "indices * _signed(_GOLDEN)",
         "0 * indices",
         AUGMENT,
+    ),
+    Mutant(
+        "how an image is mixed depends on its place in the batch",
+        "data/loading/mix.py",
+        "part[indices] for part in draws",
+        "part[places] for part in draws",
+        MIX,
+    ),
+    Mutant(
+        "an image is mixed with any of its batch",
+        "data/loading/mix.py",
+        "torch.where((places ^ 1) < count, places ^ 1, places)",
+        "places.flip(0)",
+        MIX,
+    ),
+    Mutant(
+        "the last batch parts a pair",
+        "data/loading/loader.py",
+        "together=self._together,\n        )\n        yield",
+        ")\n        yield",
+        MIX,
+    ),
+    Mutant(
+        "CutMix keeps the drawn weight where the border cuts the box",
+        "data/loading/mix.py",
+        "torch.where(cut, outside, weight)",
+        "weight",
+        MIX,
+    ),
+    Mutant(
+        "the teacher sees images that are not mixed",
+        "train/epoch.py",
+        "task(logits, images, batch.labels)",
+        "task(logits, pixels(batch, epoch), batch.labels)",
+        ("train/test_mixes.py::test_the_teacher_sees_the_very_mix_that_the_student_sees",),
+    ),
+    Mutant(
+        "the primary score is measured on mixed images",
+        "train/finish.py",
+        "rows and not job.spec.recipe.mixes",
+        "rows",
+        ("train/test_mixes.py::test_the_primary_score_is_measured_on_images_that_are_not_mixed",),
     ),
     Mutant("pixels aren't divided by 255", "data/loading/augment.py", "1 / (255 * s) for s", "1 / s for s", AUGMENT),
     Mutant(
@@ -127,8 +170,8 @@ MUTANTS = (
     Mutant(
         "all workers have the first one's part of the last batch",
         "data/loading/order.py",
-        "np.array_split(tail, world_size)[rank]",
-        "np.array_split(tail, world_size)[0]",
+        "tail[start : start + sizes[rank]]",
+        "tail[: sizes[rank]]",
         LOADER,
     ),
     Mutant(

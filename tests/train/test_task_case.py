@@ -57,6 +57,16 @@ class TaskCase:
             gradient = logits.grad[sample, place].float()
             torch.testing.assert_close(gradient, (difference / 2e-2).float(), rtol=0.02, atol=1e-4)
 
+    def test_a_loss_of_mixed_labels_is_the_mix_of_its_losses(self):
+        task, (logits, images, labels) = self.build(), self.batch()
+        others = (labels + 2) % CLASSES
+        hot, other = (F.one_hot(part, CLASSES).float() for part in (labels, others))
+        wanted = 0.75 * task(logits, images, labels).loss + 0.25 * task(logits, images, others).loss
+        torch.testing.assert_close(task(logits, images, 0.75 * hot + 0.25 * other).loss, wanted)
+        first = (torch.arange(SAMPLES) < 5)[:, None]  # a weight for each sample
+        wanted = task(logits, images, torch.where(first[:, 0], labels, others)).loss
+        torch.testing.assert_close(task(logits, images, torch.where(first, hot, other)).loss, wanted)
+
     def test_a_loss_of_half_precision_logits_is_float32(self):
         logits, images, labels = self.batch()
         with torch.autocast("cpu", torch.bfloat16):

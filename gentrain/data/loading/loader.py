@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gentrain.data.loading.beton import BetonReader
 from gentrain.data.loading.crops import SeededResizedCrop, center_crop
-from gentrain.data.loading.order import epoch_order, worker_order
+from gentrain.data.loading.order import epoch_order, tail_part, worker_order
 from gentrain.study.sections import ImagesConfig
 
 
@@ -24,7 +24,7 @@ class Batch:
     images: Tensor
     """(n, 3, H, W), uint8, channels last in memory."""
     labels: Tensor
-    """(n,), int64."""
+    """(n,), int64; (n, C), float32, of images that were mixed."""
     indices: Tensor
     """(n,), int64: each sample's place in its split."""
     global_size: int
@@ -42,6 +42,8 @@ class Loader:
 
     Images of any size (`images`) are cut to `size` pixels while they are read: at random parts to train, which are
     a function of (seed, epoch, sample), the middle otherwise.
+
+    So many neighbours of the order as `together` says stay in one worker's part of a batch.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Loader:
         device: torch.device | None = None,
         images: ImagesConfig | None = None,
         size: int = 0,
+        together: int = 1,
     ) -> None:
         self._crop: SeededResizedCrop | None = None
         if images is not None and shuffle:
@@ -65,7 +68,7 @@ class Loader:
         per_worker = math.ceil(batch_size / world_size)
         self._reader = BetonReader(path, batch_size=per_worker, threads=threads, decoder=decoder)
         self._batch_size, self._rank, self._world_size = batch_size, rank, world_size
-        self._seed, self._shuffle = seed, shuffle
+        self._seed, self._shuffle, self._together = seed, shuffle, together
         self._device = device or torch.device("cpu")
         self.num_samples = self._reader.num_samples
 
@@ -77,7 +80,8 @@ class Loader:
     def sizes(self) -> list[int]:
         """Return how many images this worker's training batches have: the last may have fewer, or none."""
         full, tail = divmod(self.num_samples, self._batch_size)
-        own = len(np.array_split(np.arange(tail), self._world_size)[self._rank])
+        last = tail_part(np.arange(tail), rank=self._rank, world_size=self._world_size, together=self._together)
+        own = len(last)
         return [self._batch_size // self._world_size] * bool(full) + [own] * bool(tail)
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
@@ -93,6 +97,7 @@ class Loader:
             batch_size=self._batch_size,
             rank=self._rank,
             world_size=self._world_size,
+            together=self._together,
         )
         yield from self._batches(order, filler=filler)
 

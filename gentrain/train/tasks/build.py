@@ -95,9 +95,12 @@ def _patriarch(task: PatriarchSpec, spec: GenerationSpec, *, image: tuple[int, i
 
 
 def _zeros(spec: GenerationSpec, *, image: tuple[int, int, int], device: torch.device) -> tuple[torch.Tensor, ...]:
-    """Return logits, images and labels of a batch of two blank images."""
+    """Return logits, images and labels of a batch of two blank images; mixed labels where the recipe mixes."""
+    labels = torch.zeros(2, dtype=torch.int64, device=device)
+    if spec.recipe.mixes:
+        labels = torch.full((2, spec.num_classes), 1 / spec.num_classes, device=device)
     logits = torch.zeros((2, spec.num_classes), device=device, requires_grad=True)
-    return logits, torch.zeros((2, *image), device=device), torch.zeros(2, dtype=torch.int64, device=device)
+    return logits, torch.zeros((2, *image), device=device), labels
 
 
 def _named(
@@ -120,8 +123,11 @@ def _named(
         task: Task = import_class(loss.name)(*arguments, **keywords, **dict(loss.settings))
         terms = task(*batch)
     except Exception as error:  # a class of the user's own raises whatever it likes
+        mixed = " with mixed labels (2, C)" if spec.recipe.mixes else ""
         reason = f"{type(error).__name__}: {cut(str(error))}"
-        raise GentrainError(f"process.{role}: {loss.name} fails on a batch of two blank images: {reason}") from error
+        raise GentrainError(
+            f"process.{role}: {loss.name} fails on a batch of two blank images{mixed}: {reason}"
+        ) from error
     if not isinstance(terms, LossTerms) or any(getattr(term, "shape", None) != () for term in terms):
         raise GentrainError(
             f"process.{role}: {loss.name} must return LossTerms(loss, hard, soft), three scalars; it returned "

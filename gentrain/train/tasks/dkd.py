@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from gentrain.train.losses import kl_divergence
 from gentrain.train.tasks.logit_standardised import standardised
-from gentrain.train.tasks.other_classes import without_label
+from gentrain.train.tasks.other_classes import parts_of, without_label
 from gentrain.train.tasks.task import StudentTask
 
 
@@ -38,10 +38,13 @@ class DKD(StudentTask):
         """Return both divergences, weighted: sums over classes, means over samples."""
         pair = [logits, teacher_logits]
         pair = [(standardised(z) if self.standardise else z) / self.temperature for z in pair]
+        return sum(self._of(pair, *part) for part in parts_of(labels))  # type: ignore[return-value]
+
+    def _of(self, pair: list[Tensor], labels: Tensor, weights: Tensor | None) -> Tensor:
         others = [without_label(z, labels) for z in pair]
         binary = [
             torch.stack([z.gather(1, labels[:, None])[:, 0], o.logsumexp(dim=1)], dim=1)
             for z, o in zip(pair, others, strict=True)
         ]
-        target, rest = kl_divergence(*binary), kl_divergence(*others)
+        target, rest = (kl_divergence(*z, weights=weights) for z in (binary, others))
         return (self.alpha * target + self.beta * rest) * self.temperature**2

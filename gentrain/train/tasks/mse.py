@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from gentrain.train.tasks.other_classes import mean, parts_of
 from gentrain.train.tasks.task import PatriarchTask
 
 
@@ -22,9 +23,12 @@ class SquaredError(PatriarchTask):
 
     def soft(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the squared error: sum over classes, mean over samples."""
-        classes = logits.shape[1]
-        wanted = (1 - self.epsilon) * F.one_hot(labels, classes).float() + self.epsilon / classes
-        return (logits.softmax(dim=1) - wanted).square().sum(dim=1).mean()
+        classes, scores = logits.shape[1], logits.softmax(dim=1)
+        errors = []
+        for part, weights in parts_of(labels):
+            wanted = (1 - self.epsilon) * F.one_hot(part, classes).float() + self.epsilon / classes
+            errors.append(mean((scores - wanted).square().sum(dim=1), weights))
+        return sum(errors)  # type: ignore[return-value]
 
     def loss(self, hard: Tensor, soft: Tensor) -> Tensor:
         """Return the squared error alone."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gentrain.train.tasks.other_classes import without_label
+from gentrain.train.tasks.other_classes import mean, parts_of, without_label
 from gentrain.train.tasks.task import StudentTask
 
 
@@ -24,8 +24,11 @@ class NKD(StudentTask):
 
     def soft(self, logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
         """Return both cross-entropies, weighted: sums over classes, means over samples."""
+        return sum(self._of(logits, teacher_logits, *part) for part in parts_of(labels))  # type: ignore[return-value]
+
+    def _of(self, logits: Tensor, teacher_logits: Tensor, labels: Tensor, parts: Tensor | None) -> Tensor:
         weights = teacher_logits.softmax(dim=1).gather(1, labels[:, None])[:, 0]
-        target = (weights * F.cross_entropy(logits, labels, reduction="none")).mean()
+        target = mean(weights * F.cross_entropy(logits, labels, reduction="none"), parts)
         student, teacher = (without_label(z, labels) / self.temperature for z in (logits, teacher_logits))
-        rest = -(teacher.softmax(dim=1) * student.log_softmax(dim=1)).sum(dim=1).mean()
+        rest = -mean((teacher.softmax(dim=1) * student.log_softmax(dim=1)).sum(dim=1), parts)
         return target + self.gamma * self.temperature**2 * rest

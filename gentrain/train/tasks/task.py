@@ -15,7 +15,10 @@ class Task(Protocol):
     """Computes what a generation minimises."""
 
     def __call__(self, logits: Tensor, images: Tensor, labels: Tensor) -> LossTerms:
-        """Return the loss of the logits (N, C) that the network in training gave for these images."""
+        """Return the loss of the logits (N, C) that the network in training gave for these images.
+
+        Labels are (N,), int64; of images that were mixed (`recipe.mixup`, `recipe.cutmix`) (N, C), float32.
+        """
 
 
 class PatriarchTask:
