@@ -10,7 +10,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gentrain.api import Run, RunFolder, open_run, plan, predict, prepare, run
+    from gentrain.api import Run, RunFolder, from_pretrained, open_run, plan, predict, prepare, push, run
     from gentrain.data.sources.formats import SourceData, Split
     from gentrain.errors import GentrainError
     from gentrain.models import build_model
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __version__ = version("gentrain")
 
 _MODULES = {
-    "gentrain.api": ("Run", "RunFolder", "open_run", "plan", "predict", "prepare", "run"),
+    "gentrain.api": ("Run", "RunFolder", "from_pretrained", "open_run", "plan", "predict", "prepare", "push", "run"),
     "gentrain.data.sources.formats": ("SourceData", "Split"),
     "gentrain.errors": ("GentrainError",),
     "gentrain.models": ("build_model",),
@@ -59,6 +59,7 @@ __all__ = [
     "TrainedNetwork",
     "build_model",
     "eta_for_primary",
+    "from_pretrained",
     "load_model",
     "load_study",
     "open_run",
@@ -68,6 +69,7 @@ __all__ = [
     "predicted_primary",
     "prepare",
     "primary_for_eta",
+    "push",
     "run",
     "running_ensemble",
     "student_loss",

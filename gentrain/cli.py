@@ -428,6 +428,10 @@ def predict(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder that gentrain export wrote.")],
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files, or folders of them.")],
     top: Annotated[int, typer.Option("--top", min=1, help="How many classes of each image.")] = 5,
+    csv: Annotated[
+        Path | None,
+        typer.Option("--csv", metavar="FILE", help="Write a row for each image into FILE.", rich_help_panel=OUTPUT),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Classify images with an exported model.
@@ -437,8 +441,10 @@ def predict(
     from dataclasses import asdict
 
     from gentrain import api
-    from gentrain.view import predictions_table, print_json, show
+    from gentrain.view import predictions_csv, predictions_table, print_json, show
 
+    if csv is not None and (csv.is_dir() or not csv.absolute().parent.is_dir()):
+        raise ConfigError(f"--csv {csv}: {'is a folder' if csv.is_dir() else 'its folder is not there'}; name a file")
     broken, shown = 0, []
     for prediction in api.predict(model, images, top=top):
         if prediction.problem is not None:
@@ -446,12 +452,34 @@ def predict(
             _notify(f"{prediction.image}: broken image ({prediction.problem})")
         if as_json:
             print_json([asdict(prediction)], sys.stdout)
-        else:
-            shown.append(prediction)
-    if not as_json and len(shown) > broken:
+        shown.append(prediction)
+    if csv is not None:
+        try:
+            csv.write_text(predictions_csv(shown), encoding="utf-8", newline="")
+        except OSError as error:
+            raise ConfigError(f"--csv {csv}: can't be written ({error.strerror}); name another file") from None
+    if not as_json and csv is not None:
+        show(f"{len(shown):,} images: {csv}")
+    elif not as_json and len(shown) > broken:
         show(predictions_table(shown))
     if broken:
         raise typer.Exit(1)
+
+
+@app.command(rich_help_panel=LOOK, epilog="Example: gentrain push model OWNER/NAME")
+def push(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder that gentrain export wrote.")],
+    name: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Its name on the Hub.")],
+    public: Annotated[bool, typer.Option("--public", help="Let everybody see a new repository.")] = False,
+) -> None:
+    """Send an exported model and its card to the Hugging Face Hub.
+
+    A new repository is private. It needs the extra hub, and hf auth login once.
+    """
+    from gentrain import api
+    from gentrain.view import show
+
+    show(api.push(model, name, public=public))
 
 
 @app.command(rich_help_panel=KEEP, epilog="Example: gentrain networks resnet20 torchvision/resnet18 --classes 10")

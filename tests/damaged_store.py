@@ -132,6 +132,7 @@ FILES = {
     "manifest.json": "data/digits-*/manifest.json",
     "*.beton": "data/digits-*/train.beton",
     "spec.json": "generations/{first}/spec.json",
+    "data.json": "generations/{first}/data.json",
     "DONE.json": "generations/{first}/DONE.json",
     "model.safetensors": "generations/{first}/model.safetensors",
     "epochs.parquet": "generations/{first}/epochs.parquet",
@@ -153,6 +154,7 @@ FILES = {
 OTHERS = {
     "manifest.json": "data/digits-*/train.beton",
     "*.beton": "data/digits-*/test.beton",
+    "data.json": "generations/{first}/spec.json",
     "study.yaml": "studies/grid/study.yaml",
     "chains/*.json": "studies/grid/chains/*-s1.json",
     "results.parquet": "studies/grid/results.parquet",

@@ -78,6 +78,24 @@ def test_a_run_is_a_table_in_a_notebook(tutorial):
     assert "&lt;b&gt;&amp;" in gentrain.Run(tutorial.run.store, "odd", [row])._repr_html_()
 
 
+def test_studies_plans_chains_and_networks_are_tables_in_a_notebook(tutorial):
+    shown = tutorial.study._repr_html_()
+    assert shown.startswith("<pre>name: digits\n")
+    assert "validation: 0.2" in shown
+    assert "momentum" not in shown  # a default
+    assert "<th>to train</th><td>2</td>" in tutorial.plan._repr_html_()
+    assert "<th>cost at 2.5 per device-hour</th><td>unknown</td>" in tutorial.plan._repr_html_()
+    assert tutorial.chain._repr_html_().count("<tr>") == 3
+    for network, column in (
+        (tutorial.chain.generation(0), "top1_error"),
+        (tutorial.chain.ensemble("mean"), "ensemble_top1_error"),
+    ):
+        error = f"{100 * tutorial.run[network.generation][column]:.2f}"
+        assert f"<th>top-1 error %</th><td>{error}</td>" in network._repr_html_()
+        assert f"top-1 error {error} %" in repr(network)
+    assert "M(0) resnet8 × 0.500, M(1) resnet8 × 0.500" in tutorial.chain.ensemble("mean")._repr_html_()
+
+
 @pytest.mark.parametrize("generation", [0, 1])
 def test_a_generations_module_gives_the_stored_probabilities_whatever_the_images_are(tutorial, generation):
     module, pixels = tutorial.chain.generation(generation).module(), images(tutorial.run)

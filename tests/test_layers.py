@@ -33,6 +33,7 @@ DOORS = {
     "sklearn": ["data.sources"],
     "torchvision": ["models", "data.sources"],
     "torch": ["models", "data.loading", "train", "running", "cluster", "doctor"],
+    "huggingface_hub": ["train.hub"],
     "obstore": ["store"],
     "boto3": ["store"],
     "pyarrow": ["store", "data", "train", "api"],

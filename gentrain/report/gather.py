@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from gentrain.data.prepare.dataset import find_manifest, prepared_name
 from gentrain.data.prepare.manifest import Manifest
-from gentrain.data.prepare.share import find_shared
+from gentrain.data.prepare.share import find_shared, find_trained_on
 from gentrain.errors import DataError
 from gentrain.report.records import ENSEMBLE, MOST_CLASSES, SINGLE, ChainRecord, GenerationRecord, Group, StudyReport
 from gentrain.results.chain import (
@@ -126,9 +126,9 @@ def _with_result(record: GenerationRecord, result: GenerationResult | None) -> G
 
 def _dataset(store: RunStore, study: Study, chains: Sequence[ChainRecord]) -> tuple[str | None, Manifest | None]:
     """Return the prepared dataset's folder name and manifest, by its fingerprint where a generation tells it."""
-    fingerprint = next((r.spec.data for chain in chains for r in chain.generations if r.spec), None)
-    if fingerprint is not None:
-        return find_shared(fingerprint, store) or (None, None)
+    spec = next((record.spec for chain in chains for record in chain.generations if record.spec), None)
+    if spec is not None:
+        return find_shared(spec.data, store) or (None, find_trained_on(spec.key, spec.data, store))
     with contextlib.suppress(DataError):
         return prepared_name(study.dataset), find_manifest(study.dataset, store.data)
     return None, None

@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from gentrain.data.prepare.manifest import Manifest
-from gentrain.report.published import network_label
+from gentrain.results.published import network_label
 from gentrain.results.status import State
 from gentrain.scores.spread import Spread, paired_difference
 from gentrain.store.done import Done

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from gentrain.report.differences import difference_table
-from gentrain.report.published import (
+from gentrain.report.records import Group, StudyReport, baseline, with_baseline
+from gentrain.report.rows import DASH, Cell, Kind, ReportTable, Row
+from gentrain.results.published import (
     DISTILLATION,
     PAPER_RESNETS,
     TABLE_NOTES,
@@ -17,8 +19,6 @@ from gentrain.report.published import (
     paper_recipe,
     published_rows,
 )
-from gentrain.report.records import Group, StudyReport, baseline, with_baseline
-from gentrain.report.rows import DASH, Cell, Kind, ReportTable, Row
 from gentrain.scores.spread import Spread, paired_difference
 
 FEWEST_CLASSES = 10

@@ -11,7 +11,7 @@ import numpy as np
 
 from gentrain.data.prepare.dataset import find_prepared
 from gentrain.data.prepare.manifest import Manifest
-from gentrain.data.prepare.share import obtain
+from gentrain.data.prepare.share import find_trained_on, obtain
 from gentrain.errors import ConfigError, StoreError
 from gentrain.results.chain import FinishedGeneration, GenerationResult, Generations, RecordedChain, read_chain
 from gentrain.results.legacy import chain_settings
@@ -110,12 +110,13 @@ def evaluate_chain(
         )
     specs = [result.finished.spec for result in results]
     folder = find_prepared(specs[0].data, store.data)
-    if folder is None:
+    manifest = obtain(folder.name, store).manifest if folder else find_trained_on(specs[0].key, specs[0].data, store)
+    if manifest is None or (folder is None and split == "train"):
         raise ConfigError(f"{store.data}: no prepared dataset of {recorded.name}; run gentrain prepare on its study")
-    data = obtain(folder.name, store)
-    if split not in data.manifest.splits:
-        raise ConfigError(f"--split {split}: the dataset has {', '.join(data.manifest.splits)}")
-    predictions = [_predictions(store, result.finished, folder.name, split) for result in results]
+    if split not in manifest.splits:
+        raise ConfigError(f"--split {split}: the dataset has {', '.join(manifest.splits)}")
+    data = folder.name if folder else ""
+    predictions = [_predictions(store, result.finished, data, split) for result in results]
     members, labels = np.stack([probabilities for probabilities, _ in predictions]), predictions[0][1]
     weights = ensemble_weights(recorded.name, results[: last + 1], ensemble) if ensemble else None
     probabilities = members[last] if weights is None else weighted_ensemble(members[: last + 1], weights)
@@ -126,7 +127,7 @@ def evaluate_chain(
         ensemble=weights is not None,
         weights=None if weights is None else tuple(weights.tolist()),
         scores=score(probabilities, labels),
-        manifest=data.manifest,
+        manifest=manifest,
         confusion=confusion_matrix(probabilities, labels),
         agreement=agreement(members),
     )

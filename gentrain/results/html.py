@@ -1,4 +1,4 @@
-"""Write rows of results as an HTML table, for notebooks."""
+"""Write rows of results, and facts by name, as HTML tables, for notebooks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 PERCENT = ("top1_error", "ensemble_top1_error", "weighted_top1_error", "selected_top1_error", "top5_error", "ece")
-COLUMNS = {
+HEADINGS = {
     "chain": "chain",
     "generation": "gen",
     "network": "network",
@@ -27,19 +27,27 @@ COLUMNS = {
 
 def html_table(rows: Sequence[Mapping[str, Any]], *, title: str) -> str:
     """Return rows of results.parquet as an HTML table; errors in per cent."""
-    shown = [column for column in COLUMNS if any(row.get(column) is not None for row in rows)]
-    head = "".join(f"<th>{escape(COLUMNS[column])}</th>" for column in shown)
-    body = "".join(f"<tr>{''.join(_cell(column, row.get(column)) for column in shown)}</tr>" for row in rows)
+    shown = [column for column in HEADINGS if any(row.get(column) is not None for row in rows)]
+    head = "".join(f"<th>{escape(HEADINGS[column])}</th>" for column in shown)
+    body = "".join(
+        f"<tr>{''.join(f'<td>{escape(shown_value(column, row.get(column)))}</td>' for column in shown)}</tr>"
+        for row in rows
+    )
     return (
         f"<table><caption>{escape(title)}: {len(rows)} finished generations</caption>"
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     )
 
 
-def _cell(column: str, value: Any) -> str:
-    if value is None:
-        return "<td>–</td>"
+def html_facts(facts: Mapping[str, str], *, title: str) -> str:
+    """Return facts by name as an HTML table of two columns."""
+    body = "".join(f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in facts.items())
+    return f"<table><caption>{escape(title)}</caption><tbody>{body}</tbody></table>"
+
+
+def shown_value(column: str, value: Any) -> str:
+    """Return a value of results.parquet as its heading says: errors in per cent; a dash for None."""
     if isinstance(value, float):
         decimals = 2 if column in PERCENT else 1 if column == "train_seconds" else 3
-        value = f"{100 * value if column in PERCENT else value:.{decimals}f}"
-    return f"<td>{escape(str(value))}</td>"
+        return f"{100 * value if column in PERCENT else value:.{decimals}f}"
+    return "–" if value is None else str(value)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gentrain.data.prepare.manifest import Manifest
-from gentrain.data.prepare.share import find_shared
+from gentrain.data.prepare.share import find_trained_on
 from gentrain.errors import ConfigError
+from gentrain.results.card import model_card, shared_settings
 from gentrain.results.chain import COLUMNS, GenerationResult
 from gentrain.results.evaluate import ensemble_weights, finished_results, recorded_chain
+from gentrain.results.html import HEADINGS, html_facts, html_table, shown_value
 from gentrain.scores.ensembles import Kind
 from gentrain.store.run import RunStore
 from gentrain.study.lineage import GenerationSpec
@@ -39,10 +41,8 @@ class TrainedNetwork:
     """Of its members' probabilities; their sum is 1."""
     kind: Kind | None
     """Of the ensemble; None for one generation."""
-    lineage: tuple[GenerationSpec, ...]
+    results: tuple[GenerationResult, ...]
     """Of the chain's generations up to its last member."""
-    row: Mapping[str, Any]
-    """Of its last member, of results.parquet."""
 
     @property
     def generation(self) -> int:
@@ -55,19 +55,50 @@ class TrainedNetwork:
         own = f"generation {self.generation}"
         return f"{self.chain}: {f'{self.kind} ensemble up to {own}' if self.kind else own}"
 
+    def __repr__(self) -> str:
+        return f"<{self.name}: top-1 error {100 * self.scores['top1_error']:.2f} %>"
+
+    def _repr_html_(self) -> str:
+        """Show in a notebook what it is and how well it does on the test images."""
+        members = zip(self.specs, self.weights, strict=True)
+        used = [f"M({spec.generation}) {spec.network.name} × {weight:.3f}" for spec, weight in members if weight]
+        facts = {
+            "study": self.study.name,
+            "networks": ", ".join(used),
+            **{HEADINGS[name]: shown_value(name, score) for name, score in self.scores.items()},
+            "keys": " → ".join(spec.key for spec in self.lineage),
+        }
+        return html_facts(facts, title=self.name)
+
+    @property
+    def lineage(self) -> tuple[GenerationSpec, ...]:
+        """Specs of the chain's generations up to its last member."""
+        return tuple(result.finished.spec for result in self.results)
+
+    @property
+    def prefix(self) -> str:
+        """What its columns of results.parquet begin with: an ensemble's kind, nothing for one generation."""
+        return {None: "", "mean": "ensemble_"}.get(self.kind, f"{self.kind}_") if len(self.specs) > 1 else ""
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Its scores on the test split; errors are fractions."""
+        row = self.results[-1].row
+        return {name: score for name in COLUMNS if (score := row[self.prefix + name]) is not None}
+
     @cached_property
     def manifest(self) -> Manifest:
         """The data that it was trained on: classes, image size, mean and standard deviation.
 
         Raises:
-            ConfigError: when that dataset is no longer in the run folder.
+            ConfigError: when nothing in the run folder says it any more.
         """
-        prepared = find_shared(self.specs[0].data, self.store)
-        if prepared is None:
+        manifest = find_trained_on(self.specs[0].key, self.specs[0].data, self.store)
+        if manifest is None:
             raise ConfigError(
                 f"{self.store.root}/data: no prepared dataset of {self.chain}; run gentrain prepare on its study"
             )
-        return prepared[1]
+        return manifest
 
     def module(self) -> Classifier:
         """Return it as a torch module on the CPU, in eval mode, with its weights verified.
@@ -77,7 +108,7 @@ class TrainedNetwork:
 
         Raises:
             StoreError: when weights are missing or damaged.
-            ConfigError: when the dataset is no longer there, or a network can't be built here.
+            ConfigError: when nothing says what the dataset was, or a network can't be built here.
         """
         from gentrain.train.classifier import load_classifier
 
@@ -91,7 +122,7 @@ class TrainedNetwork:
         preprocessing: bool = True,
         notify: Callable[[str], None] = lambda _: None,
     ) -> list[str]:
-        """Write it into a folder of its own: weights, JSON, torch.export's program, ONNX; return the files' names.
+        """Write it into a folder of its own: weights, JSON, torch.export's program, ONNX, a card; return their names.
 
         Args:
             folder: new, empty, or an earlier model's, which is replaced.
@@ -104,14 +135,16 @@ class TrainedNetwork:
         """
         from gentrain.train.exported import write_model
 
-        return write_model(Path(folder), self.module(), self._description(preprocessing=preprocessing), notify=notify)
+        description = self._description(preprocessing=preprocessing)
+        card = partial(model_card, self, preprocessing=preprocessing)
+        return write_model(
+            Path(folder), self.module(), description, card=lambda names: card(files=names), notify=notify
+        )
 
     def _description(self, *, preprocessing: bool) -> Description:
         from gentrain.train.exported import Ancestor, Description, Member
 
         data, images = self.manifest, self.study.recipe.images
-        prefix = {None: "", "mean": "ensemble_"}.get(self.kind, f"{self.kind}_") if len(self.specs) > 1 else ""
-        scores = {name: self.row[prefix + name] for name in COLUMNS}
         members = zip(self.specs, self.weights, strict=True)
         return Description(
             gentrain=version("gentrain"),
@@ -140,8 +173,8 @@ class TrainedNetwork:
                 )
                 for spec in self.lineage
             ),
-            scores={name: score for name, score in scores.items() if score is not None},
-            settings=self.study.dump(),
+            scores=self.scores,
+            settings=shared_settings(self.study),
             sha256="",
         )
 
@@ -170,6 +203,9 @@ class TrainedChain:
 
     def __repr__(self) -> str:
         return f"<chain {self.name}: {len(self)} generations finished>"
+
+    def _repr_html_(self) -> str:
+        return html_table([result.row for result in self._results], title=self.name)
 
     def generation(self, generation: int) -> TrainedNetwork:
         """Return a finished generation: 0 is the patriarch, -1 the last.
@@ -204,5 +240,4 @@ class TrainedChain:
     def _network(self, places: Sequence[int], *, weights: tuple[float, ...], kind: Kind | None) -> TrainedNetwork:
         specs = tuple(self._results[place].finished.spec for place in places)
         results = self._results[: places[-1] + 1]
-        lineage = tuple(result.finished.spec for result in results)
-        return TrainedNetwork(self._store, self.study, self.name, specs, weights, kind, lineage, results[-1].row)
+        return TrainedNetwork(self._store, self.study, self.name, specs, weights, kind, tuple(results))

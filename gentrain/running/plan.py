@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from gentrain.errors import ConfigError
+from gentrain.results.html import html_facts
+from gentrain.results.units import duration
 from gentrain.store.run import RunStore
 from gentrain.study.lineage import Chain, Forest, GenerationSpec
 from gentrain.study.schema import Study
@@ -108,6 +110,21 @@ class Plan:
     def cost(self) -> float | None:
         """Device-hours times the price."""
         return None if self.device_seconds is None or self.price is None else self.device_seconds / 3600 * self.price
+
+    def _repr_html_(self) -> str:
+        """Show in a notebook what the plan command's table says."""
+        hours = None if self.device_seconds is None else f"{self.device_seconds / 3600:,.2f} h"
+        facts = {
+            "chains": f"{len(self.forest.chains):,}",
+            "distinct trainings": f"{len(self.forest.trainings):,}",
+            "already finished": f"{len(self.finished):,}",
+            "to train": f"{len(self.to_train):,}",
+            "device-hours": hours or "unknown",
+            f"makespan on {self.devices:g} devices": duration(self.makespan),
+        }
+        if self.price is not None:
+            facts[f"cost at {self.price:g} per device-hour"] = "unknown" if self.cost is None else f"{self.cost:,.2f}"
+        return html_facts(facts, title="plan")
 
     def summary(self) -> dict[str, float | None]:
         """Return the plan's figures, for machines; None is unknown."""

@@ -7,7 +7,8 @@ from collections.abc import Container, Iterable, Mapping
 from typing import Any, Literal
 
 from gentrain.data.prepare.dataset import PreparedData
-from gentrain.data.prepare.share import prepare_shared
+from gentrain.data.prepare.manifest import Manifest
+from gentrain.data.prepare.share import keep_manifest, prepare_shared
 from gentrain.errors import GentrainError, StoreError, TrainingError
 from gentrain.events import Event, FinishedBefore, GenerationDone, InChain, Note, Observer, SweepStarted
 from gentrain.results.chain import Generations, finished_rows
@@ -17,6 +18,7 @@ from gentrain.running.networks import check_networks
 from gentrain.running.plan import make_plan, starting_order, urgencies
 from gentrain.running.pretrained import PretrainedNetworks
 from gentrain.running.records import mend_records, rows_of_other_chains
+from gentrain.store.done import DATA
 from gentrain.store.run import RunStore
 from gentrain.store.study_record import StudyRecord
 from gentrain.study.lineage import Chain, Forest, build_forest
@@ -72,6 +74,7 @@ def run_study(
     _announce(study, forest, record, observe)
     generations = Generations(store, forest.chains)
     mend_records(forest.specs.values(), generations, store=store, observe=observe)
+    _keep_manifests(forest, generations, data.manifest, store=store, observe=observe)
 
     rows, missing = _read(forest.chains, generations, skip=stopped, store=store, observe=observe)
     outcome = Outcome({}, stopped, interrupted=False)
@@ -90,6 +93,17 @@ def run_study(
     if outcome.failed:
         raise _failure(study, forest, outcome.failed)
     return sorted(rows, key=lambda row: (row["chain"], row["generation"]))
+
+
+def _keep_manifests(
+    forest: Forest, generations: Generations, manifest: Manifest, *, store: RunStore, observe: Observer
+) -> None:
+    """Write what their data is into the folders of finished generations that don't say it, as of version 0.1."""
+    keys = [key for key, spec in forest.specs.items() if spec.data == manifest.fingerprint]
+    written = [key for key in keys if generations.inspect(key).valid and keep_manifest(key, manifest, store)]
+    if written:
+        more = f", and those of {len(written) - 1:,} other generations" if len(written) > 1 else ""
+        observe(Note(f"{store.generation(written[0])}/{DATA}{more}: missing or damaged; written again", "warning"))
 
 
 def _announce(study: Study, forest: Forest, record: StudyRecord, observe: Observer) -> None:

@@ -14,6 +14,9 @@ PREDICTIONS = "predictions.parquet"
 VALIDATION_PREDICTIONS = "validation_predictions.parquet"
 EPOCHS = "epochs.parquet"
 SPEC = "spec.json"
+DATA = "data.json"
+"""Describes the data that the network was trained on: a copy of the prepared dataset's manifest, with its own digest,
+which no record names (version 0.1 wrote none, and runs add it)."""
 DONE = "DONE.json"
 
 FILES = frozenset({MODEL, PREDICTIONS, VALIDATION_PREDICTIONS, EPOCHS, SPEC})

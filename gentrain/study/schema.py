@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
+from html import escape
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from gentrain.errors import ConfigError
+from gentrain.study.documents import write_yaml
 from gentrain.study.process import AdaptiveK, Process
 from gentrain.study.sections import DatasetConfig, NetworkConfig, PretrainedConfig, RecipeConfig, known_network
 from gentrain.study.settings import Settings, Stored
@@ -174,6 +176,11 @@ class Study(Settings):
     def dump(self) -> dict[str, Any]:
         """Return the study as plain YAML types, with the file's own key names."""
         return self.model_dump(mode="json", by_alias=True, exclude=None if self.trackers else {"trackers"})
+
+    def _repr_html_(self) -> str:
+        """Show in a notebook what isn't at its default, as a study file says it."""
+        changed = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        return f"<pre>{escape(write_yaml({'name': self.name, **changed}))}</pre>"
 
 
 def _changes_by_point(study: Study, importing: bool) -> Iterator[dict[str, Any]]:

@@ -4,6 +4,7 @@ model.safetensors   weights, by the network's own names
 model.json          classes, preprocessing, members, settings, scores and lineage (`Description`)
 model.pt2           torch.export's program: images in, scores out; needs torch alone
 model.onnx          the same for ONNX runtimes, where onnx and onnxscript are installed
+README.md           the model card
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import io
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +32,7 @@ from gentrain.train.checkpoint import encode_weights, load_weights
 from gentrain.train.classifier import Classifier
 
 WEIGHTS, DESCRIPTION, PROGRAM, ONNX = "model.safetensors", "model.json", "model.pt2", "model.onnx"
+CARD = "README.md"
 ONNX_LIBRARIES = ("onnx", "onnxscript")
 
 
@@ -91,7 +93,12 @@ class Description(_Part):
 
 
 def write_model(
-    folder: Path, model: Classifier, description: Description, *, notify: Callable[[str], None] = lambda _: None
+    folder: Path,
+    model: Classifier,
+    description: Description,
+    *,
+    card: Callable[[Collection[str]], str],
+    notify: Callable[[str], None] = lambda _: None,
 ) -> list[str]:
     """Write a model into a folder, in place of an earlier one there; return the names of its files.
 
@@ -99,6 +106,7 @@ def write_model(
         folder: new, empty, or an earlier model's.
         model: on the CPU.
         description: of it; its checksum is filled in.
+        card: returns the model card, from the names of the other files.
         notify: gets a line for a form that can't be written here.
 
     Raises:
@@ -115,6 +123,7 @@ def write_model(
         for name in {PROGRAM, ONNX} - programs.keys():
             (folder / name).unlink(missing_ok=True)
         files = {WEIGHTS: weights, **programs, DESCRIPTION: content}
+        files[CARD] = card(tuple(files)).encode()
         for name, file in files.items():
             disk.write_whole(folder, name, file)
     except OSError as error:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import torch
 
 from gentrain.scores.metrics import score
-from gentrain.store.done import EPOCHS, MODEL, PREDICTIONS, SPEC, VALIDATION_PREDICTIONS
+from gentrain.store.done import DATA, EPOCHS, MODEL, PREDICTIONS, SPEC, VALIDATION_PREDICTIONS
 from gentrain.store.folder import encode_table
 from gentrain.store.generation import encode_spec
 from gentrain.store.predictions import encode_predictions
@@ -64,6 +64,7 @@ def _write(
         MODEL: encode_weights(evaluator.model),
         EPOCHS: encode_table(pa.Table.from_pylist(state.rows, EPOCHS_SCHEMA)),
     }
+    folder.write(DATA, evaluator.splits.manifest.file_content())
     files |= {FILES[split]: encode_predictions(*arrays) for split, arrays in predictions.items()}
     folder.finish(
         files,

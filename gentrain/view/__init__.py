@@ -19,7 +19,7 @@ from gentrain.view.clean import leftovers_table, size
 from gentrain.view.doctor import doctor_tables
 from gentrain.view.init import survey_lines, survey_table
 from gentrain.view.notebook import open_progress
-from gentrain.view.predictions import predictions_table
+from gentrain.view.predictions import predictions_csv, predictions_table
 from gentrain.view.report import report_tables
 from gentrain.view.sweep import SweepLines, SweepTable
 from gentrain.view.tables import (
@@ -49,6 +49,7 @@ __all__ = [
     "open_view",
     "plan_assumptions",
     "plan_table",
+    "predictions_csv",
     "predictions_table",
     "print_json",
     "report_tables",

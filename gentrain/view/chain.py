@@ -24,8 +24,9 @@ from gentrain.events import (
     Progress,
     TargetsKnown,
 )
+from gentrain.results.units import duration
 from gentrain.view.base import LinesView, TableView, widest_fitting
-from gentrain.view.tables import duration, percent, three
+from gentrain.view.tables import percent, three
 
 
 @dataclass

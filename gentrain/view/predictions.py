@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -30,3 +32,18 @@ def predictions_table(predictions: Sequence[Prediction]) -> Table:
         if prediction.problem is None:
             table.add_row(Text(printable(prediction.image)), *map(Text, cells))
     return table
+
+
+def predictions_csv(predictions: Sequence[Prediction]) -> str:
+    """Return a CSV file with a row for each image: its likeliest classes, their scores, and why there are none."""
+    most = max((len(prediction.classes) for prediction in predictions), default=0)
+    sink = io.StringIO()
+    writer = csv.writer(sink)
+    writer.writerow(
+        ["image", *(f"{name}_{place}" for place in range(1, most + 1) for name in ("class", "score")), "problem"]
+    )
+    for prediction in predictions:
+        pairs = zip(prediction.classes, prediction.scores, strict=True)
+        cells = [cell for name, score in pairs for cell in (name, f"{score:.6f}")] or [""] * (2 * most)
+        writer.writerow([printable(prediction.image), *cells, prediction.problem or ""])
+    return sink.getvalue()

@@ -25,9 +25,10 @@ from gentrain.events import (
     Note,
     SweepStarted,
 )
+from gentrain.results.units import duration
 from gentrain.view.base import LinesView, TableView, widest_fitting
 from gentrain.view.chain import compiling_line, done_line, saturated_line, waiting_line
-from gentrain.view.tables import STATES, duration, percent
+from gentrain.view.tables import STATES, percent
 
 SUMMARY_SECONDS = 30.0
 _OF_TRAININGS = GenerationWaiting | GenerationQueued | Compiling | GenerationStarted | EpochDone | GenerationDone

@@ -10,6 +10,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from gentrain.errors import printable
+from gentrain.results.units import duration
 from gentrain.scores.confusion import top_confusions
 
 if TYPE_CHECKING:
@@ -300,17 +301,6 @@ def _weights(values: Sequence[float] | None) -> str:
 
 def _generations(values: Sequence[int] | None) -> str:
     return ", ".join(map(str, values)) if values else "–"
-
-
-def duration(seconds: float | None) -> str:
-    """Return seconds as hours, minutes or seconds; `unknown` for None."""
-    if seconds is None:
-        return "unknown"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours}h {minutes:02d}m"
-    return f"{minutes}m {rest:02d}s" if minutes else f"{seconds:.1f}s" if seconds < 10 else f"{rest}s"
 
 
 def _count(number: float, noun: str) -> str:

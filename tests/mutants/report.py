@@ -75,7 +75,7 @@ MUTANTS = (
     ),
     Mutant(
         "the paper's rows move by a generation",
-        "report/published.py",
+        "results/published.py",
         "figures[generation] if",
         "figures[generation - 1] if",
         REPORT,

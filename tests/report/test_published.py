@@ -6,8 +6,8 @@ import pytest
 
 from gentrain.report.formats import markdown
 from gentrain.report.gather import gather_study
-from gentrain.report.published import deviations, network_label, published_rows
 from gentrain.report.tables import build_tables
+from gentrain.results.published import deviations, network_label, published_rows
 from gentrain.store.run import RunStore
 from gentrain.store.study_record import StudyRecord
 from gentrain.study.lineage import build_forest

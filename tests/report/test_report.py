@@ -16,12 +16,12 @@ from gentrain.data.prepare.manifest import Duplicates, Manifest
 from gentrain.report.formats import FORMATS, latex, markdown
 from gentrain.report.gather import gather_study
 from gentrain.report.matrix import SHOWN, _order, matrix_plot
-from gentrain.report.published import PUBLISHED, deviations, paper_recipe, published_rows
 from gentrain.report.records import ChainRecord, GenerationRecord, Group, StudyReport, baseline
 from gentrain.report.rows import Cell, ReportTable, Row
 from gentrain.report.tables import build_tables
 from gentrain.report.training import TrainingScores
 from gentrain.report.tree import build_trees
+from gentrain.results.published import PUBLISHED, deviations, paper_recipe, published_rows
 from gentrain.scores.confusion import score_by_rank, second_class_matrix
 from gentrain.scores.metrics import calibration_error, reliability, top_k_error
 from gentrain.scores.spread import Spread

@@ -23,6 +23,7 @@ from gentrain.data.prepare.dataset import (
 from gentrain.data.prepare.manifest import Manifest, has_digest
 from gentrain.data.prepare.writing import building_folder, preparing
 from gentrain.errors import DataError
+from gentrain.store.done import DATA
 from gentrain.store.folder import Folder
 from gentrain.store.run import RunStore
 from gentrain.study.sections import DatasetConfig
@@ -109,6 +110,28 @@ def find_shared(fingerprint: str, store: RunStore) -> tuple[str, Manifest] | Non
         if manifest is not None and manifest.fingerprint == fingerprint:
             return name, manifest
     return None
+
+
+def find_trained_on(key: str, fingerprint: str, store: RunStore) -> Manifest | None:
+    """Return the manifest of the data that a generation was trained on: its folder's copy, else the dataset's own.
+
+    None where neither is there and valid.
+    """
+    manifest = Manifest.parse(store.generation(key).read_record(DATA))
+    if manifest is not None and manifest.fingerprint == fingerprint:
+        return manifest
+    shared = find_shared(fingerprint, store)
+    return shared and shared[1]
+
+
+def keep_manifest(key: str, manifest: Manifest, store: RunStore) -> bool:
+    """Write the manifest of its data into a generation's folder where it isn't; return whether it was written."""
+    folder = store.generation(key)
+    kept = Manifest.parse(folder.read_record(DATA))
+    if kept is not None and kept.fingerprint == manifest.fingerprint:
+        return False
+    folder.write(DATA, manifest.file_content())
+    return True
 
 
 def _fetch(folder: Folder, target: Path) -> PreparedData:
