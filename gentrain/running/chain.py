@@ -20,7 +20,7 @@ from gentrain.events import (
 from gentrain.results.chain import Generations, read_chain
 from gentrain.running.records import mend_record
 from gentrain.store.claims import Waiting
-from gentrain.store.done import EPOCHS, MODEL, SPEC
+from gentrain.store.done import AVERAGE, EPOCHS, MODEL, SPEC
 from gentrain.store.generation import Inspection
 from gentrain.store.locks import name_holder
 from gentrain.store.record import Claim
@@ -187,7 +187,7 @@ def ensure_generation(
             folder.clear_training()  # left by a command that was killed at the very end
             return True
         weights_done = spec.pretrained or (
-            inspection.done is not None and not {MODEL, EPOCHS} & set(inspection.damaged)
+            inspection.done is not None and not {MODEL, AVERAGE, EPOCHS} & set(inspection.damaged)
         )
         if pretrained and not weights_done:
             raise StoreError(f"{folder}: a pretrained generation is damaged; run the study that trained it again")

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 from gentrain.store.folder import digest, mapping_digest
 
 MODEL = "model.safetensors"
+AVERAGE = "average.safetensors"
+"""Averaged weights that teach the next generation (`recipe.ema`), where they aren't the generation's result."""
 PREDICTIONS = "predictions.parquet"
 VALIDATION_PREDICTIONS = "validation_predictions.parquet"
 EPOCHS = "epochs.parquet"
@@ -19,7 +21,7 @@ DATA = "data.json"
 which no record names (version 0.1 wrote none, and runs add it)."""
 DONE = "DONE.json"
 
-FILES = frozenset({MODEL, PREDICTIONS, VALIDATION_PREDICTIONS, EPOCHS, SPEC})
+FILES = frozenset({MODEL, AVERAGE, PREDICTIONS, VALIDATION_PREDICTIONS, EPOCHS, SPEC})
 """Names that a record may vouch for."""
 
 Error = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]

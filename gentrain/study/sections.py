@@ -178,6 +178,18 @@ class ImagesConfig(Settings):
         return self
 
 
+class EMAConfig(Settings):
+    """The exponential moving average of the weights, step by step, and what it is for."""
+
+    decay: float = Field(0.999, ge=0, lt=1, description="d of w̄ ← d·w̄ + (1-d)·w after every step.")
+    role: Annotated[Literal["result", "teacher"], Stored("as")] = Field(
+        "result",
+        alias="as",
+        description="result: it is the generation's network; teacher: it teaches the next generation, and the network "
+        "is the one that was trained.",
+    )
+
+
 class RecipeConfig(Settings):
     """How one generation is optimised (METHOD.md's CIFAR ResNet recipe by default)."""
 
@@ -225,6 +237,9 @@ class RecipeConfig(Settings):
         gt=0,
         description="Scale a step's gradients down to this norm, over all parameters, where theirs is larger.",
     )
+    ema: Annotated[EMAConfig | None, Later(None, written=False)] = Field(
+        None, description="Exponential moving average of the weights: `{decay: 0.999, as: result}`."
+    )
     on_divergence: Annotated[Literal["stop", "rollback"], Later("stop")] = Field(
         "stop",
         description="Where a loss, weight or prediction isn't finite. rollback: go back to the last checkpoint and on "
@@ -242,6 +257,11 @@ class RecipeConfig(Settings):
     def mixes(self) -> bool:
         """Whether images are mixed with others."""
         return bool(self.mixup or self.cutmix)
+
+    @property
+    def result_as_trained(self) -> bool:
+        """Whether the scores of training are the result's: no images are mixed, and it is no average of weights."""
+        return not self.mixes and (self.ema is None or self.ema.role != "result")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

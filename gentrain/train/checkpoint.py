@@ -33,9 +33,22 @@ def load_weights(model: nn.Module, content: bytes) -> None:
     model.load_state_dict(safetensors.torch.load(content))
 
 
-def encode_training_state(model: nn.Module, optimizer: torch.optim.Optimizer, metadata: Mapping[str, Any]) -> bytes:
-    """Return model, the optimiser's state and JSON metadata as one safetensors file."""
-    tensors = {f"model/{name}": _portable(value) for name, value in model.state_dict().items()}
+NONE: Mapping[str, nn.Module] = {}
+
+
+def encode_training_state(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    metadata: Mapping[str, Any],
+    *,
+    companions: Mapping[str, nn.Module] = NONE,
+) -> bytes:
+    """Return model, the optimiser's state, companions by name and JSON metadata as one safetensors file."""
+    tensors = {
+        f"{which}/{name}": _portable(value)
+        for which, network in {"model": model, **companions}.items()
+        for name, value in network.state_dict().items()
+    }
     for name, parameter in model.named_parameters():
         state = optimizer.state.get(parameter, {})
         for kind, key in STATES.items():
@@ -45,13 +58,20 @@ def encode_training_state(model: nn.Module, optimizer: torch.optim.Optimizer, me
     return content
 
 
-def load_training_state(model: nn.Module, optimizer: torch.optim.Optimizer, content: bytes) -> dict[str, Any]:
+def load_training_state(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    content: bytes,
+    *,
+    companions: Mapping[str, nn.Module] = NONE,
+) -> dict[str, Any]:
     """Restore `encode_training_state` bytes in place and return the metadata."""
     metadata = _read_metadata(content)
     if metadata is None:
         raise StoreError("a checkpoint without gentrain's metadata; delete it and run the same command again")
     tensors = safetensors.torch.load(content)
-    model.load_state_dict({k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")})
+    for which, network in {"model": model, **companions}.items():
+        network.load_state_dict(_part(tensors, which))
     for name, parameter in model.named_parameters():
         for kind, key in STATES.items():
             if (value := tensors.get(f"{kind}/{name}")) is not None:
@@ -61,7 +81,9 @@ def load_training_state(model: nn.Module, optimizer: torch.optim.Optimizer, cont
     return metadata
 
 
-def checkpoint_problem(content: bytes, *, key: str, epoch: int, model: nn.Module) -> str | None:
+def checkpoint_problem(
+    content: bytes, *, key: str, epoch: int, model: nn.Module, companions: Mapping[str, nn.Module] = NONE
+) -> str | None:
     """Return why bytes can't be the state of a generation after an epoch, None where they are.
 
     Checkpoints without a key were written before keys were recorded: their place and their name say what they are of.
@@ -71,6 +93,7 @@ def checkpoint_problem(content: bytes, *, key: str, epoch: int, model: nn.Module
         key: of the generation.
         epoch: finished epochs.
         model: whose parameters and buffers must be in it, in their shapes.
+        companions: by name, likewise.
     """
     try:
         tensors = safetensors.torch.load(content)
@@ -86,13 +109,20 @@ def checkpoint_problem(content: bytes, *, key: str, epoch: int, model: nn.Module
         return f"it isn't the state after epoch {epoch}"
     if not isinstance(metadata.get("rollbacks", []), list) or not isinstance(metadata.get("compiled_epochs", 0), int):
         return "its rollbacks are no list, or its compiled epochs no number"
-    return _tensor_problem(tensors, model)
+    return next(
+        filter(None, (_tensor_problem(tensors, which, n) for which, n in {"model": model, **companions}.items())), None
+    )
 
 
-def _tensor_problem(tensors: Mapping[str, Tensor], model: nn.Module) -> str | None:
+def _part(tensors: Mapping[str, Tensor], which: str) -> dict[str, Tensor]:
+    """Return a checkpoint's tensors of one network, by their names in it."""
+    return {name.removeprefix(f"{which}/"): t for name, t in tensors.items() if name.startswith(f"{which}/")}
+
+
+def _tensor_problem(tensors: Mapping[str, Tensor], which: str, network: nn.Module) -> str | None:
     """Return why a checkpoint's tensors can't be loaded into a network, None where they can."""
-    saved = {name.removeprefix("model/"): tensor for name, tensor in tensors.items() if name.startswith("model/")}
-    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    saved = _part(tensors, which)
+    shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
     if {name: tensor.shape for name, tensor in saved.items()} != shapes:
         return "its tensors aren't the network's"
     for name, tensor in tensors.items():

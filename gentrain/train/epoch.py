@@ -39,6 +39,7 @@ def train_epoch(
     rate_factor: float = 1.0,
     compiled: bool = False,
     mixed: Callable[[Batch, Tensor, int], tuple[Batch, Tensor]] | None = None,
+    after_step: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
     """Train one epoch and return its row; its seconds exclude evaluation.
 
@@ -55,6 +56,7 @@ def train_epoch(
         rate_factor: of the schedule's learning rate.
         compiled: whether the network and the task's teacher are.
         mixed: returns the batch, with other labels, and its images as network and teacher see them.
+        after_step: called when the optimiser has changed the network.
 
     Raises:
         DivergedError: on a non-finite loss, on every worker, at the same step.
@@ -85,6 +87,8 @@ def train_epoch(
         if spec.recipe.clip_gradients is not None:  # means over the global batch by now, the same on every worker
             nn.utils.clip_grad_norm_(network.parameters(), spec.recipe.clip_gradients)
         optimizer.step()
+        if after_step is not None:
+            after_step()
         if (index + 1) % CHECK_STEPS == 0:
             _check_finite(meter, spec, epoch)
         if workers.first and time.perf_counter() - posted > PROGRESS_SECONDS:

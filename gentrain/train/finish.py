@@ -11,7 +11,7 @@ import pyarrow as pa
 import torch
 
 from gentrain.scores.metrics import score
-from gentrain.store.done import DATA, EPOCHS, MODEL, PREDICTIONS, SPEC, VALIDATION_PREDICTIONS
+from gentrain.store.done import AVERAGE, DATA, EPOCHS, MODEL, PREDICTIONS, SPEC, VALIDATION_PREDICTIONS
 from gentrain.store.folder import encode_table
 from gentrain.store.generation import encode_spec
 from gentrain.store.predictions import encode_predictions
@@ -44,8 +44,8 @@ def finish(job: Job, *, state: TrainingState, evaluator: Evaluator) -> None:
     rows = state.rows
     if bad is not None and rows:  # gathered, so that every worker sees the same
         raise diverged(job.spec, len(rows) - 1, f"after its last step: predictions of the {bad} split are not finite")
-    # of the last epoch, or, where there was none or its images were mixed, as the network is
-    seen = rows and not job.spec.recipe.mixes
+    # of the last epoch, or, where it says nothing of the result, as the network is
+    seen = rows and job.spec.recipe.result_as_trained
     primary = float(rows[-1]["primary_score"]) if seen else evaluator.train_primary()
     evaluator.workers.on_first(lambda: _write(job, state, evaluator, predictions, primary))
 
@@ -65,6 +65,9 @@ def _write(
         EPOCHS: encode_table(pa.Table.from_pylist(state.rows, EPOCHS_SCHEMA)),
     }
     folder.write(DATA, evaluator.splits.manifest.file_content())
+    average, ema = state.companions.average, job.spec.recipe.ema
+    if average is not None and ema is not None and ema.role == "teacher":
+        files[AVERAGE] = encode_weights(average)
     files |= {FILES[split]: encode_predictions(*arrays) for split, arrays in predictions.items()}
     folder.finish(
         files,

@@ -7,6 +7,7 @@ epoch, sample), so a run that was killed and resumed from its last checkpoint en
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from gentrain.data.prepare.share import obtain
 from gentrain.errors import DivergedError
 from gentrain.events import EpochDone, Event, GenerationStarted, Observer
+from gentrain.train.companions import Companions
 from gentrain.train.compiling import compile_errors_named
 from gentrain.train.device import configure, to_device
 from gentrain.train.divergence import MAX_ROLLBACKS, check_predictions, check_weights
@@ -50,22 +52,23 @@ def train_generation(job: Job, workers: Workers, post: Observer) -> None:
     data = workers.everywhere(lambda: obtain(job.data, job.store))
     splits = Splits(data, spec=spec, workers=workers)
     model = to_device(build_network(job), workers.device)
+    companions = Companions(model, spec)
     evaluator = Evaluator(model, splits=splits, workers=workers, precision=spec.precision)
     if job.weights_done:
-        state = workers.everywhere(lambda: load_finished(job, model))
+        state = workers.everywhere(lambda: load_finished(job, companions))
     else:
         with compile_errors_named(spec.network.name) if spec.compile else contextlib.nullcontext():
-            state = _train(job, evaluator, post if workers.first else _to_nobody)
-    finish(job, state=state, evaluator=evaluator)
+            state = _train(job, evaluator, companions, post if workers.first else _to_nobody)
+    finish(job, state=state, evaluator=replace(evaluator, model=companions.result))
 
 
-def _train(job: Job, evaluator: Evaluator, post: Observer) -> TrainingState:
+def _train(job: Job, evaluator: Evaluator, companions: Companions, post: Observer) -> TrainingState:
     """Train the evaluator's model from its newest checkpoint to its last epoch; return the state after it."""
     spec, model, splits, workers = job.spec, evaluator.model, evaluator.splits, evaluator.workers
     if spec.sync_batchnorm:
         workers.sync_batchnorm(model)
     optimizer = build_optimizer(spec.recipe, model.parameters())
-    state = load_newest(job, model, optimizer, workers, post)
+    state = load_newest(job, model, optimizer, workers, post, companions=companions)
     if len(state.rows) == spec.recipe.epochs:
         return state
     splits.open_loaders()
@@ -113,11 +116,12 @@ def _train_next_epoch(
         rate_factor=state.rate_factor,
         compiled=state.compiled,
         mixed=splits.mixed,
+        after_step=state.companions.after_step,
     )
     check_weights(evaluator.model, spec, epoch, workers=workers)
     last = epoch + 1 == spec.recipe.epochs
     if last or (epoch + 1) % job.evaluate_every == 0:
-        row |= (errors := evaluator.errors())
+        row |= (errors := replace(evaluator, model=state.companions.result).errors())
         if last:
             check_predictions(errors, spec, epoch)
     return row

@@ -17,7 +17,7 @@ from gentrain.models.fold import fold
 from gentrain.models.fuse import fuse
 from gentrain.models.mean import MeanOfNetworks
 from gentrain.models.registry import build_model
-from gentrain.store.done import MODEL, SPEC
+from gentrain.store.done import AVERAGE, MODEL, SPEC
 from gentrain.store.run import RunStore
 from gentrain.study.lineage import GenerationSpec
 from gentrain.train.checkpoint import load_weights
@@ -38,15 +38,19 @@ def predict(
         yield batch, logits.float().softmax(dim=1)
 
 
-def load_network(key: str, store: RunStore) -> nn.Module:
+def load_network(key: str, store: RunStore, *, teaching: bool = False) -> nn.Module:
     """Return a finished generation's network with its verified weights, on the CPU.
+
+    Args:
+        key: of the generation.
+        store: where it is.
+        teaching: with the weights that teach the next generation, which may be averaged ones (`recipe.ema`).
 
     Raises:
         StoreError: when its weights or its spec are missing or damaged.
         ConfigError: when its network can't be imported here.
     """
     folder = store.generation(key)
-    content = folder.read_verified(MODEL)
     spec = folder.spec()
     if spec is None:
         raise StoreError(f"{folder}/{SPEC}: damaged (it isn't of {key}); run the study again to restore it")
@@ -54,7 +58,8 @@ def load_network(key: str, store: RunStore) -> nn.Module:
         model = build_model(spec.network.name, num_classes=spec.num_classes)
     except ValueError as error:
         raise ConfigError(f"generation {key}: {error}") from None
-    load_weights(model, content)
+    averaged = teaching and spec.recipe.ema is not None and spec.recipe.ema.role == "teacher"
+    load_weights(model, folder.read_verified(AVERAGE if averaged else MODEL))
     return model
 
 
@@ -73,7 +78,7 @@ def load_teacher(
         StoreError: when one is missing or damaged.
         GentrainError: when one can't be folded.
     """
-    networks = [load_network(key, store) for key in keys]
+    networks = [load_network(key, store, teaching=True) for key in keys]
     if folded:
         try:
             traced = [fold(network) for network in networks]

@@ -13,10 +13,11 @@ from torch import nn
 from gentrain.errors import DivergedError, GentrainError
 from gentrain.events import Note, Observer
 from gentrain.models.registry import build_model
-from gentrain.store.done import EPOCHS, MODEL
+from gentrain.store.done import AVERAGE, EPOCHS, MODEL
 from gentrain.store.folder import digest
 from gentrain.study.tasks import PretrainedSpec
 from gentrain.train.checkpoint import checkpoint_problem, encode_training_state, load_training_state, load_weights
+from gentrain.train.companions import Companions
 from gentrain.train.divergence import MAX_ROLLBACKS, ROLLBACK_FACTOR
 from gentrain.train.job import Job
 from gentrain.train.seeds import generation_seed, seed_generators
@@ -25,8 +26,10 @@ from gentrain.train.workers import Workers
 
 @dataclass
 class TrainingState:
-    """What of a training is neither weights nor momentum: everything else follows from the spec."""
+    """What of a training is neither its model nor momentum: everything else follows from the spec."""
 
+    companions: Companions
+    """Networks beside the model."""
     rows: list[dict[str, Any]] = field(default_factory=list)
     """Of epochs.parquet, one for each finished epoch."""
     rollbacks: list[dict[str, Any]] = field(default_factory=list)
@@ -50,23 +53,31 @@ def build_network(job: Job) -> nn.Module:
 
 
 def load_newest(
-    job: Job, model: nn.Module, optimizer: torch.optim.Optimizer, workers: Workers, post: Observer
+    job: Job,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    workers: Workers,
+    post: Observer,
+    *,
+    companions: Companions,
 ) -> TrainingState:
     """Load the newest valid checkpoint that rank 0 sees on every worker; return its state, an empty one without any."""
-    folder = job.store.generation(job.spec.key)
+    networks, folder = companions.networks, job.store.generation(job.spec.key)
     newest = workers.from_first(
         lambda: folder.newest_checkpoint(
             warn=lambda text: post(Note(text, "warning")),
-            problem=lambda epoch, content: checkpoint_problem(content, key=job.spec.key, epoch=epoch, model=model),
+            problem=lambda epoch, content: checkpoint_problem(
+                content, key=job.spec.key, epoch=epoch, model=model, companions=networks
+            ),
         )
     )
     if newest is None:
-        return TrainingState()
+        return TrainingState(companions)
     _, content = newest
-    metadata = load_training_state(model, optimizer, content)
+    metadata = load_training_state(model, optimizer, content, companions=networks)
     rows, compiled = metadata["rows"], bool(metadata.get("compile"))
     compiled_epochs = metadata.get("compiled_epochs", len(rows) if compiled else 0)
-    return TrainingState(rows, metadata.get("rollbacks", []), compiled, compiled_epochs)
+    return TrainingState(companions, rows, metadata.get("rollbacks", []), compiled, compiled_epochs)
 
 
 def roll_back(
@@ -85,10 +96,11 @@ def roll_back(
     the same divergence again, so that the bits are those of a training whose checkpoints were all valid.
     """
     optimizer.state.clear()
-    reached = load_newest(job, model, optimizer, workers, post)
+    reached = load_newest(job, model, optimizer, workers, post, companions=state.companions)
     reached.compiled = state.compiled
     if not reached.rows:
         model.load_state_dict(build_network(job).state_dict())
+        state.companions.reset()
     if len(reached.rows) == len(state.rows):
         rollbacks = [*state.rollbacks, {"epoch": len(state.rows) + 1, "reason": error.reason}]
         reached.rollbacks = rollbacks
@@ -127,11 +139,14 @@ def save_checkpoint(
         metadata["rollbacks"] = state.rollbacks
     if state.compiled_epochs not in (0, len(state.rows)):
         metadata["compiled_epochs"] = state.compiled_epochs
-    folder.save_checkpoint(len(state.rows), encode_training_state(model, optimizer, metadata))
+    content = encode_training_state(model, optimizer, metadata, companions=state.companions.networks)
+    folder.save_checkpoint(len(state.rows), content)
 
 
-def load_finished(job: Job, model: nn.Module) -> TrainingState:
+def load_finished(job: Job, companions: Companions) -> TrainingState:
     """Load weights that are finished, or that were trained elsewhere, which have no epochs; return their state.
+
+    They are those of `companions.result`.
 
     Raises:
         GentrainError: when weights from elsewhere aren't those that the generation is named by.
@@ -141,12 +156,14 @@ def load_finished(job: Job, model: nn.Module) -> TrainingState:
     task = job.spec.task
     if isinstance(task, PretrainedSpec) and digest(content) != task.sha256:
         raise GentrainError(f"{folder}/{MODEL}: missing or damaged; run the study again with its checkpoint")
-    load_weights(model, content)
+    load_weights(companions.result, content)
     if isinstance(task, PretrainedSpec):
-        return TrainingState()
+        return TrainingState(companions)
     done = folder.done()
+    if done is not None and AVERAGE in done.files and companions.average is not None:
+        load_weights(companions.average, folder.read_verified(AVERAGE, done=done))
     rows = pq.read_table(io.BytesIO(folder.file(EPOCHS) or b"")).to_pylist()
     if done is None:
-        return TrainingState(rows)
+        return TrainingState(companions, rows)
     rollbacks = [rollback.model_dump() for rollback in done.rollbacks]
-    return TrainingState(rows, rollbacks, compiled_epochs=done.compiled_epochs)
+    return TrainingState(companions, rows, rollbacks, compiled_epochs=done.compiled_epochs)

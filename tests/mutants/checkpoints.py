@@ -6,7 +6,29 @@ CHECKPOINT = ("train/test_checkpoint.py",)
 FENCED = ("store/test_conditional.py",)
 STORE = ("store/test_store.py",)
 
+AVERAGE = ("train/test_average.py",)
+
 MUTANTS = (
+    Mutant(
+        "the average's decay is ignored", "train/companions.py", "value, 1 - self._ema.decay", "value, 1e-3", AVERAGE
+    ),
+    Mutant(
+        "the average has the initial weights' statistics", "train/companions.py", "kept.copy_(buffer)", "pass", AVERAGE
+    ),
+    Mutant(
+        "a resumed average begins as the model",
+        "train/state.py",
+        "load_training_state(model, optimizer, content, companions=networks)",
+        "load_training_state(model, optimizer, content)",
+        AVERAGE,
+    ),
+    Mutant(
+        "the average teaches nobody",
+        "train/inference.py",
+        "load_network(key, store, teaching=True)",
+        "load_network(key, store)",
+        AVERAGE,
+    ),
     Mutant(
         "momentum isn't saved",
         "train/checkpoint.py",

@@ -89,7 +89,7 @@ MUTANTS = (
     Mutant(
         "the primary score is measured on mixed images",
         "train/finish.py",
-        "rows and not job.spec.recipe.mixes",
+        "rows and job.spec.recipe.result_as_trained",
         "rows",
         ("train/test_mixes.py::test_the_primary_score_is_measured_on_images_that_are_not_mixed",),
     ),

@@ -82,6 +82,7 @@ EVERYTHING = (
         (("recipe.label_smoothing=0.1",), 0, "7c388d48fc772043"),  # of students alone
         (("recipe.label_smoothing=0.1",), 1, "d700b2c8507c08a0"),
         (("recipe.mixup=0", "recipe.cutmix=0"), 1, "f7c8906809bb31a6"),  # the defaults
+        (("recipe.ema=null",), 1, "f7c8906809bb31a6"),
         (("process.patriarch.name=score_difference", "process.student.name=kl"), 1, "f7c8906809bb31a6"),  # the defaults
         (("process.patriarch.name=label_smoothing",), 0, "b95a9bea6785b633"),
         (("process.patriarch.name=label_smoothing", "process.f_a1=1"), 0, "114ef9cfdbbf6cd2"),  # cross-entropy
