@@ -70,7 +70,7 @@ LAYERS = [
 BENCH_LAYERS = [
     ["bench", "gpu", "growth", "scale"],
     ["parts"],
-    ["kernels", "handover"],
+    ["kernels", "handover", "start"],
     ["race", "contenders"],
     ["ray_contender"],
     ["breakdown", "entry", "gate", "rows"],

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 import typer
 
-from experiments.bench.parts import PARTS, finished_teacher
+from experiments.bench.parts import PARTS, WITHOUT_DATA, finished_teacher
 from experiments.bench.race import STAGES, race
 from experiments.bench.rows import OUTPUT, machine, write
 
@@ -43,11 +43,11 @@ def main(
     output: Annotated[Path, typer.Option(help="Where the rows go.")] = OUTPUT,
 ) -> None:
     """Measure, print, write."""
-    if not Path(data).is_dir() or not data:
-        raise typer.BadParameter(f"{data!r}: no such folder; give CIFAR-100's Parquet files", param_hint="--data")
     wanted = only.split(",") if only else NAMES
     if unknown := set(wanted) - set(NAMES):
         raise typer.BadParameter(f"{', '.join(unknown)}: the stages are {', '.join(NAMES)}", param_hint="--only")
+    if not set(wanted) <= WITHOUT_DATA and (not data or not Path(data).is_dir()):
+        raise typer.BadParameter(f"{data!r}: no such folder; give CIFAR-100's Parquet files", param_hint="--data")
     content = json.loads(output.read_text()) if output.exists() else {"rows": [], "made": {}}
     with tempfile.TemporaryDirectory(prefix="gentrain-bench-runs-") as runs:
         for stage in wanted:

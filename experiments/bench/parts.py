@@ -18,6 +18,7 @@ from experiments.bench.kernels import kernels
 from experiments.bench.race import NAMES, SHAPES, run_field
 from experiments.bench.ray_contender import study
 from experiments.bench.rows import HERE, ratio_row
+from experiments.bench.start import start
 
 SIBLINGS = 3
 """As many of figure 2's processes begin with the same patriarch."""
@@ -229,4 +230,7 @@ PARTS: dict[str, Callable[..., list[dict[str, Any]]]] = {
     "siblings": siblings,
     "allocator": allocator,
     "handover": handover,
+    "start": start,
 }
+WITHOUT_DATA = {"siblings", "start"}
+"""Those that need no images of CIFAR-100."""

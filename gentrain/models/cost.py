@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gentrain.errors import ConfigError, first_line
@@ -17,6 +18,8 @@ CIFAR_SIZE, IMAGENET_SIZE = 32, 224
 """Sides of the images in pixels."""
 MOST_MEMORY = 0.8
 """Part of this machine's memory that a network's parameters may take."""
+MOST_PARAMETERS = 50_000_000
+"""Of a network that is run to count what it takes."""
 
 
 def check_fits(name: str, *, num_classes: int, height: int, width: int, folded: bool = False) -> None:
@@ -115,9 +118,18 @@ def _one_thread() -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_memory() -> Iterator[None]:
-    """Build networks in the block by the shapes of their tensors alone, on torch's device `meta`.
+    """Build networks in the block by the shapes of their tensors alone, on torch's device `meta`."""
+    import torch
 
-    Filling tensors with random numbers is passed over: on that device torch imports its compiler for it, a second.
+    with torch.device("meta"), without_filling():
+        yield
+
+
+@contextlib.contextmanager
+def without_filling() -> Iterator[None]:
+    """Build networks in the block without filling their weights with random numbers, whose values don't matter.
+
+    That takes long on a CPU, and on the device `meta` torch imports its compiler for it, a second.
     """
     import torch
     from torch.overrides import TorchFunctionMode
@@ -128,7 +140,7 @@ def without_memory() -> Iterator[None]:
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             return args[0] if args and func in fills else func(*args, **kwargs or {})
 
-    with torch.device("meta"), Unfilled():
+    with Unfilled():
         yield
 
 
@@ -138,20 +150,42 @@ def parameter_count(name: str, *, num_classes: int) -> int:
         return sum(parameter.numel() for parameter in build_model(name, num_classes=num_classes).parameters())
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What one image's forward pass takes; see `gentrain.models.counting.Counter`."""
+
+    multiply_adds: int
+    bytes: int
+    """In fp32."""
+    operations: int
+
+
+def forward_cost(name: str, *, num_classes: int, height: int, width: int) -> Cost:
+    """Return what one image's forward pass takes.
+
+    A small network of gentrain's own is run, in milliseconds. For others the device `meta` computes nothing, but there
+    torch imports its compiler for a normalisation or a sum.
+    """
+    import torch
+
+    from gentrain.models.counting import Counter
+
+    small = registered(name) and parameter_count(name, num_classes=num_classes) < MOST_PARAMETERS
+    with without_filling() if small else without_memory(), torch.no_grad(), _one_thread():
+        model = build_model(name, num_classes=num_classes).eval()
+        images = torch.zeros(1, 3, height, width)
+        with Counter() as counter:
+            model(images)
+    return Cost(counter.multiply_adds, counter.bytes, counter.operations)
+
+
 def multiply_adds(name: str, *, num_classes: int, height: int, width: int) -> int:
-    """Return the multiply-adds of one image's forward pass, without computing it.
+    """Return the multiply-adds of one image's forward pass.
 
     They are those of matrix products and convolutions (attention's too), as torch's FlopCounterMode counts them: two
     operations each. Biases, normalisations and activations aren't counted.
     """
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with without_memory():
-        model = build_model(name, num_classes=num_classes).eval()
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            model(torch.zeros(1, 3, height, width))
-    return int(counter.get_total_flops()) // 2
+    return forward_cost(name, num_classes=num_classes, height=height, width=width).multiply_adds
 
 
 def describe(names: Sequence[str], *, num_classes: int, size: int | None = None) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from functools import cached_property
 from gentrain.errors import ConfigError
 from gentrain.results.html import html_facts
 from gentrain.results.units import duration
+from gentrain.store.done import SPEC
 from gentrain.store.run import RunStore
 from gentrain.study.lineage import Chain, Forest, GenerationSpec
 from gentrain.study.schema import Study
@@ -173,7 +174,7 @@ def make_plan(
     each = study.workers * (1.0 if study.gpus_per_worker is None else study.gpus_per_worker or 1.0)
     if devices < each:
         raise ConfigError(f"--gpus {devices:g}: one training takes {each:g} (workers × gpus_per_worker); give more")
-    finished, rates = _survey(store)
+    finished, rates = _survey(store, forest)
     left = {key: spec for key, spec in forest.specs.items() if key not in finished}
     seconds: dict[str, float | None] = {}
     for key, spec in left.items():
@@ -269,14 +270,19 @@ def _remaining(forest: Forest, seconds: Mapping[str, float]) -> dict[str, float]
     return remaining
 
 
-def _survey(store: RunStore) -> tuple[set[str], dict[Rate, list[float]]]:
-    """Return the keys that are finished, and seconds an epoch of every kind of training among them."""
+def _survey(store: RunStore, forest: Forest) -> tuple[set[str], dict[Rate, list[float]]]:
+    """Return the keys that are finished, and seconds an epoch of every kind of training among them.
+
+    The spec of a generation of the forest is known: its file is only held against its record, not read.
+    """
     finished: set[str] = set()
     rates: dict[Rate, list[float]] = defaultdict(list)
     for key in (store.root / "generations").names():
         folder = store.generation(key)
         done = folder.done()
-        spec = folder.spec(done=done)
+        known = forest.specs.get(key)
+        vouched = known is not None and done is not None and folder.read_intact(SPEC, done=done) is not None
+        spec = known if vouched else folder.spec(done=done)
         if done is None or spec is None:
             continue  # unfinished, damaged, or of another version of the method: neither finished nor a measure
         finished.add(key)

@@ -168,9 +168,10 @@ def _execute(
     observe: Observer,
 ) -> Outcome:
     """Run the chains that miss generations, the longest remaining first; put what they finish into the record."""
-    from gentrain.train.precision import slow_precision
+    from gentrain.train.precision import slow_precision, worth_timing
 
-    if executor.here and (warning := slow_precision(study, data.manifest)):
+    timed = executor.here and worth_timing(study, data.manifest)
+    if timed and (warning := slow_precision(study, data.manifest)):
         observe(Note(warning, "warning"))
     if not study.grid.empty:
         left = {key for keys in missing.values() for key in keys}

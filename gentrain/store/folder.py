@@ -8,8 +8,9 @@ import hashlib
 import io
 import json
 import os
+import posixpath
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -76,7 +77,7 @@ class Folder:
         self.local = isinstance(filesystem, pafs.LocalFileSystem)
 
     def __truediv__(self, name: str) -> Folder:
-        return Folder(self.filesystem, str(PurePosixPath(self.path) / name), self.objects)
+        return Folder(self.filesystem, posixpath.join(self.path, name), self.objects)
 
     def __str__(self) -> str:
         return self.path

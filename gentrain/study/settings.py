@@ -74,6 +74,12 @@ def _fields(model: type[BaseModel]) -> tuple[_Field, ...]:
     return tuple(fields)
 
 
+@cache
+def _fields_by_name(model: type[BaseModel]) -> dict[str, _Field]:
+    """Return a section's fields by their stored names and by their keys."""
+    return {name: field for field in _fields(model) for name in (field.stored.name, field.key)}
+
+
 def held_sections(annotation: Any) -> Iterable[type[BaseModel]]:
     """Yield the sections that a field may hold: itself, an alternative, or the elements of a list."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
@@ -119,7 +125,7 @@ def current_form(
         renamed: gets a text such as "recipe.pad is now padding" for each setting that is renamed.
         at: the dotted name of the section, with a dot at its end.
     """
-    known = {name: field for field in _fields(model) for name in (field.stored.name, field.key)}
+    known = _fields_by_name(model)
     form: dict[Any, Any] = {}
     for key, value in mapping.items():
         field = known.get(key) if isinstance(key, str) else None

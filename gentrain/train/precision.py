@@ -33,6 +33,8 @@ PRECISIONS = {"cpu": ("bf16", "fp32"), "cuda": ("bf16", "fp32", "tf32")}
 SLOW = 1.5
 """Ratio of step times to the fastest precision from which a line warns; less may come from other work here."""
 _ROUNDS = 5
+_SHORT_OPERATIONS = 2e11
+"""Multiply-adds of the forward passes of a training of about a minute on one core: the digits."""
 _STEP_OPERATIONS = 4e9
 """Multiply-adds of the forward pass that is timed at a run's start: some tenths of a second on one core."""
 
@@ -152,6 +154,16 @@ def quick_batch(network: str, *, num_classes: int, height: int, width: int, batc
     except RuntimeError:  # it branches on its input's values, and counting operations computes none
         return 0
     return 0 if each > _STEP_OPERATIONS else min(batch, max(2, int(_STEP_OPERATIONS / 4 / each)))
+
+
+def worth_timing(study: Study, manifest: Manifest) -> bool:
+    """Return whether a generation takes so long that `slow_precision` is worth its second."""
+    shape = {"num_classes": len(manifest.classes), "height": manifest.height, "width": manifest.width}
+    try:
+        each = multiply_adds(study.network.name, **shape)
+    except RuntimeError:  # see `quick_batch`
+        return False
+    return each * manifest.splits["train"].count * study.recipe.epochs >= _SHORT_OPERATIONS
 
 
 def slow_precision(study: Study, manifest: Manifest) -> str | None:

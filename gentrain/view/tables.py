@@ -12,6 +12,7 @@ from rich.tree import Tree
 from gentrain.errors import printable
 from gentrain.results.units import duration
 from gentrain.scores.confusion import top_confusions
+from gentrain.view.tall import TallTable
 
 if TYPE_CHECKING:
     from gentrain.data.prepare.manifest import Manifest
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 MOST_BRANCHES = 40
 MOST_ROWS = 10
+MANY_ROWS = 100
 
 
 def results_table(rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -195,20 +197,29 @@ def _branch(plan: Plan, line: Sequence[GenerationSpec]) -> Text:
     return text
 
 
-def status_table(status: StudyStatus) -> Table:
+def status_table(status: StudyStatus) -> Table | TallTable:
     """Return a study's state: a row for each chain, a column for each generation."""
     cells = [cell for chain in status.chains.values() for cell in chain]
     counts = {state: sum(cell.state == state for cell in cells) for state in STATES}
     summary = ", ".join([_count(len(cells), "generation"), *(f"{n} {state}" for state, n in counts.items() if n)])
-    table = Table(title=f"{status.name}: {summary}", title_justify="left", title_style="bold", caption_justify="left")
-    table.add_column("chain", overflow="fold")
-    for generation in range(max((len(chain) for chain in status.chains.values()), default=0)):
-        table.add_column(f"Gen #{generation}", justify="right")
-    for name, chain in status.chains.items():
-        table.add_row(name, *(_cell(cell, epochs=status.epochs) for cell in chain))
     failures = "".join(f"\n{name}: {reason}" for name, reason in status.failures.items())
-    table.caption = Text(f"numbers: top-1 error of finished generations{failures}")
-    return table
+
+    def make(rows: Sequence[Sequence[Text]]) -> Table:
+        table = Table(
+            title=f"{status.name}: {summary}", title_justify="left", title_style="bold", caption_justify="left"
+        )
+        table.add_column("chain", overflow="fold")
+        for generation in range(max((len(chain) for chain in status.chains.values()), default=0)):
+            table.add_column(f"Gen #{generation}", justify="right")
+        for row in rows:
+            table.add_row(*row)
+        table.caption = Text(f"numbers: top-1 error of finished generations{failures}")
+        return table
+
+    rows = [
+        [Text(name), *(_cell(cell, epochs=status.epochs) for cell in chain)] for name, chain in status.chains.items()
+    ]
+    return make(rows) if len(rows) < MANY_ROWS else TallTable(make, rows)
 
 
 def evaluation_tables(evaluation: Evaluation) -> list[Table]:

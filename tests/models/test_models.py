@@ -3,7 +3,9 @@ import torch
 import torch.nn.functional as F
 import torchvision
 
-from gentrain.models.cost import check_fits, check_trains, multiply_adds, parameter_count
+from gentrain.models import cost
+from gentrain.models.cost import check_fits, check_trains, forward_cost, multiply_adds, parameter_count
+from gentrain.models.counting import Counter
 from gentrain.models.registry import PAPER_DEPTHS, build_model, check_model_name, label, model_names
 
 PARAMETERS = {20: 275_572, 32: 470_004, 44: 664_436, 56: 858_868, 74: 1_150_516, 92: 1_442_164, 110: 1_733_812}
@@ -121,6 +123,24 @@ def test_multiply_adds():
     assert 28 < millions("densenet190") / millions("densenet100") < 34
     assert millions("resnet18-strided", 224, 1000) == pytest.approx(1814, rel=0.001)
     assert not [p for p in build_model("resnet8", num_classes=4).parameters() if p.is_meta]
+
+
+def test_what_a_forward_pass_moves_by_hand():
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 5, 3, padding=1), torch.nn.ReLU(), torch.nn.Flatten())
+    images = torch.zeros(1, 3, 8, 8)
+    with torch.no_grad(), Counter() as counter:
+        model(images)
+    assert counter.multiply_adds == 27 * 5 * 64
+    assert counter.bytes == 4 * 64 * (3 + 5 + 5 + 5)  # what the convolution and the ReLU read and write; no view
+    assert counter.operations == 2
+
+
+def test_a_registered_network_is_counted_alike_with_and_without_memory(monkeypatch):
+    small = forward_cost("resnet8", num_classes=4, height=8, width=8)
+    monkeypatch.setattr(cost, "MOST_PARAMETERS", 0)
+    large = forward_cost("resnet8", num_classes=4, height=8, width=8)
+    assert (small.multiply_adds, small.operations) == (large.multiply_adds, large.operations)
+    assert small.bytes == pytest.approx(large.bytes, rel=0.1)
 
 
 @pytest.mark.parametrize("name", ["vit_b_16", "swin_t", "mobilenet_v3_small", "resnext50_32x4d"])

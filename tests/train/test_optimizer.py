@@ -66,12 +66,10 @@ TRAIN = """
 import sys
 from gentrain import api
 from gentrain.study.loading import parse_study
-from gentrain.train import precision
 
 settings = {"name": "lean", "dataset": {"source": "digits", "limit": 10}, "network": {"name": "resnet8"},
             "recipe": {"epochs": 2, "batch_size": 50, "milestones": [], "optimizer": sys.argv[2]},
             "generations": 1, "device": "cpu"}
-precision.slow_precision = lambda *_: None  # not a worker's affair, and counts multiply-adds with these modules
 api.run(parse_study(settings, where="test"), runs=sys.argv[1], observe=lambda _: None, local=True)
 print(sorted(name for name in ("torch._dynamo", "torch._inductor", "sympy") if name in sys.modules))
 """

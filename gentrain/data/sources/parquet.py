@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gentrain.data.sources.formats import CifarData, Split
@@ -39,6 +38,8 @@ def read_cifar_parquet(path: Path, files: dict[str, list[Path]], *, fine: str) -
     Raises:
         DataError: naming the file and, where it is one row's fault, the row.
     """
+    import pyarrow.compute as pc
+
     splits: dict[str, Split] = {}
     coarse: list[np.ndarray] = []
     features: dict[str, Any] = {}
