@@ -24,6 +24,7 @@ from gentrain.results.trained import TrainedChain
 from gentrain.running.executor import Executor
 from gentrain.running.plan import Plan, make_plan
 from gentrain.running.pretrained import PretrainedNetworks
+from gentrain.running.search import planned_study, run_search
 from gentrain.running.study import OnChange, one_core_each, run_study
 from gentrain.store.run import RunStore
 from gentrain.store.study_record import RESULTS, read_results, recorded_study, study_names
@@ -84,6 +85,8 @@ def plan(
 ) -> Plan:
     """Return what the study's whole grid will cost; nothing is prepared, written or started, except to `measure`.
 
+    A search is planned as a grid of random proposals up to its budget.
+
     Args:
         study: with or without a grid.
         runs: the run folder, whose finished generations tell how long an epoch takes.
@@ -95,6 +98,7 @@ def plan(
         ConfigError: when the devices can't hold one training.
     """
     store = RunStore(runs)
+    study = planned_study(study, store) if study.search else study
     if measure:
         prepare_shared(study.dataset, store)
     manifest = find_manifest(study.dataset, store.data)
@@ -214,10 +218,10 @@ def run(
     """
     store = RunStore(runs)
     with (
-        _observer(observe or progress, sweep=not study.grid.empty) as shown,
+        _observer(observe or progress, sweep=study.several) as shown,
         tracked(study, store, shown) as shown_and_tracked,
     ):
-        rows = run_study(
+        rows = (run_search if study.search else run_study)(
             study,
             store=store,
             executor=executor(local=local, address=address),

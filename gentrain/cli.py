@@ -206,8 +206,11 @@ def chain(
         dataset__path=data,
         trackers=track,
     )
-    if not loaded.grid.empty:
-        raise ConfigError(f"{loaded.name}: a study with a grid is more than one chain; use gentrain sweep or no grid")
+    if loaded.several:
+        what = "grid" if loaded.search is None else "search"
+        raise ConfigError(
+            f"{loaded.name}: a study with a {what} is more than one chain; use gentrain sweep or no {what}"
+        )
     with open_view(ChainLines, ChainTable, as_json=as_json, quiet=quiet) as view:
         on_change: api.OnChange = "extend" if extend else "refuse"
         rows = api.run(loaded, runs=runs, observe=view, address=address, local=local, on_change=on_change)
@@ -240,7 +243,7 @@ def sweep(
     from gentrain.view import ChainLines, ChainTable, SweepLines, SweepTable, open_view, print_json, show, status_table
 
     loaded = _load(study or QUICKSTART, settings, smoke=smoke, quiet=quiet, dataset__path=data, trackers=track)
-    views = (ChainLines, ChainTable) if loaded.grid.empty else (SweepLines, SweepTable)
+    views = (SweepLines, SweepTable) if loaded.several else (ChainLines, ChainTable)
     with open_view(*views, as_json=as_json, quiet=quiet) as view:
         on_change: api.OnChange = "extend" if extend else "refuse"
         rows = api.run(loaded, runs=runs, observe=view, address=address, local=local, on_change=on_change)
@@ -318,6 +321,11 @@ def plan(
         print_json([cost.summary()], sys.stdout)
         return
     show(forest_tree(cost, name=loaded.name), plan_table(cost, name=loaded.name), plan_assumptions(cost))
+    if loaded.search is not None:
+        show(
+            f"A search of at most {loaded.search.budget:,} trainings: random proposals stand for those that are still "
+            "to be made."
+        )
 
 
 @app.command(rich_help_panel=LOOK, epilog="Example: gentrain status --runs s3://BUCKET/runs")

@@ -28,6 +28,7 @@ DOORS = {
     "mlflow": ["trackers"],
     "trackio": ["trackers"],
     "wandb": ["trackers"],
+    "optuna": ["running.search"],
     "PIL": ["data.sources"],
     "scipy": ["data.sources", "scores.spread"],
     "sklearn": ["data.sources"],

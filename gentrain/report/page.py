@@ -204,7 +204,7 @@ def _data(report: StudyReport) -> list[tuple[str, str]]:
 
 def _commands(report: StudyReport) -> list[str]:
     study, runs = report.study, shlex.quote(report.uri)
-    command = "chain" if study.grid.empty else "sweep"
+    command = "sweep" if study.several else "chain"
     data = "" if study.dataset.source == "digits" or imported(study.dataset.source) else " --data DIR"
     return [
         f"gentrain {command} {shlex.quote(f'{report.uri}/studies/{study.name}/study.yaml')}{data} --runs {runs}",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal
 
 from gentrain.data.prepare.dataset import PreparedData
@@ -34,6 +36,17 @@ Row = dict[str, Any]
 """Of results.parquet."""
 
 
+@dataclass(frozen=True)
+class Finished:
+    """What a study's chains have come to."""
+
+    chains: tuple[Chain, ...]
+    rows: list[Row]
+    """Of results.parquet, of all chains that are finished; by chain and generation."""
+    failed: Mapping[str, GentrainError]
+    """What stopped the others, by their names."""
+
+
 def run_study(
     study: Study, *, store: RunStore, executor: Executor, observe: Observer, on_change: OnChange
 ) -> list[Row]:
@@ -47,6 +60,31 @@ def run_study(
         TrainingError: when some of several chains could not be finished, naming each; the others are.
         GentrainError: when the one chain of a study without a grid could not be finished.
         KeyboardInterrupt: when the run was interrupted; the same call goes on where it stopped.
+    """
+    ended = finish_chains(study, store=store, executor=executor, observe=observe, on_change=on_change)
+    if ended.failed:
+        raise failure(study, len(ended.chains), ended.failed)
+    return ended.rows
+
+
+def finish_chains(
+    study: Study,
+    *,
+    store: RunStore,
+    executor: Executor,
+    observe: Observer,
+    on_change: OnChange,
+    failed: Mapping[str, GentrainError] = MappingProxyType({}),
+) -> Finished:
+    """Bring every chain of a study to its end, as far as it can be; see `run_study`.
+
+    Args:
+        study: as of `run_study`, and the arguments below.
+        store: the run folder.
+        executor: trains.
+        observe: called with every event.
+        on_change: where the study wanted something else before.
+        failed: chains that this run has tried before in vain, which are left as they are.
     """
     store.check_writable()
     if not store.keeps_claims:
@@ -69,14 +107,15 @@ def run_study(
     pretrained.adopt()
     for line in record.damage(forest.chains):
         observe(Note(line, "warning"))
-    record.begin(forest.chains, stopped=stopped)
+    failures = {name: str(error) for name, error in failed.items()}
+    record.begin(forest.chains, stopped=stopped, failed=failures)
     observe = _shown(observe, study)
     _announce(study, forest, record, observe)
     generations = Generations(store, forest.chains)
     mend_records(forest.specs.values(), generations, store=store, observe=observe)
     _keep_manifests(forest, generations, data.manifest, store=store, observe=observe)
 
-    rows, missing = _read(forest.chains, generations, skip=stopped, store=store, observe=observe)
+    rows, missing = _read(forest.chains, generations, skip=stopped | failed.keys(), store=store, observe=observe)
     outcome = Outcome({}, stopped, interrupted=False)
     if missing:
         _announce_finished(study, forest, missing, generations, observe)
@@ -85,14 +124,12 @@ def run_study(
         run = [chain for chain in forest.chains if chain.name in missing]
         late, missing = _read(run, Generations(store, run), store=store)
         rows += late
-        failures = {name: str(error) for name, error in outcome.failed.items()}
+        failures |= {name: str(error) for name, error in outcome.failed.items()}
         record.begin(forest.chains, stopped=stopped & missing.keys(), failed=failures)
     record.add([*rows_of_other_chains(record, forest, store=store), *rows])
     if outcome.interrupted or missing.keys() - outcome.failed.keys() - stopped:
         raise KeyboardInterrupt
-    if outcome.failed:
-        raise _failure(study, forest, outcome.failed)
-    return sorted(rows, key=lambda row: (row["chain"], row["generation"]))
+    return Finished(forest.chains, sorted(rows, key=lambda row: (row["chain"], row["generation"])), outcome.failed)
 
 
 def _keep_manifests(
@@ -194,11 +231,12 @@ def _execute(
     )
 
 
-def _failure(study: Study, forest: Forest, failed: Mapping[str, GentrainError]) -> GentrainError:
+def failure(study: Study, chains: int, failed: Mapping[str, GentrainError]) -> GentrainError:
+    """Return the error of a study of which some chains can't be finished."""
     if study.grid.empty:
         return next(iter(failed.values()))
     reasons = "; ".join(f"{name}: {error}" for name, error in failed.items())
-    return TrainingError(f"{len(failed)} of {len(forest.chains)} chains are not finished: {reasons}")
+    return TrainingError(f"{len(failed)} of {chains} chains are not finished: {reasons}")
 
 
 def _inside(chain: Chain, observe: Observer) -> Observer:

@@ -63,6 +63,8 @@ def _kind(schema: Mapping[str, Any]) -> str:
         return "mapping"
     if "enum" in schema:
         return ", ".join(f"`{choice}`" for choice in schema["enum"])
+    if schema.get("type") == "object":
+        return "mapping"
     if schema.get("type") == "array":
         return f"list of {_kind(schema.get('items', {'type': 'value'}))}"
     limits = {"minimum": "≥ {}", "exclusiveMinimum": "> {}", "maximum": "≤ {}", "exclusiveMaximum": "< {}"}

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from gentrain.errors import ConfigError
 from gentrain.study.documents import write_yaml
 from gentrain.study.process import AdaptiveK, Process
+from gentrain.study.search import SearchConfig, check_space
 from gentrain.study.sections import DatasetConfig, NetworkConfig, PretrainedConfig, RecipeConfig, known_network
 from gentrain.study.settings import Settings, Stored
 
@@ -76,6 +77,9 @@ class Study(Settings):
         "`process.f_a1` then plays no part.",
     )
     grid: GridConfig = Field(default_factory=GridConfig)
+    search: SearchConfig | None = Field(
+        None, description="Find the process by the held-out split: `{method, budget, space, …}` (docs/search.md)."
+    )
     generations: int = Field(
         5, ge=0, le=1000, description="Number of the last generation: students after the patriarch."
     )
@@ -139,10 +143,15 @@ class Study(Settings):
         Raises:
             ConfigError: for an unknown network.
         """
-        if self.grid.empty:
+        if not self.several:
             return (self,)
-        alone = self.model_copy(update={"grid": GridConfig()})
+        alone = self.model_copy(update={"grid": GridConfig(), "search": None})
         return tuple(dict.fromkeys(alone.model_copy(update=changes) for changes in _changes_by_point(self, importing)))
+
+    @property
+    def several(self) -> bool:
+        """Whether the study is a grid of chains, or a search for one, and not a chain."""
+        return self.search is not None or not self.grid.empty
 
     @property
     def students(self) -> int:
@@ -175,7 +184,9 @@ class Study(Settings):
 
     def dump(self) -> dict[str, Any]:
         """Return the study as plain YAML types, with the file's own key names."""
-        return self.model_dump(mode="json", by_alias=True, exclude=None if self.trackers else {"trackers"})
+        return self.model_dump(
+            mode="json", by_alias=True, exclude={name for name in ("search", "trackers") if not getattr(self, name)}
+        )
 
     def _repr_html_(self) -> str:
         """Show in a notebook what isn't at its default, as a study file says it."""
@@ -286,6 +297,19 @@ def _room_for_pretrained(study: Study) -> None:
         )
 
 
+def _searchable(study: Study) -> None:
+    if study.search is None:
+        return
+    if not study.dataset.validation:
+        raise ValueError("`search` needs images held out of the training set; set dataset.validation, say 0.1")
+    if study.grid.points:
+        raise ValueError("`search` and `grid.points` don't go together; give grid.process, grid.seed or grid.network")
+    idle = [key for key in study.search.space if key == "f_a1" or key.startswith("patriarch.")]
+    if study.pretrained and idle:
+        raise ValueError(f"`search.space`: {idle[0]} plays no part with `pretrained`; leave it out")
+    check_space(study.process, study.search)
+
+
 CHECKS = (
     _divides,
     _arithmetic,
@@ -295,5 +319,6 @@ CHECKS = (
     _one_label,
     _grid_of_a_size,
     _room_for_pretrained,
+    _searchable,
 )
 """What goes together, in order: each raises ValueError where the study's settings don't."""

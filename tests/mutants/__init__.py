@@ -1,6 +1,6 @@
 """Faults planted on purpose, to see that tests notice them: `make mutants`."""
 
-from tests.mutants import checkpoints, engine, images, lineage, losses, report, scores
+from tests.mutants import checkpoints, engine, images, lineage, losses, report, scores, search
 
 MUTANTS = (
     *engine.MUTANTS,
@@ -10,4 +10,5 @@ MUTANTS = (
     *scores.MUTANTS,
     *lineage.MUTANTS,
     *report.MUTANTS,
+    *search.MUTANTS,
 )
