@@ -22,7 +22,7 @@ from gentrain.running.executor import Executor
 from gentrain.running.pretrained import PretrainedNetworks
 from gentrain.running.study import OnChange, Row, failure, finish_chains
 from gentrain.store.run import RunStore
-from gentrain.store.study_record import recorded_study, study_names
+from gentrain.store.study_record import STUDY, recorded_study, study_names
 from gentrain.study.lineage import Chain, build_forest
 from gentrain.study.loading import flat_settings
 from gentrain.study.process import Process
@@ -56,7 +56,11 @@ def run_search(
     search = _search_of(study)
     if search.method == "optuna":
         _optuna()
-    known = _recorded(study, store, on_change, observe)
+    try:
+        known = study.grid.process if on_change == "keep" else _recorded(study, store)
+    except StoreError as error:
+        observe(Note(f"{error}; the proposals are made again, which gives the same", "warning"))
+        known, on_change = study.grid.process, "keep"
     batch = () if known else propose(study, known, {}, store)
     if not known and not batch:
         one = len(_trainings(study, store, study.process))
@@ -70,7 +74,7 @@ def run_search(
             store=store,
             executor=executor,
             observe=_quiet_about(reported, observe),
-            on_change="extend",
+            on_change="keep" if on_change == "keep" else "extend",
             failed=failed,
         )
         failed |= ended.failed
@@ -97,8 +101,8 @@ def planned_study(study: Study, store: RunStore) -> Study:
     """
     random = study.model_copy(update={"search": _search_of(study).model_copy(update={"method": "random"})})
     try:
-        known = _recorded(study, store, "refuse", lambda _: None)
-    except ConfigError:  # another search's, which running this one would refuse
+        known = _recorded(study, store)
+    except (ConfigError, StoreError):  # another search's, which running this one would refuse; or damaged
         known = study.grid.process
     return with_proposals(study, (*known, *propose(random, known, {}, store)))
 
@@ -133,20 +137,19 @@ def _search_of(study: Study) -> SearchConfig:
     return search
 
 
-def _recorded(study: Study, store: RunStore, on_change: OnChange, observe: Observer) -> tuple[Process, ...]:
+def _recorded(study: Study, store: RunStore) -> tuple[Process, ...]:
     """Return the proposals that the study's record has; those of the grid, which come first, where there is none.
 
     Raises:
         ConfigError: where the search, or its grid, was another one.
+        StoreError: where the record is missing or damaged.
     """
     own = study.grid.process
-    if study.name not in study_names(store) or on_change == "keep":
+    if study.name not in study_names(store):
         return own
-    try:
-        recorded = recorded_study(store, study.name)
-    except StoreError as error:
-        observe(Note(f"{error}; the proposals are made again, which gives the same", "warning"))
-        return own
+    if store.study(study.name).read(STUDY) is None:
+        raise StoreError(f"{store.study(study.name)}/{STUDY}: missing")
+    recorded = recorded_study(store, study.name)
     old, new = (_compared(each) for each in (recorded, study))
     differing = [f"{key}: {old.get(key)} → {new.get(key)}" for key in {**old, **new} if old.get(key) != new.get(key)]
     if recorded.grid.process[: len(own)] != own:

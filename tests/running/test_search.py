@@ -142,6 +142,25 @@ def test_a_larger_budget_goes_on_and_an_equal_one_trains_nothing(whole, tmp_path
     assert trained(tmp_path) == done
 
 
+@pytest.mark.parametrize("lost", ["missing", "damaged"])
+def test_a_lost_record_costs_no_training(tmp_path, monkeypatch, lost):
+    monkeypatch.setattr("gentrain.running.search._optuna_proposals", one_after_another)
+    monkeypatch.setattr("gentrain.running.search._optuna", lambda: None)
+    study = searching("search.method=optuna", "search.batch=1", "search.budget=3")
+    rows = search(study, tmp_path)
+    before, done = proposed(tmp_path), trained(tmp_path)
+    assert len(before) == 2
+    record = tmp_path / "studies" / "found" / "study.yaml"
+    if lost == "missing":
+        record.unlink()
+    else:
+        record.write_bytes(record.read_bytes()[:-5])
+    notes = []
+    assert search(study, tmp_path, observe=lambda event: notes.append(getattr(event, "text", ""))) == rows
+    assert any(f"study.yaml: {lost}" in note and "proposals are made again" in note for note in notes)
+    assert (proposed(tmp_path), trained(tmp_path)) == (before, done)
+
+
 def test_another_search_of_the_same_name_is_refused(whole):
     runs, _, _ = whole
     with pytest.raises(ConfigError, match=r"changed since its last run \(search.seed: 6 → 1\).*only search.budget may"):
