@@ -312,15 +312,20 @@ def plan(
     smoke: SmokeOption = False,
 ) -> None:
     """Print a study's lineage, time and cost, without starting it."""
+    from dataclasses import asdict
+
     from gentrain import api
-    from gentrain.view import forest_tree, plan_assumptions, plan_table, print_json, show
+    from gentrain.running.cost import chain_costs
+    from gentrain.view import chains_table, forest_tree, plan_assumptions, plan_table, print_json, show
 
     loaded = _load(study or QUICKSTART, settings, smoke=smoke, dataset__path=data)
     cost = api.plan(loaded, runs=runs, gpus=gpus, price=price, measure=measure)
     if as_json:
-        print_json([cost.summary()], sys.stdout)
+        by_chain = [asdict(chain) for chain in chain_costs(cost)]
+        print_json([cost.summary() | {"by_chain": by_chain}], sys.stdout)
         return
-    show(forest_tree(cost, name=loaded.name), plan_table(cost, name=loaded.name), plan_assumptions(cost))
+    tables = [plan_table(cost, name=loaded.name), *([chains_table(cost)] if len(cost.forest.chains) > 1 else [])]
+    show(forest_tree(cost, name=loaded.name), *tables, plan_assumptions(cost))
     if loaded.search is not None:
         show(
             f"A search of at most {loaded.search.budget:,} trainings: random proposals stand for those that are still "

@@ -30,6 +30,8 @@ class ChainStarted:
     """By generation: those of the chain that teach it; none of a patriarch."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """The chain's own, by their dotted names."""
+    epochs_by_generation: tuple[int, ...] = ()
+    """Where they differ from `epochs`."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,8 @@ class SweepStarted:
     epochs: int
     chains: Mapping[str, tuple[str, ...]]
     runs: str
+    epochs_by_key: Mapping[str, int] = field(default_factory=dict)
+    """Of generations with other epochs than `epochs`."""
 
 
 @dataclass(frozen=True)

@@ -199,7 +199,8 @@ class StudyReport:
         lines = []
         for chain in self.chains:
             left = [record for record in chain.generations if not record.values]
-            by_state = itertools.groupby(left, key=lambda record: _state_text(record, self.study.recipe.epochs))
+            epochs = chain.study.epochs_of
+            by_state = itertools.groupby(left, key=lambda record: _state_text(record, epochs(record.generation)))
             parts = [_numbers([record.generation for record in records], state) for state, records in by_state]
             if parts:
                 lines.append(f"{chain.name}: {', '.join(parts)}")

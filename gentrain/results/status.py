@@ -28,6 +28,8 @@ class GenerationStatus:
     """Finished epochs, as its newest checkpoint tells."""
     top1_error: float | None
     validation_error: float | None = None
+    epochs: int | None = None
+    """Of its whole training; None for the study's."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,10 @@ def study_status(store: RunStore, name: str) -> StudyStatus:
     ]
     chains = {
         entry.name: _ended(
-            [replace(states[key], generation=place) for place, key in enumerate(entry.keys)],
+            [
+                replace(states[key], generation=place, epochs=(entry.settings or study).epochs_of(place))
+                for place, key in enumerate(entry.keys)
+            ],
             study,
             failed=entry.failed is not None,
             stopped=entry.stopped,

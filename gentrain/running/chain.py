@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any, Protocol
 
 from gentrain.errors import GentrainError, StoreError
@@ -114,7 +115,10 @@ def _begin(chain: Chain, store: RunStore, observe: Observer) -> None:
     settings = chain.settings
     targets = predicted_scores(settings, ())
     runs, flat = str(store.study(settings.name)), flat_settings(settings.dump())
-    observe(ChainStarted(chain.name, settings.recipe.epochs, targets, chain.keys, runs, _teachers(chain), flat))
+    epochs = tuple(settings.epochs_of(generation) for generation in range(len(chain.specs)))
+    usual = settings.recipe.epochs
+    event = ChainStarted(chain.name, usual, targets, chain.keys, runs, _teachers(chain), flat)
+    observe(event if set(epochs) == {usual} else replace(event, epochs_by_generation=epochs))
 
 
 def _teachers(chain: Chain) -> tuple[tuple[int, ...], ...]:

@@ -16,6 +16,7 @@ from gentrain.store.folder import decode_table
 from gentrain.store.run import RunStore
 from gentrain.study.lineage import build_chain
 from gentrain.study.loading import parse_study
+from gentrain.study.losses import OwnTeacher
 from gentrain.study.schema import Study
 
 STEPS = 15
@@ -51,6 +52,8 @@ def _shrunk(study: Study, network: str, *, classes: int) -> Study:
     settings = study.dump() | {"grid": {}, "generations": 1, "workers": 1, "evaluate_every": 2, "patience": None}
     settings |= {"network": {"name": network}, "scheduler": {}, "pretrained": []}
     settings["process"] |= {"lambda": 0.5, "teacher": "previous", "last": None}
+    if isinstance(study.process.patriarch, OwnTeacher):  # whose steps are those of a student
+        settings["process"]["patriarch"] = {"name": "score_difference"}
     settings["dataset"] |= {"limit": math.ceil(STEPS * batch / classes)}
-    settings["recipe"] |= {"epochs": 2, "milestones": [], "warmup_epochs": 0, "batch_size": batch}
+    settings["recipe"] |= {"epochs": 2, "milestones": [], "warmup_epochs": 0, "cycles": 1, "batch_size": batch}
     return parse_study(settings, where="--measure")

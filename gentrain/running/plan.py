@@ -9,7 +9,7 @@ import heapq
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from gentrain.errors import ConfigError
@@ -19,6 +19,7 @@ from gentrain.store.done import SPEC
 from gentrain.store.run import RunStore
 from gentrain.study.lineage import Chain, Forest, GenerationSpec
 from gentrain.study.schema import Study
+from gentrain.study.tasks import PatriarchSpec
 
 Rate = tuple[str, str, int, str, bool, str, int]
 """What decides how long an epoch takes: data, network, batch, precision, compiled or not, kind of task, workers."""
@@ -48,6 +49,8 @@ class Plan:
     """Of a device-hour."""
     workers: int = 1
     """Of a training; `--local` has one."""
+    taken: Mapping[str, float] = field(default_factory=dict)
+    """Seconds that finished generations took, by key."""
     measured_here: bool = False
     """Whether seconds of some came from `Measured` and not from the store."""
 
@@ -179,13 +182,15 @@ def make_plan(
     seconds: dict[str, float | None] = {}
     for key, spec in left.items():
         known = next(filter(None, (rates.get(rate) for rate in _rates(spec, study))), None)
-        epoch = statistics.median(known) if known else (measured or {}).get((spec.network.name, spec.work))
+        timed = [(measured or {}).get((spec.network.name, work)) for work in _works(spec)]
+        epoch = statistics.median(known) if known else next(filter(None, timed), None)
         seconds[key] = None if epoch is None else epoch * spec.recipe.epochs
         if spec.pretrained:
             seconds[key] = 0.0
     return Plan(
         forest=forest,
-        finished=frozenset(finished & forest.trainings),
+        finished=frozenset(finished.keys() & forest.trainings),
+        taken=finished,
         seconds=seconds,
         devices=devices,
         devices_per_training=each,
@@ -270,12 +275,12 @@ def _remaining(forest: Forest, seconds: Mapping[str, float]) -> dict[str, float]
     return remaining
 
 
-def _survey(store: RunStore, forest: Forest) -> tuple[set[str], dict[Rate, list[float]]]:
-    """Return the keys that are finished, and seconds an epoch of every kind of training among them.
+def _survey(store: RunStore, forest: Forest) -> tuple[dict[str, float], dict[Rate, list[float]]]:
+    """Return the seconds that finished generations took, by key, and seconds an epoch of every kind of training.
 
     The spec of a generation of the forest is known: its file is only held against its record, not read.
     """
-    finished: set[str] = set()
+    finished: dict[str, float] = {}
     rates: dict[Rate, list[float]] = defaultdict(list)
     for key in (store.root / "generations").names():
         folder = store.generation(key)
@@ -285,10 +290,12 @@ def _survey(store: RunStore, forest: Forest) -> tuple[set[str], dict[Rate, list[
         spec = known if vouched else folder.spec(done=done)
         if done is None or spec is None:
             continue  # unfinished, damaged, or of another version of the method: neither finished nor a measure
-        finished.add(key)
+        finished[key] = done.seconds
         if done.compiled_epochs in (0, spec.recipe.epochs):  # else its epochs are of both kinds
             compiled = spec.compile or bool(done.compiled_epochs)
-            rates[_rate(spec, compiled=compiled, workers=done.workers)].append(done.seconds / spec.recipe.epochs)
+            rates[_rate(spec, work=spec.work, compiled=compiled, workers=done.workers)].append(
+                done.seconds / spec.recipe.epochs
+            )
     return finished, rates
 
 
@@ -299,8 +306,16 @@ def _rates(spec: GenerationSpec, study: Study) -> list[Rate]:
     compiled too.
     """
     ways = (True, False) if study.compile == "auto" else (spec.compile,)
-    return [_rate(spec, compiled=compiled, workers=study.workers) for compiled in ways]
+    return [
+        _rate(spec, work=work, compiled=compiled, workers=study.workers) for work in _works(spec) for compiled in ways
+    ]
 
 
-def _rate(spec: GenerationSpec, *, compiled: bool, workers: int) -> Rate:
-    return (spec.data, spec.network.name, spec.recipe.batch_size, spec.precision, compiled, spec.work, workers)
+def _works(spec: GenerationSpec) -> tuple[str, ...]:
+    """Return the kinds of task whose steps take as long as this one's: who teaches itself computes as students do."""
+    itself = isinstance(spec.task, PatriarchSpec) and spec.task.teaches_itself
+    return (spec.work, "student") if itself else (spec.work,)
+
+
+def _rate(spec: GenerationSpec, *, work: str, compiled: bool, workers: int) -> Rate:
+    return (spec.data, spec.network.name, spec.recipe.batch_size, spec.precision, compiled, work, workers)

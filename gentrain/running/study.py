@@ -149,7 +149,9 @@ def _announce(study: Study, forest: Forest, record: StudyRecord, observe: Observ
     chains, trainings = forest.chains, len(forest.trainings)
     observe(Note(f"{study.name}: {len(chains)} chains of {forest.wanted} generations, {trainings} distinct trainings"))
     keys = {chain.name: chain.keys for chain in chains}
-    observe(SweepStarted(study.name, study.recipe.epochs, keys, str(record.folder)))
+    usual = study.recipe.epochs
+    epochs = {key: spec.recipe.epochs for key, spec in forest.specs.items() if spec.recipe.epochs != usual}
+    observe(SweepStarted(study.name, usual, keys, str(record.folder), epochs))
 
 
 def _announce_finished(

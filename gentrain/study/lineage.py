@@ -23,7 +23,15 @@ from gentrain.study.process import predicted_energies
 from gentrain.study.schema import Study
 from gentrain.study.sections import RecipeConfig
 from gentrain.study.settings import Later, current_form, stored_form
-from gentrain.study.tasks import Frozen, PatriarchSpec, PretrainedSpec, StudentSpec, patriarch_spec, student_spec
+from gentrain.study.tasks import (
+    Frozen,
+    PatriarchSpec,
+    PretrainedSpec,
+    StudentSpec,
+    patriarch_recipe,
+    patriarch_spec,
+    student_spec,
+)
 
 METHOD_VERSION = 1
 """Bumped by hand, with a changelog line, whenever the code changes the numbers that a generation ends in."""
@@ -102,6 +110,8 @@ class GenerationSpec(Frozen):
         """What a step of its training does, in a word or two: patriarch, student, student of 3, pretrained."""
         if self.pretrained:
             return "pretrained"
+        if isinstance(self.task, PatriarchSpec) and self.task.loss and self.task.teaches_itself:
+            return f"patriarch by {self.task.loss.name}"
         several = isinstance(self.task, StudentSpec) and len(self.task.members)
         return f"{self.task.kind} of {several}" if several else self.task.kind
 
@@ -189,7 +199,7 @@ def build_chain(
             data=data,
             num_classes=num_classes,
             network=NetworkSpec(name=study.network_of(generation)),
-            recipe=study.recipe if lam is not None else study.recipe.model_copy(update={"label_smoothing": 0.0}),
+            recipe=study.recipe if lam is not None else patriarch_recipe(process, study.recipe),
             precision=study.precision,
             compile=study.compile is True,  # auto: how a generation is computed is not who it is
             sync_batchnorm=study.sync_batchnorm,

@@ -88,6 +88,41 @@ class SquaredError(PatriarchLoss):
         return (("epsilon", smoothing_for_primary(f_a1, num_classes=num_classes)),)
 
 
+class OwnTeacher(PatriarchLoss):
+    """A patriarch that is taught by what it was earlier in its one training; `process.f_a1` plays no part."""
+
+    cross_entropy_at_1: ClassVar[bool] = False
+    of_the_recipe: ClassVar[frozenset[str]] = frozenset({"trainings"})
+    """Settings that change the recipe, not the loss."""
+    trainings: int = Field(
+        1,
+        ge=1,
+        le=1000,
+        description="ps_kd, snapshot: epochs of so many generations in one training; milestones move likewise.",
+    )
+
+    def knob(self, f_a1: float, *, num_classes: int) -> Parameters:
+        """Return the parameters of the loss."""
+        return tuple((name, value) for name, value in self.parameters if name not in self.of_the_recipe)
+
+
+class PSKD(OwnTeacher):
+    """Progressive self-distillation: the epoch before teaches (Kim et al. 2021)."""
+
+    name: Literal["ps_kd"] = "ps_kd"
+    alpha: float = Field(0.8, ge=0, le=1, description="ps_kd: α_T, the teacher's weight in the last epoch.")
+
+
+class Snapshot(OwnTeacher):
+    """Snapshot distillation: the end of a cycle teaches the next (Yang et al. 2019)."""
+
+    of_the_recipe: ClassVar[frozenset[str]] = frozenset({"trainings", "cycles"})
+    name: Literal["snapshot"] = "snapshot"
+    cycles: int = Field(2, ge=2, le=1000, description="snapshot: cycles of the learning rate, each a cosine.")
+    weight: float = Field(0.5, ge=0, le=1, description="snapshot: the teacher's weight.")
+    temperature: float = Field(2.0, gt=0, description="snapshot: smoothing of the teacher.")
+
+
 class KL(Loss):
     """Eq. (4) of the paper; `process.temperature` is its temperature."""
 
@@ -187,14 +222,17 @@ class ImportedStudent(Imported):
     arguments: ClassVar[tuple[tuple[Any, ...], dict[str, Any]]] = ((None,), {"lam": 0.5})
 
 
-Patriarch = ScoreDifference | LabelSmoothing | ConfidencePenalty | SquaredError | ImportedPatriarch
+Patriarch = ScoreDifference | LabelSmoothing | ConfidencePenalty | SquaredError | PSKD | Snapshot | ImportedPatriarch
 Student = KL | LogitStandardised | DKD | DIST | NKD | ImportedStudent
 PATRIARCHS: Mapping[str, type[PatriarchLoss]] = {
     "score_difference": ScoreDifference,
     "label_smoothing": LabelSmoothing,
     "confidence_penalty": ConfidencePenalty,
     "mse": SquaredError,
+    "ps_kd": PSKD,
+    "snapshot": Snapshot,
 }
+OWN_TEACHERS = frozenset({"ps_kd", "snapshot"})
 STUDENTS: Mapping[str, type[Loss]] = {
     "kl": KL,
     "logit_standardised": LogitStandardised,

@@ -17,6 +17,7 @@ from gentrain.study.losses import (
     ImportedPatriarch,
     ImportedStudent,
     Loss,
+    OwnTeacher,
     Patriarch,
     ScoreDifference,
     Student,
@@ -204,7 +205,8 @@ class Process(Settings):
     patriarch: Annotated[Patriarch, BeforeValidator(_check_patriarch)] = Field(
         ScoreDifference(),
         description="Loss of the patriarch, `{name}`: score_difference (the paper's), label_smoothing, "
-        "confidence_penalty, mse, or package.module:Class; `f_a1` sets its aim (docs/losses.md).",
+        "confidence_penalty, mse, or package.module:Class; `f_a1` sets its aim (docs/losses.md); or ps_kd, snapshot: "
+        "one training that teaches itself (docs/recipes.md).",
     )
     student: Annotated[Student, BeforeValidator(_check_student)] = Field(
         KL(),
@@ -245,7 +247,7 @@ class Process(Settings):
     @property
     def aim(self) -> float | None:
         """The primary score that the patriarch's loss has its optimum at; None where nothing is known of the loss."""
-        return None if isinstance(self.patriarch, Imported) else self.f_a1
+        return None if isinstance(self.patriarch, Imported | OwnTeacher) else self.f_a1
 
     @property
     def classes_needed(self) -> int:

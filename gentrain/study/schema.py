@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from gentrain.errors import ConfigError
 from gentrain.study.documents import write_yaml
+from gentrain.study.losses import OwnTeacher, Snapshot
 from gentrain.study.process import AdaptiveK, Process
 from gentrain.study.search import SearchConfig, check_space
 from gentrain.study.sections import DatasetConfig, NetworkConfig, PretrainedConfig, RecipeConfig, known_network
@@ -165,6 +166,13 @@ class Study(Settings):
             return last.network
         return self.network.of(generation)
 
+    def epochs_of(self, generation: int) -> int:
+        """Return the epochs of a generation's training."""
+        patriarch = self.process.patriarch
+        if isinstance(patriarch, OwnTeacher) and generation == 0 and not self.pretrained:
+            return self.recipe.epochs * patriarch.trainings
+        return self.recipe.epochs
+
     @property
     def trained_networks(self) -> tuple[str, ...]:
         """Names of the networks that this study trains: the patriarch's, unless it is pretrained, and the students'."""
@@ -269,6 +277,19 @@ def _one_label(study: Study) -> None:
             )
 
 
+def _cycles(study: Study) -> None:
+    for where, process in _processes(study).items():
+        loss, recipe = process.patriarch, study.recipe
+        if not isinstance(loss, Snapshot):
+            continue
+        epochs = recipe.epochs * loss.trainings
+        if epochs % loss.cycles or recipe.warmup_epochs >= epochs // loss.cycles:
+            raise ValueError(
+                f"{where}: `patriarch.cycles` ({loss.cycles}) must divide its {epochs} epochs (`recipe.epochs` × "
+                f"`trainings`) into parts that are longer than `recipe.warmup_epochs` ({recipe.warmup_epochs})"
+            )
+
+
 def _lambda_by_generation(study: Study) -> None:
     for where, process in _processes(study).items():
         if isinstance(process.lam, tuple) and len(process.lam) != study.generations:
@@ -317,6 +338,7 @@ CHECKS = (
     _held_out,
     _lambda_by_generation,
     _one_label,
+    _cycles,
     _grid_of_a_size,
     _room_for_pretrained,
     _searchable,

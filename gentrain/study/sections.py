@@ -203,6 +203,9 @@ class RecipeConfig(Settings):
     milestones: tuple[Annotated[int, Field(le=MOST)], ...] = Field(
         (82, 123), description="Epochs after which the learning rate falls."
     )
+    cycles: Annotated[int, Later(1, written=False)] = Field(
+        1, ge=1, le=1000, description="cosine: so many equal parts of the epochs, each with a whole half cosine."
+    )
     decay: float = Field(0.1, gt=0, le=1, description="Factor of the learning rate at each milestone.")
     warmup_epochs: int = Field(0, ge=0, le=1_000_000, description="Epochs of linear warm-up, step by step, from 0.")
     optimizer: Annotated[Literal["sgd", "adamw"], Later("sgd", written=False)] = Field(
@@ -267,6 +270,13 @@ class RecipeConfig(Settings):
     def _ordered(self) -> Self:
         if list(self.milestones) != sorted(set(self.milestones)) or any(m < 1 for m in self.milestones):
             raise ValueError(f"`milestones` must be rising epochs from 1, not {shown(list(self.milestones))}")
+        if self.cycles > 1 and self.schedule != "cosine":
+            raise ValueError(f"`cycles` ({self.cycles}) needs `schedule: cosine`")
+        if self.cycles > 1 and (self.epochs % self.cycles or self.warmup_epochs >= self.epochs // self.cycles):
+            raise ValueError(
+                f"`cycles` ({self.cycles}) must divide `epochs` ({self.epochs}) into parts that are longer than "
+                f"`warmup_epochs` ({self.warmup_epochs})"
+            )
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"`warmup_epochs` ({self.warmup_epochs}) must be fewer than `epochs` ({self.epochs})")
         if self.nesterov and self.momentum == 0:

@@ -7,9 +7,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from gentrain.study.losses import KL, Parameters, ScoreDifference
+from gentrain.study.losses import KL, OWN_TEACHERS, OwnTeacher, Parameters, ScoreDifference, Snapshot
 from gentrain.study.process import AdaptiveK, Process
 from gentrain.study.schema import FOLDING, Study
+from gentrain.study.sections import RecipeConfig
 from gentrain.study.settings import Later, Stored
 
 
@@ -40,6 +41,11 @@ class PatriarchSpec(Frozen):
     k: int | None
     adaptive: Annotated[AdaptiveKSpec | None, Stored("mass"), Later(None)] = None
     loss: Annotated[LossSpec | None, Later(None, written=False)] = None
+
+    @property
+    def teaches_itself(self) -> bool:
+        """Whether what it was earlier in its training teaches it."""
+        return self.loss is not None and self.loss.name in OWN_TEACHERS
 
 
 class StudentSpec(Frozen):
@@ -79,6 +85,18 @@ def patriarch_spec(process: Process, *, num_classes: int) -> PatriarchSpec:
         adaptive = AdaptiveKSpec(f_a1=process.f_a1, top_p=k.top_p, by=k.by, k_max=min(k.k_max, num_classes))
         return PatriarchSpec(eta=None, k=None, adaptive=adaptive)
     return PatriarchSpec(eta=process.eta, k=k)
+
+
+def patriarch_recipe(process: Process, recipe: RecipeConfig) -> RecipeConfig:
+    """Return how a process's patriarch is optimised: labels are its loss's affair, some have other epochs."""
+    changes: dict[str, object] = {"label_smoothing": 0.0}
+    loss = process.patriarch
+    if isinstance(loss, OwnTeacher):
+        changes["epochs"] = recipe.epochs * loss.trainings
+        changes["milestones"] = tuple(milestone * loss.trainings for milestone in recipe.milestones)
+    if isinstance(loss, Snapshot):
+        changes |= {"schedule": "cosine", "cycles": loss.cycles}
+    return recipe.model_copy(update=changes)
 
 
 def student_spec(study: Study, *, lam: float, teachers: Sequence[str]) -> StudentSpec:

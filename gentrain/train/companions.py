@@ -9,10 +9,12 @@ import torch
 from torch import nn
 
 from gentrain.study.lineage import GenerationSpec
+from gentrain.study.tasks import PatriarchSpec
+from gentrain.train.workers import Workers
 
 
 class Companions:
-    """The moving average of the model's weights, where the recipe asks for it (`recipe.ema`).
+    """The moving average of the model's weights (`recipe.ema`), and what it was, as its teacher (PS-KD, snapshots).
 
     Args:
         model: in training; with its initial weights.
@@ -22,11 +24,14 @@ class Companions:
     def __init__(self, model: nn.Module, spec: GenerationSpec) -> None:
         self._model, self._ema = model, spec.recipe.ema
         self.average = _frozen_copy(model) if self._ema else None
+        self.period = own_teacher_period(spec)
+        self.teacher = _frozen_copy(model) if self.period else None
 
     @property
     def networks(self) -> Mapping[str, nn.Module]:
         """All of them, by their names in a checkpoint."""
-        return {} if self.average is None else {"average": self.average}
+        every = {"average": self.average, "teacher": self.teacher}
+        return {name: network for name, network in every.items() if network is not None}
 
     @property
     def result(self) -> nn.Module:
@@ -51,6 +56,21 @@ class Companions:
             mean.lerp_(value, 1 - self._ema.decay)
         for kept, buffer in zip(self.average.buffers(), self._model.buffers(), strict=True):
             kept.copy_(buffer)
+
+    def after_epoch(self, epochs: int, workers: Workers) -> None:
+        """Make the model its own teacher from now on, where `epochs` finished epochs end a period; on every worker."""
+        if self.teacher is None or epochs % (self.period or 1):
+            return
+        workers.share_buffers(self._model)  # a resumed worker has rank 0's
+        self.teacher.load_state_dict(self._model.state_dict())
+
+
+def own_teacher_period(spec: GenerationSpec) -> int | None:
+    """Return after how many epochs the model's state becomes its teacher, again and again; None where it never does."""
+    if not isinstance(spec.task, PatriarchSpec) or not spec.task.teaches_itself:
+        return None
+    assert spec.task.loss is not None
+    return 1 if spec.task.loss.name == "ps_kd" else spec.recipe.epochs // spec.recipe.cycles
 
 
 def _frozen_copy(model: nn.Module) -> nn.Module:

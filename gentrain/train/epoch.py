@@ -111,6 +111,7 @@ def _learning_rate(spec: GenerationSpec, *, step: int, steps_per_epoch: int) -> 
         decay=recipe.decay,
         warmup_epochs=recipe.warmup_epochs,
         cosine_epochs=recipe.epochs if recipe.schedule == "cosine" else None,
+        cycles=recipe.cycles,
     )
 
 

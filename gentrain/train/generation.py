@@ -35,6 +35,7 @@ from gentrain.train.state import (
     roll_back,
     save_checkpoint,
 )
+from gentrain.train.tasks.own_teacher import OwnTeacherTask
 from gentrain.train.workers import Workers
 
 
@@ -83,6 +84,7 @@ def _train(job: Job, evaluator: Evaluator, companions: Companions, post: Observe
             state = roll_back(job, model, optimizer, workers, post, state=state, error=error)
             continue
         state.rows.append(row)
+        companions.after_epoch(len(state.rows), workers)
         state.compiled_epochs += state.compiled
         workers.on_first(partial(save_checkpoint, job, model, optimizer, state, workers))
         post(EpochDone(spec.generation, row))
@@ -103,6 +105,8 @@ def _train_next_epoch(
         DivergedError: on a non-finite loss or weight, or prediction of the last epoch, on every worker.
     """
     spec, splits, workers, epoch = job.spec, evaluator.splits, evaluator.workers, len(state.rows)
+    if isinstance(trained.task, OwnTeacherTask):
+        trained.task.begin_epoch(epoch)
     row = train_epoch(
         epoch,
         spec=spec,

@@ -15,6 +15,7 @@ def learning_rate(
     decay: float,
     warmup_epochs: int = 0,
     cosine_epochs: int | None = None,
+    cycles: int = 1,
 ) -> float:
     """Return the learning rate of a step, counted from 0 over the whole training.
 
@@ -22,11 +23,15 @@ def learning_rate(
     it rises linearly, step by step; the last warm-up step has the full rate.
 
     With `cosine_epochs`, the epochs of the training, milestones play no part: after the warm-up the rate falls step by
-    step as base·(1 + cos(π·t))/2, where t goes from 0 to 1 (Loshchilov and Hutter, ICLR 2017, eq. (5), to 0).
+    step as base·(1 + cos(π·t))/2, where t goes from 0 to 1 (Loshchilov and Hutter, ICLR 2017, eq. (5), to 0). Of
+    several `cycles`, which divide the epochs, each begins at the full rate and ends at 0.
     """
     warmup_steps = warmup_epochs * steps_per_epoch
     if cosine_epochs is not None and step >= warmup_steps:
-        part = (step - warmup_steps) / (cosine_epochs * steps_per_epoch - warmup_steps)
+        length = cosine_epochs // cycles * steps_per_epoch
+        begin = step // length * length
+        start = max(begin, warmup_steps)
+        part = (step - start) / (begin + length - start)
         return base * (1 + math.cos(math.pi * part)) / 2
     epoch, milestones = step // steps_per_epoch, milestones if cosine_epochs is None else ()
     rate = base * decay ** sum(epoch >= milestone for milestone in milestones)

@@ -54,18 +54,18 @@ def set_up(job: Job, evaluator: Evaluator, state: TrainingState, post: Observer)
     workers = evaluator.workers
     state.compiled = workers.from_first(lambda: _wanted(job, evaluator, state, post))
     if not state.compiled:
-        return _build(job, evaluator, compiled=False)
+        return _build(job, evaluator, state, compiled=False)
     mark = _compiled_mark(job, evaluator)
     if workers.first and mark.read() is None:
         post(Compiling(job.spec.generation, job.spec.key))
     if job.spec.compile:
         workers.everywhere(lambda: prepare_compiler(workers.device))
-        trained: Trained | None = _build_compiled(job, evaluator)
+        trained: Trained | None = _build_compiled(job, evaluator, state)
     else:
-        trained = _try_compiled(job, evaluator, resumed=bool(state.rows), post=post)
+        trained = _try_compiled(job, evaluator, state, post=post)
     if trained is None:
         state.compiled = False
-        return _build(job, evaluator, compiled=False)
+        return _build(job, evaluator, state, compiled=False)
     if workers.first:
         mark.write({})
     return trained
@@ -121,14 +121,14 @@ def _compiled_mark(job: Job, evaluator: Evaluator) -> Mark:
     )
 
 
-def _try_compiled(job: Job, evaluator: Evaluator, *, resumed: bool, post: Observer) -> Trained | None:
+def _try_compiled(job: Job, evaluator: Evaluator, state: TrainingState, *, post: Observer) -> Trained | None:
     """Return the compiled network and task; None, with a note, where compiling fails on some worker."""
     workers, trained = evaluator.workers, None
     problem = _first(workers.gather(compiler_problem(workers.device)))
     if problem is None:
         failure = None
         try:
-            trained = _build_compiled(job, evaluator)
+            trained = _build_compiled(job, evaluator, state)
         except GentrainError:  # of the teacher, on every worker
             raise
         except Exception as error:  # whatever the compiler raises of a network
@@ -136,7 +136,7 @@ def _try_compiled(job: Job, evaluator: Evaluator, *, resumed: bool, post: Observ
         problem = _first(workers.gather(failure))
     if problem is None:
         return trained
-    if resumed:
+    if state.rows:
         post(_mixed(job, f"torch.compile doesn't work here: {problem}"))
     else:
         remedy = "apt-get install g++ python3-dev where a compiler is missing, or set compile: false"
@@ -146,14 +146,14 @@ def _try_compiled(job: Job, evaluator: Evaluator, *, resumed: bool, post: Observ
     return None
 
 
-def _build_compiled(job: Job, evaluator: Evaluator) -> Trained:
+def _build_compiled(job: Job, evaluator: Evaluator, state: TrainingState) -> Trained:
     """Return the compiled network and task after a step on blank images of each size that a batch has.
 
     It is the step of `train_epoch`, so that the epochs find everything compiled.
     """
     spec, splits, workers = job.spec, evaluator.splits, evaluator.workers
     with _weights_kept(evaluator.model):
-        trained = _build(job, evaluator, compiled=True)
+        trained = _build(job, evaluator, state, compiled=True)
         trained.network.train()
         for count in splits.loader("train").sizes:
             images = torch.zeros((count, *splits.image), device=workers.device)
@@ -170,14 +170,16 @@ def _build_compiled(job: Job, evaluator: Evaluator) -> Trained:
     return trained
 
 
-def _build(job: Job, evaluator: Evaluator, *, compiled: bool) -> Trained:
+def _build(job: Job, evaluator: Evaluator, state: TrainingState, *, compiled: bool) -> Trained:
     spec, workers, model, image = job.spec, evaluator.workers, evaluator.model, evaluator.splits.image
     network = compile_network(model, workers.device, graphs=workers.alone) if compiled else model
     # every shape is compiled by itself, so blank images come in the number of a batch's
     count = spec.recipe.batch_size // workers.world_size if compiled else 2
     network = workers.parallel(network, image=image, count=count, precision=spec.precision, plain=model)
     task = workers.everywhere(
-        lambda: build_task(spec, store=job.store, image=image, workers=workers, compiled=compiled)
+        lambda: build_task(
+            spec, store=job.store, image=image, workers=workers, compiled=compiled, itself=state.companions.teacher
+        )
     )
     return Trained(network, task)
 

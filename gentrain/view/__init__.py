@@ -23,6 +23,7 @@ from gentrain.view.predictions import predictions_csv, predictions_table
 from gentrain.view.report import report_tables
 from gentrain.view.sweep import SweepLines, SweepTable
 from gentrain.view.tables import (
+    chains_table,
     evaluation_tables,
     forest_tree,
     manifest_table,
@@ -39,6 +40,7 @@ __all__ = [
     "SweepLines",
     "SweepTable",
     "View",
+    "chains_table",
     "doctor_tables",
     "evaluation_tables",
     "forest_tree",

@@ -34,6 +34,7 @@ class _GenerationState:
     """Hold what the live view shows of one generation."""
 
     target: float | None
+    epochs: int = 1
     state: str = "waiting"
     epoch: int = 0
     images: int = 0
@@ -54,14 +55,14 @@ class ChainState:
 
     name: str = ""
     runs: str = ""
-    epochs: int = 1
     lines: list[_GenerationState] = field(default_factory=list)
 
     def update(self, event: Event) -> None:
         """Apply an event."""
         if isinstance(event, ChainStarted):
-            self.name, self.runs, self.epochs = event.chain, event.runs, event.epochs
-            self.lines = [_GenerationState(target) for target in event.targets]
+            self.name, self.runs = event.chain, event.runs
+            epochs = event.epochs_by_generation or (event.epochs,) * len(event.targets)
+            self.lines = [_GenerationState(*of) for of in zip(event.targets, epochs, strict=True)]
         elif isinstance(event, TargetsKnown):
             for line, target in zip(self.lines, event.targets, strict=True):
                 line.target = target
@@ -89,7 +90,7 @@ class ChainState:
             line.epoch_seconds.append(row["seconds"])
         elif isinstance(event, GenerationDone) and self.lines:
             row, line = event.row, self.lines[event.generation]
-            line.state, line.epoch, line.images = "reused" if event.reused else "done", self.epochs, 0
+            line.state, line.epoch, line.images = "reused" if event.reused else "done", line.epochs, 0
             line.error, line.ensemble_error = row["top1_error"], row["ensemble_top1_error"]
             line.primary, line.seconds = row["primary_measured"], row["train_seconds"]
 
@@ -98,7 +99,7 @@ class ChainState:
         seen = [s for line in self.lines for s in line.epoch_seconds[-5:]]
         if not seen:
             return None
-        left = sum(self.epochs - line.epoch - line.images / line.total_images for line in self.lines)
+        left = sum(line.epochs - line.epoch - line.images / line.total_images for line in self.lines)
         return max(0.0, left * sum(seen) / len(seen))
 
 
@@ -113,7 +114,8 @@ class ChainLines(LinesView):
         self._state.update(event)
         match event:
             case ChainStarted():
-                text = f"{event.chain}: {len(event.keys)} generations of {event.epochs} epochs; results in {event.runs}"
+                epochs = ", ".join(map(str, event.epochs_by_generation or (event.epochs,)))
+                text = f"{event.chain}: {len(event.keys)} generations of {epochs} epochs; results in {event.runs}"
             case GenerationWaiting():
                 text = waiting_line(event)
             case ChainSaturated():
@@ -134,7 +136,7 @@ class ChainLines(LinesView):
     def _epoch(self, event: EpochDone) -> str:
         row, chain = event.row, self._state
         parts = [
-            f"generation {event.generation} epoch {row['epoch']}/{chain.epochs}",
+            f"generation {event.generation} epoch {row['epoch']}/{chain.lines[event.generation].epochs}",
             f"loss {row['loss']:.4f} = hard {row['hard']:.4f}, soft {row['soft']:.4f}",
             f"primary {row['primary_score']:.3f} (target {three(chain.lines[event.generation].target)})",
             f"error: train {percent(row['train_error'])} test {percent(row['test_error'])}",
@@ -231,7 +233,7 @@ class ChainTable(TableView):
         return table
 
     def _cells(self, generation: int, line: _GenerationState) -> Iterable[str | Text]:
-        fraction = (line.epoch + line.images / line.total_images) / self._state.epochs
+        fraction = (line.epoch + line.images / line.total_images) / line.epochs
         colours = {
             "starting": "yellow",
             "compiling": "yellow",
@@ -243,7 +245,7 @@ class ChainTable(TableView):
         filled = int(fraction * 20)
         yield str(generation)
         yield Text(line.state, style=colours[line.state])
-        yield f"{line.epoch}/{self._state.epochs}"
+        yield f"{line.epoch}/{line.epochs}"
         yield Text("━" * filled, style=colours[line.state]) + Text("━" * (20 - filled), style="bright_black")
         yield f"{line.speed:,.0f}" if line.speed else "–"
         yield "{:.3f} = {:.3f}, {:.3f}".format(*line.loss) if line.loss else "–"

@@ -43,6 +43,7 @@ class _Training:
     """Hold the state of one distinct generation, which several chains may share."""
 
     state: str = "waiting"
+    epochs: int = 1
     epoch: int = 0
     begun: float | None = None
     """When its workers were requested, on `SweepState.clock`; None where another process trains it."""
@@ -66,7 +67,7 @@ class SweepState:
     """Generation that each waiting chain waits for."""
     slots: int | None = None
     walls: list[float] = field(default_factory=list)
-    """Seconds that whole generations took in this run, start and evaluation included."""
+    """Seconds that whole generations of the usual epochs took in this run, start and evaluation included."""
     clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
@@ -76,7 +77,11 @@ class SweepState:
         """Apply an event."""
         if isinstance(event, SweepStarted):
             self.name, self.epochs, self.runs, self.chains = event.name, event.epochs, event.runs, event.chains
-            self.trainings = {key: _Training() for keys in event.chains.values() for key in keys}
+            self.trainings = {
+                key: _Training(epochs=event.epochs_by_key.get(key, event.epochs))
+                for keys in event.chains.values()
+                for key in keys
+            }
         elif isinstance(event, FinishedBefore):
             for key, error in event.errors.items():
                 self.trainings[key].state, self.trainings[key].error = "done", error
@@ -104,7 +109,8 @@ class SweepState:
             training.state, training.epoch = "running", event.row["epoch"]
         elif isinstance(event, GenerationDone):
             if training.begun is not None and training.state != "done":
-                self.walls.append((self.clock() - training.begun) / max(1e-9, 1 - training.from_epoch / self.epochs))
+                part = (training.epochs - training.from_epoch) / self.epochs
+                self.walls.append((self.clock() - training.begun) / max(1e-9, part))
             training.state, training.error = "done", event.row["top1_error"]
             if (ensemble := event.row["ensemble_top1_error"]) is not None:
                 self.ensembles[chain, event.generation] = ensemble
@@ -121,7 +127,7 @@ class SweepState:
         if not self.walls or not self.slots:
             return None
         wall = sum(self.walls) / len(self.walls)
-        left = {k: 1 - t.epoch / self.epochs for k, t in self.trainings.items() if t.state != "done"}
+        left = {k: (t.epochs - t.epoch) / self.epochs for k, t in self.trainings.items() if t.state != "done"}
         wanted = {name: keys[: self.ended.get(name, len(keys)) + 1] for name, keys in self.chains.items()}
         longest = max((sum(left.get(key, 0.0) for key in keys) for keys in wanted.values()), default=0.0)
         shared = sum(left.get(key, 0.0) for key in {key for keys in wanted.values() for key in keys}) / self.slots
@@ -230,7 +236,7 @@ class SweepTable(TableView):
                 ensemble = sweep.ensembles.get((chain, generation)) if ensembles else None
                 text = percent(training.error) + (f" ({percent(ensemble)})" if ensemble is not None else "")
             elif state == "running":
-                text = f"{training.epoch}/{sweep.epochs}"
+                text = f"{training.epoch}/{training.epochs}"
             elif state in ("starting", "compiling"):
                 text = state
             else:

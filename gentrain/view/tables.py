@@ -126,6 +126,26 @@ def plan_table(plan: Plan, *, name: str) -> Table:
     return table
 
 
+def chains_table(plan: Plan) -> Table:
+    """Return what each chain takes by itself: trainings, epochs, device-hours and cost; `unknown` where it isn't."""
+    from gentrain.running.cost import chain_costs
+
+    table = Table(title="each chain by itself", title_justify="left", title_style="bold")
+    table.add_column("chain", overflow="fold")
+    for column in ("trainings", "epochs", "device-hours", *(["cost"] if plan.price is not None else [])):
+        table.add_column(column, justify="right")
+    chains = chain_costs(plan)
+    for chain in chains[:MOST_BRANCHES]:
+        hours = None if chain.device_seconds is None else chain.device_seconds / 3600
+        cost = [_unknown(chain.cost, "{:,.2f}")] if plan.price is not None else []
+        table.add_row(
+            printable(chain.name), f"{chain.trainings:,}", f"{chain.epochs:,}", _unknown(hours, "{:,.2f}"), *cost
+        )
+    if len(chains) > MOST_BRANCHES:
+        table.caption = f"and {len(chains) - MOST_BRANCHES:,} more chains"
+    return table
+
+
 def plan_assumptions(plan: Plan) -> str:
     """Return what the plan's seconds are based on, and how to fill in unknown ones."""
     text = "Seconds: medians of similar generations in the run folder (same data, network, batch, precision, workers)"
@@ -288,7 +308,7 @@ STATES = {
 def _cell(cell: GenerationStatus, *, epochs: int) -> Text:
     shown = percent(cell.top1_error) if cell.state == "done" else cell.state
     if cell.state in ("running", "interrupted"):
-        shown += f" {cell.epoch}/{epochs}"
+        shown += f" {cell.epoch}/{cell.epochs or epochs}"
     return Text(shown, style=STATES[cell.state])
 
 

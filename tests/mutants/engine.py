@@ -201,7 +201,7 @@ MUTANTS = (
     Mutant("workers draw the same dropout", "train/seeds.py", "spawn_key=(epoch, rank)", "spawn_key=(epoch,)", SEEDS),
     Mutant("the rate falls an epoch late", "train/schedule.py", "epoch >= milestone", "epoch > milestone", SCHEDULE),
     Mutant("the rate falls once only", "train/schedule.py", "decay ** sum(", "decay ** any(", SCHEDULE),
-    Mutant("a cosine's warm-up is left out", "train/schedule.py", "step - warmup_steps) /", "step) /", SCHEDULE),
+    Mutant("a cosine's warm-up is left out", "train/schedule.py", "max(begin, warmup_steps)", "begin", SCHEDULE),
     Mutant(
         "warm-up begins at 0",
         "train/schedule.py",

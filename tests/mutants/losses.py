@@ -12,6 +12,8 @@ STUDENTS = ("train/test_students.py",)
 NAMED = ("study/test_losses.py",)
 OPTIONS = ("train/test_recipe_options.py",)
 
+OWN_TEACHER = ("train/test_own_teacher.py",)
+
 MUTANTS = (
     Mutant(
         "smoothed labels are 1-ε times uniform",
@@ -50,6 +52,35 @@ MUTANTS = (
     Mutant("DIST compares samples alone", "train/tasks/dist.py", "student.T, teacher.T", "student, teacher", STUDENTS),
     Mutant("NKD ignores the teacher's confidence", "train/tasks/nkd.py", "(weights * F.cross", "(F.cross", STUDENTS),
     Mutant(
+        "PS-KD's α is the same in every epoch",
+        "train/tasks/own_teacher.py",
+        "self.alpha * (epoch + 1) / self.epochs",
+        "self.alpha",
+        OWN_TEACHER,
+    ),
+    Mutant(
+        "a snapshot teaches before there is one",
+        "train/tasks/own_teacher.py",
+        "self.weight if epoch >= self.period else 0.0",
+        "self.weight",
+        OWN_TEACHER,
+    ),
+    Mutant(
+        "a network stays its own first teacher",
+        "train/companions.py",
+        "self.teacher.load_state_dict(self._model.state_dict())",
+        "pass",
+        OWN_TEACHER,
+    ),
+    Mutant(
+        "a teacher has its worker's own statistics",
+        "train/companions.py",
+        "workers.share_buffers(self._model)",
+        "pass",
+        OWN_TEACHER,
+    ),
+    Mutant("only the first cycle is a cosine", "train/schedule.py", "step // length * length", "0", OWN_TEACHER),
+    Mutant(
         "a student's loss is not in its key",
         "study/tasks.py",
         "loss=None if isinstance(student, KL) else",
@@ -63,9 +94,7 @@ MUTANTS = (
         "not",
         NAMED,
     ),
-    Mutant(
-        "smoothed labels reach patriarchs", "study/lineage.py", 'update={"label_smoothing": 0.0}', "update={}", OPTIONS
-    ),
+    Mutant("smoothed labels reach patriarchs", "study/tasks.py", '{"label_smoothing": 0.0}', "{}", OPTIONS),
     Mutant("K is 2", "train/tasks/build.py", "k=task.k or 2", "k=2", CHAIN),
     Mutant("η is left out", "train/tasks/build.py", "eta=task.eta or 0.0", "eta=0.0", CHAIN),
     Mutant(

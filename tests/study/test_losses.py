@@ -12,7 +12,7 @@ import yaml
 from gentrain.errors import ConfigError
 from gentrain.study.lineage import GenerationSpec, build_chain, predicted_scores
 from gentrain.study.loading import dump_study, load_study
-from gentrain.study.losses import PATRIARCHS, STUDENTS
+from gentrain.study.losses import OWN_TEACHERS, PATRIARCHS, STUDENTS
 from gentrain.study.schema import Study
 from gentrain.study.tasks import LossSpec
 from tests.conftest import SMALL
@@ -46,7 +46,9 @@ def test_a_name_makes_a_chain_that_is_stored_and_read_alike(name):
     role = "patriarch" if name in PATRIARCHS else "student"
     built = chain(f"process.{role}.name={name}")
     paper = name in ("score_difference", "kl")
-    assert built.name == f"D(0.6,0.6{'' if paper else ',' + name})-resnet20-s0"
+    without_aim = name in OWN_TEACHERS
+    wanted = f"D({name},0.6)" if without_aim else f"D(0.6,0.6{'' if paper else ',' + name})"
+    assert built.name == f"{wanted}-resnet20-s0"
     changed = [one != other for one, other in zip(built.keys, chain().keys, strict=True)]
     assert changed == [not paper and (role == "patriarch" or g > 0) for g in range(6)]
     for spec in built.specs:

@@ -17,6 +17,7 @@ from gentrain.train.companions import Companions
 from gentrain.train.inference import predict_split
 from tests.train.stops import finished_files, stopped_everywhere
 
+SHORT = ("recipe.epochs=2", "recipe.milestones=[1]")
 RESULT, TEACHER = "recipe.ema={decay: 0.9, as: result}", "recipe.ema={decay: 0.9, as: teacher}"
 
 
@@ -59,9 +60,9 @@ def test_whose_weights_are_the_result():
 
 def test_as_result_and_as_teacher_are_the_same_average(small, tmp_path):
     """One trains what the other does: the first's networks are the second's averages, in both generations."""
-    plain = finished_files(small("name=plain"), tmp_path, names=(MODEL,))
-    results = finished_files(small("name=result", RESULT), tmp_path, names=(MODEL,))
-    both = finished_files(small("name=teacher", TEACHER), tmp_path, names=(MODEL, AVERAGE))
+    plain = finished_files(small(*SHORT, "name=plain"), tmp_path, names=(MODEL,))
+    results = finished_files(small(*SHORT, "name=result", RESULT), tmp_path, names=(MODEL,))
+    both = finished_files(small(*SHORT, "name=teacher", TEACHER), tmp_path, names=(MODEL, AVERAGE))
     assert both[0][0] == plain[0][0]
     assert [average for _, average in both] == [network for (network,) in results]
     assert results[0] != plain[0]
@@ -69,7 +70,7 @@ def test_as_result_and_as_teacher_are_the_same_average(small, tmp_path):
 
 
 def test_every_epoch_resumes_in_the_same_bits(small, tmp_path):
-    whole, parts = stopped_everywhere(small(TEACHER), tmp_path, names=(MODEL, AVERAGE, PREDICTIONS))
+    whole, parts = stopped_everywhere(small(*SHORT, TEACHER), tmp_path, names=(MODEL, AVERAGE, PREDICTIONS))
     assert whole == parts
 
 
@@ -85,7 +86,7 @@ def test_the_primary_score_is_the_averages(small, tmp_path):
     ("name", "how"), [(AVERAGE, "trained again"), (PREDICTIONS, "evaluated again from its weights")]
 )
 def test_a_damaged_file_is_restored_and_the_average_is_kept(small, tmp_path, name, how):
-    study, names, notes = small(TEACHER, "generations=0"), (MODEL, AVERAGE, PREDICTIONS), []
+    study, names, notes = small(*SHORT, TEACHER, "generations=0"), (MODEL, AVERAGE, PREDICTIONS), []
     before = finished_files(study, tmp_path, names=names)
     (done,) = tmp_path.glob(f"generations/*/{DONE}")
     (done.parent / name).write_bytes(b"?")
@@ -125,11 +126,3 @@ def test_what_is_no_average_is_refused(settings, message):
     with pytest.raises(ConfigError) as error:
         load_study(overrides=[settings])
     assert message in str(error.value)
-
-
-def test_a_generation_of_the_store_teaches_by_its_average(small, tmp_path):
-    (row,) = api.run(small(TEACHER, "generations=0"), runs=str(tmp_path), local=True)
-    pretrained = f"pretrained=[{{checkpoint: {row['key']}}}]"
-    student = finished_files(small("name=after", pretrained), tmp_path, names=(MODEL,))[1]
-    plain = api.run(small("name=plain"), runs=str(tmp_path), local=True)[1]
-    assert student[0] != RunStore(str(tmp_path)).generation(plain["key"]).read_verified(MODEL)

@@ -8,7 +8,6 @@ from torch import nn
 from gentrain import api
 from gentrain.data.prepare.share import prepare_shared
 from gentrain.errors import ConfigError
-from gentrain.store.done import MODEL
 from gentrain.store.run import RunStore
 from gentrain.study.lineage import build_chain, predicted_scores
 from gentrain.study.loading import load_study
@@ -82,7 +81,7 @@ def test_a_mixed_images_class_is_the_one_with_the_larger_part():
 
 
 def test_every_epoch_resumes_in_the_same_bits(small, tmp_path):
-    study = small("recipe.mixup=0.4", "recipe.cutmix=1", "process.student={name: dkd, beta: 2}")
+    study = small("recipe.epochs=2", "recipe.mixup=0.4", "recipe.cutmix=1", "process.student={name: dkd, beta: 2}")
     whole, parts = stopped_everywhere(study, tmp_path)
     assert whole == parts
 
@@ -96,16 +95,6 @@ def test_the_primary_score_is_measured_on_images_that_are_not_mixed(small, tmp_p
     assert row["primary_measured"] == pytest.approx(scores.max(axis=1).mean(), abs=1e-5)
     assert row["primary_predicted"] is None
     assert predicted_scores(load_study(overrides=["recipe.cutmix=1"]), ()) == (None,) * 6
-
-
-def test_the_draws_are_part_of_the_training(small, tmp_path):
-    """Other α, another network: the mixes reach the gradients."""
-    settings = ("generations=0", "recipe.epochs=1", "recipe.milestones=[]")
-    models = set()
-    for mixing in ("recipe.mixup=0", "recipe.mixup=1", "recipe.cutmix=1"):
-        (row,) = api.run(small(*settings, mixing, f"name=n{len(models)}"), runs=str(tmp_path), local=True)
-        models.add(RunStore(str(tmp_path)).generation(row["key"]).read_verified(MODEL))
-    assert len(models) == 3
 
 
 @pytest.mark.parametrize(

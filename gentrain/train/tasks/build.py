@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from torch import nn
 
 from gentrain.errors import GentrainError, cut
 from gentrain.store.run import RunStore
@@ -24,6 +25,7 @@ from gentrain.train.tasks.label_smoothing import LabelSmoothing
 from gentrain.train.tasks.logit_standardised import LogitStandardised
 from gentrain.train.tasks.mse import SquaredError
 from gentrain.train.tasks.nkd import NKD
+from gentrain.train.tasks.own_teacher import PSKD, Snapshot
 from gentrain.train.tasks.score_difference import AdaptiveScoreDifference, ScoreDifference
 from gentrain.train.tasks.task import StudentTask, Task
 from gentrain.train.workers import Workers
@@ -44,7 +46,13 @@ STUDENTS: Mapping[str, Callable[..., Task]] = {
 
 
 def build_task(
-    spec: GenerationSpec, *, store: RunStore, image: tuple[int, int, int], workers: Workers, compiled: bool
+    spec: GenerationSpec,
+    *,
+    store: RunStore,
+    image: tuple[int, int, int],
+    workers: Workers,
+    compiled: bool,
+    itself: nn.Module | None = None,
 ) -> Task:
     """Return what a generation minimises, with its teacher on the worker's device.
 
@@ -54,11 +62,16 @@ def build_task(
         image: shape (3, H, W) of an image.
         workers: on whose device the teacher computes.
         compiled: whether the teacher is compiled.
+        itself: what the network was, where that is its teacher.
 
     Raises:
         GentrainError: when the teacher is missing or damaged, or can't be folded, or a class of the user's own fails.
     """
     task = spec.task
+    if isinstance(task, PatriarchSpec) and itself is not None:
+        return _own_teacher(
+            task, spec, compile_network(itself, workers.device, graphs=workers.alone) if compiled else itself
+        )
     if isinstance(task, PatriarchSpec):
         return _patriarch(task, spec, image=image, device=workers.device)
     assert isinstance(task, StudentSpec)
@@ -92,6 +105,14 @@ def _patriarch(task: PatriarchSpec, spec: GenerationSpec, *, image: tuple[int, i
         k = task.adaptive
         return AdaptiveScoreDifference(f_a1=k.f_a1, top_p=k.top_p, by=k.by, k_max=k.k_max)
     return ScoreDifference(eta=task.eta or 0.0, k=task.k or 2)
+
+
+def _own_teacher(task: PatriarchSpec, spec: GenerationSpec, teacher: nn.Module) -> Task:
+    assert task.loss is not None
+    settings: dict[str, Any] = dict(task.loss.settings)
+    if task.loss.name == "ps_kd":
+        return PSKD(teacher, epochs=spec.recipe.epochs, **settings)
+    return Snapshot(teacher, period=spec.recipe.epochs // spec.recipe.cycles, **settings)
 
 
 def _zeros(spec: GenerationSpec, *, image: tuple[int, int, int], device: torch.device) -> tuple[torch.Tensor, ...]:
