@@ -20,17 +20,17 @@ def reference_of(groups: Sequence[Group]) -> Group:
     return next((group for group in groups if group.baseline), groups[0])
 
 
-def error_difference(pair: Pair, groups: Sequence[Group], generation: int) -> Spread | None:
+def error_difference(pair: Pair, strict: Spread | None, generation: int) -> Spread | None:
     """Return the first's top-1 error minus the second's, seed by seed over the seeds that both have.
 
     A baseline has one generation, which every generation of the other is compared with.
 
     Args:
         pair: of processes on one network.
-        groups: all of that network.
+        strict: the baseline's errors on that network (see `baseline`).
         generation: to compare.
     """
-    return paired_difference(*_sides(pair, groups, generation, "top1_error"))
+    return paired_difference(*_sides(pair, strict, generation, "top1_error"))
 
 
 def difference_table(network: str, groups: Sequence[Group], *, id: str) -> ReportTable | None:  # noqa: A002
@@ -40,14 +40,14 @@ def difference_table(network: str, groups: Sequence[Group], *, id: str) -> Repor
     pairs = [(later, earlier) for earlier, later in itertools.combinations(groups, 2)]
     alone = len(pairs) > MOST_PAIRS
     pairs = [(group, reference) for group in groups if group is not reference] if alone else pairs
-    length = max(group.length for group in groups)
+    length, strict = max(group.length for group in groups), baseline(tuple(groups), "top1_error")
     rows: list[Row] = []
     left_out = []
     for pair in pairs:
         name = pair[0].short_name if alone else f"{pair[0].short_name} − {pair[1].short_name}"
         measures = {name: "top1_error", "  + ensemble": "ensemble_top1_error"}
         sides = {
-            label: [_sides(pair, groups, g, measure) for g in range(length)] for label, measure in measures.items()
+            label: [_sides(pair, strict, g, measure) for g in range(length)] for label, measure in measures.items()
         }
         rows += _rows(pair[0], {label: [paired_difference(*each) for each in own] for label, own in sides.items()})
         unpaired = {seed for first, other in sides[name] if first and other for seed in unpaired_seeds(first, other)}
@@ -70,8 +70,7 @@ def difference_table(network: str, groups: Sequence[Group], *, id: str) -> Repor
     )
 
 
-def _sides(pair: Pair, groups: Sequence[Group], generation: int, measure: str) -> tuple[Spread | None, Spread | None]:
-    strict = baseline(tuple(groups), "top1_error")
+def _sides(pair: Pair, strict: Spread | None, generation: int, measure: str) -> tuple[Spread | None, Spread | None]:
     first, other = (strict if group.baseline else group.spread(measure, generation) for group in pair)
     return first, other
 

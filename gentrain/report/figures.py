@@ -43,6 +43,8 @@ def build_plots(
     """
     styles = build_styles(report)
     curves = partial(_curves, report, styles)
+    references = _references(report)
+    against = " or ".join(dict.fromkeys(group.short_name for group, _ in references.values()))
     paper = report.study.dataset.source in PAPER_SOURCES
     made = [
         _rank_plot(training, paper=paper),
@@ -65,12 +67,11 @@ def build_plots(
             "figure2-differences",
             f"{'Figure 2, differences' if paper else 'Differences'}: top-1 error minus the reference's",
             "difference, percentage points",
-            partial(_difference, report),
-            f"Single networks, minus {_references(report)}, seed by seed over the seeds that both have; below 0 is "
-            "better.",
+            partial(_difference, references),
+            f"Single networks, minus {against}, seed by seed over the seeds that both have; below 0 is better.",
             line="zero",
         )
-        if _paired_seeds(report)
+        if _paired_seeds(report, references)
         else None,
         _energy(report, styles),
         curves(
@@ -107,20 +108,24 @@ def _spread_of(measure: str) -> Curve:
     return lambda group, generation: group.spread(measure, generation)
 
 
-def _difference(report: StudyReport, group: Group, generation: int) -> Spread | None:
-    groups = report.networks[group.first.network]
-    reference = reference_of(groups)
+References = Mapping[str, tuple[Group, Spread | None]]
+"""By network: the process that others are compared with, and the baseline's errors."""
+
+
+def _references(report: StudyReport) -> References:
+    networks = report.networks.items()
+    return {network: (reference_of(groups), baseline(groups, "top1_error")) for network, groups in networks}
+
+
+def _difference(references: References, group: Group, generation: int) -> Spread | None:
+    reference, strict = references[group.first.network]
     same = group is reference or group.baseline
-    return None if same else error_difference((group, reference), groups, generation)
+    return None if same else error_difference((group, reference), strict, generation)
 
 
-def _references(report: StudyReport) -> str:
-    return " or ".join(dict.fromkeys(reference_of(groups).short_name for groups in report.networks.values()))
-
-
-def _paired_seeds(report: StudyReport) -> bool:
+def _paired_seeds(report: StudyReport, references: References) -> bool:
     """Return whether a process and its reference have two seeds in common, so that differences have intervals."""
-    spreads = (_difference(report, group, g) for group in report.groups for g in range(group.length))
+    spreads = (_difference(references, group, g) for group in report.groups for g in range(group.length))
     return any(spread.n > 1 for spread in spreads if spread is not None)
 
 

@@ -14,7 +14,7 @@ from gentrain.errors import ConfigError, GentrainError, TrainingError
 from gentrain.events import ChainSaturated, EpochDone, GenerationDone, GenerationStarted, Note
 from gentrain.running.chain import ensure_generation
 from gentrain.scores.ensembles import running_ensemble
-from gentrain.store.done import MODEL, PREDICTIONS
+from gentrain.store.done import DATA, MODEL, PREDICTIONS
 from gentrain.store.predictions import decode_predictions
 from gentrain.store.run import RunStore
 from gentrain.train import epoch as epoch_module
@@ -68,7 +68,7 @@ class RunnerCase:
         for row in rows:
             folder = runs / "generations" / row["key"]
             names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
-            assert names == {"spec.json", MODEL, PREDICTIONS, "epochs.parquet", "DONE.json"}
+            assert names == {"spec.json", DATA, MODEL, PREDICTIONS, "epochs.parquet", "DONE.json"}
             epochs = pq.read_table(folder / "epochs.parquet").to_pylist()
             assert [epoch["epoch"] for epoch in epochs] == [1, 2, 3]
             assert set(epochs[0]) >= EPOCH
