@@ -10,7 +10,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gentrain.api import Run, RunFolder, from_pretrained, open_run, plan, predict, prepare, push, run
+    from gentrain.api import Run, RunFolder, open_run, plan, predict, prepare, run
     from gentrain.data.sources.formats import SourceData, Split
     from gentrain.errors import GentrainError
     from gentrain.models import build_model
@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     from gentrain.train.classifier import Classifier
     from gentrain.train.exported import load_model
     from gentrain.train.losses import LossTerms, patriarch_loss, student_loss
+    from gentrain.train.sharing import from_pretrained, push
     from gentrain.train.tasks.task import PatriarchTask, StudentTask
 
 __version__ = version("gentrain")
 
 _MODULES = {
-    "gentrain.api": ("Run", "RunFolder", "from_pretrained", "open_run", "plan", "predict", "prepare", "push", "run"),
+    "gentrain.api": ("Run", "RunFolder", "open_run", "plan", "predict", "prepare", "run"),
     "gentrain.data.sources.formats": ("SourceData", "Split"),
     "gentrain.errors": ("GentrainError",),
     "gentrain.models": ("build_model",),
@@ -39,6 +40,7 @@ _MODULES = {
     "gentrain.train.classifier": ("Classifier",),
     "gentrain.train.exported": ("load_model",),
     "gentrain.train.losses": ("LossTerms", "patriarch_loss", "student_loss"),
+    "gentrain.train.sharing": ("from_pretrained", "push"),
     "gentrain.train.tasks.task": ("PatriarchTask", "StudentTask"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

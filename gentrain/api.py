@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -15,8 +13,8 @@ import pyarrow as pa
 
 from gentrain.data.prepare.dataset import PreparedData, find_manifest
 from gentrain.data.prepare.share import prepare_shared
-from gentrain.errors import ConfigError, DependencyError, GentrainError, cut, first_line
 from gentrain.events import Note, Observer
+from gentrain.results.curves import Curve, Curves
 from gentrain.results.evaluate import Evaluation, evaluate_chain
 from gentrain.results.html import html_table
 from gentrain.results.status import StudyStatus, study_status
@@ -34,7 +32,6 @@ from gentrain.study.schema import Study
 from gentrain.trackers.session import tracked
 
 if TYPE_CHECKING:
-    from gentrain.train.hub import HubModel
     from gentrain.train.predicting import Prediction
 
 __all__ = ["OnChange", "Progress", "Run", "RunFolder", "executor", "load_study", "open_run", "plan", "prepare", "run"]
@@ -150,6 +147,12 @@ class Run(Sequence[dict[str, Any]]):
         """Return the rows as an Arrow table; errors are fractions. `.to_pandas()` makes it a data frame."""
         return pa.Table.from_pylist(self._rows, RESULTS)
 
+    @property
+    def num_classes(self) -> int | None:
+        """C, as the last generation's spec.json says; None where none is finished, or it is damaged."""
+        spec = self.store.generation(self._rows[-1]["key"]).spec() if self._rows else None
+        return None if spec is None else spec.num_classes
+
     def chain(self, name: str | None = None) -> TrainedChain:
         """Return the finished networks of a chain.
 
@@ -249,65 +252,12 @@ def predict(
     return predict_files(Path(model), map(Path, images), top=top)
 
 
-def from_pretrained(model: str | os.PathLike[str], *, revision: str | None = None) -> HubModel:
-    """Return a model in eval mode: from a folder that `gentrain export` wrote, or by its name on the Hugging Face Hub.
-
-    It takes images as `Classifier` does, and has `save_pretrained` and `push_to_hub`.
-
-    Args:
-        model: a folder, or OWNER/NAME on the Hub, which is downloaded.
-        revision: of the model on the Hub: a branch, tag or commit.
-
-    Raises:
-        DependencyError: when huggingface_hub isn't installed.
-        ConfigError, StoreError: when there is no such model, or it is damaged.
-    """
-    hub = _hub_model()
-    if os.path.isdir(model):
-        return hub(Path(model))
-    try:
-        loaded: HubModel = hub.from_pretrained(str(model), revision=revision)
-    except GentrainError:
-        raise
-    except Exception as error:  # huggingface_hub passes on what the network raises, too
-        reason = cut(first_line(error))
-        raise ConfigError(f"{model}: no folder here, and not to be had from the Hub: {reason}") from error
-    return loaded
-
-
-def push(model: str | os.PathLike[str], name: str, *, public: bool = False) -> str:
-    """Send an exported model with its card to the Hugging Face Hub; return the commit's URL.
-
-    Args:
-        model: folder that `gentrain export` wrote.
-        name: OWNER/NAME; the repository is made where there is none.
-        public: whether everybody sees a repository that is made now.
-
-    Raises:
-        DependencyError: when huggingface_hub isn't installed.
-        ConfigError, StoreError: when there is no such model, it is damaged, or the Hub refuses it.
-    """
-    loaded = _hub_model()(Path(model))
-    try:
-        send: Any = loaded.push_to_hub  # the mixin is Any to mypy
-        return str(send(name, private=not public, commit_message=f"gentrain {version('gentrain')}"))
-    except Exception as error:  # huggingface_hub passes on what the network raises, too
-        raise ConfigError(f"{name}: not pushed: {cut(first_line(error))}; sign in with `hf auth login`") from error
-
-
-def _hub_model() -> type[HubModel]:
-    if importlib.util.find_spec("huggingface_hub") is None:
-        raise DependencyError("huggingface_hub isn't installed: pip install 'gentrain[hub]'")
-    from gentrain.train.hub import HubModel
-
-    return HubModel
-
-
 class RunFolder:
     """What a run folder holds: its studies, how far they are, and their results."""
 
     def __init__(self, runs: str) -> None:
         self.store = RunStore(runs)
+        self._curves = Curves(self.store)
 
     def studies(self) -> list[str]:
         """Return the names of the studies."""
@@ -333,6 +283,10 @@ class RunFolder:
     def status(self, name: str) -> StudyStatus:
         """Return the state of every generation of a study."""
         return study_status(self.store, name)
+
+    def curves(self, status: StudyStatus) -> dict[str, tuple[Curve, ...]]:
+        """Return the learning curves of a study's generations by chain, as far as they are trained."""
+        return self._curves.of(status)
 
     def evaluate(self, name: str, **options: Any) -> Evaluation:
         """Return what a generation or an ensemble of a study gets wrong (see `evaluate_chain`)."""

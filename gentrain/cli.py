@@ -18,6 +18,8 @@ import typer
 from gentrain.errors import ConfigError, GentrainError, printable
 
 if TYPE_CHECKING:
+    from gentrain.api import RunFolder
+    from gentrain.results.status import StudyStatus
     from gentrain.study.schema import Study
 
 TRAIN, LOOK, KEEP = "Train", "Results", "This machine and the run folder"
@@ -217,7 +219,7 @@ def chain(
     if as_json:
         print_json(rows, sys.stdout)
     else:
-        view.console.print(results_table(rows))
+        view.console.print(results_table(rows, classes=rows.num_classes))
         view.console.print(f"results: {_results(runs, loaded.name)}")
 
 
@@ -339,6 +341,9 @@ def status(
         str | None,
         typer.Argument(metavar="STUDY", help="Name of a study; default: all studies.", autocompletion=complete_study),
     ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show learning curves, too, again and again until all is finished.")
+    ] = False,
     runs: RunsOption = "runs",
     as_json: JsonOption = False,
 ) -> None:
@@ -346,26 +351,36 @@ def status(
     from dataclasses import asdict
 
     from gentrain import api
-    from gentrain.view import print_json, show, status_table
+    from gentrain.view import print_json, show, status_table, watch_states
 
+    if watch and as_json:
+        raise ConfigError("--watch --json: give one of them")
     folder = api.open_run(runs)
-    states, unread = [], []
-    for name in [study] if study else folder.studies():
-        try:
-            states.append(folder.status(name))
-        except GentrainError as error:  # one that is damaged doesn't hide the others
-            if study:
-                raise
-            unread.append(str(error))
+    states, unread = _states(folder, study)
     for line in (*unread, *(note for state in states for note in state.notes)):
         sys.stderr.write(f"gentrain: {line}\n")
-    if as_json:
+    if watch and states:
+        watch_states(lambda: [(s, folder.curves(s)) for s in _states(folder, study)[0]], sys.stdout)
+    elif as_json:
         rows = [(s.name, name, cell) for s in states for name, chain in s.chains.items() for cell in chain]
         print_json([{"study": s, "chain": chain, **asdict(cell)} for s, chain, cell in rows], sys.stdout)
     else:
         show(*(status_table(s) for s in states), *([] if states or unread else [f"no study in {runs}"]))
     if unread:
         raise typer.Exit(1)
+
+
+def _states(folder: RunFolder, study: str | None) -> tuple[list[StudyStatus], list[str]]:
+    """Return the state of one study or of all; of all, a line for each that can't be read, which hides no other."""
+    states, unread = [], []
+    for name in [study] if study else folder.studies():
+        try:
+            states.append(folder.status(name))
+        except GentrainError as error:
+            if study:
+                raise
+            unread.append(str(error))
+    return states, unread
 
 
 @app.command(rich_help_panel=LOOK, epilog="Example: gentrain evaluate quickstart --ensemble")
@@ -489,10 +504,10 @@ def push(
 
     A new repository is private. It needs the extra hub, and hf auth login once.
     """
-    from gentrain import api
+    from gentrain.train.sharing import push as send
     from gentrain.view import show
 
-    show(api.push(model, name, public=public))
+    show(send(model, name, public=public))
 
 
 @app.command(rich_help_panel=KEEP, epilog="Example: gentrain networks resnet20 torchvision/resnet18 --classes 10")

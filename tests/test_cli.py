@@ -22,7 +22,7 @@ OPTIONS = {
     "plan": ["STUDY.yaml", "--gpus", "--price", "--data", "--runs", "--set", "--json", "--measure", "--smoke"],
     "sweep": ["STUDY.yaml", "--data", "--runs", "--set", "--json", "--extend", "--track", "--address", "--local",
               "--smoke", "--quiet"],
-    "status": ["STUDY", "--runs", "--json"],
+    "status": ["STUDY", "--watch", "--runs", "--json"],
     "networks": ["NAME", "--classes", "--size", "--json"],
     "prepare": ["STUDY.yaml|SOURCE", "--data", "--runs", "--skip-broken", "--size", "--max-side", "--quality", "--set",
                 "--json", "--smoke", "--quiet"],

@@ -23,6 +23,7 @@ from gentrain.report.records import GenerationRecord, StudyReport, primary_text
 from gentrain.report.rows import ReportTable
 from gentrain.report.training import TrainingScores
 from gentrain.report.tree import Node, Tree, build_trees
+from gentrain.scores.metrics import TOP5_CLASSES
 from gentrain.study.loading import dump_study
 from gentrain.study.sections import imported
 
@@ -162,7 +163,8 @@ def _generation_facts(node: Node) -> list[list[str]]:
         ("NLL", "nll", 1, " nats"),
         ("primary score", "primary_measured", 1, f" measured, {primary_text(record.predicted)} predicted"),
     ):
-        if column in record.values:
+        few = record.spec is not None and record.spec.num_classes < TOP5_CLASSES
+        if column in record.values and not (few and column == "top5_error"):
             rows.append([name, f"{scale * record.values[column]:.{2 if scale == 100 else 3}f}{unit}"])
     for chain in node.chains:
         ensemble = chain.generations[record.generation].values.get("ensemble_top1_error")

@@ -19,10 +19,8 @@ from gentrain.results.published import (
     paper_recipe,
     published_rows,
 )
+from gentrain.scores.metrics import TOP5_CLASSES
 from gentrain.scores.spread import Spread, paired_difference
-
-FEWEST_CLASSES = 10
-"""Fewest classes with a table of top-5 errors: of fewer, half or more would be right by chance."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ def build_tables(report: StudyReport) -> tuple[ReportTable, ...]:
     tables = [_overview(report)] if report.groups else []
     for index, (network, groups) in enumerate(report.networks.items()):
         tables.append(_errors(report, network, groups, "top1_error", id=f"top1-{index}"))
-        if report.num_classes is None or report.num_classes >= FEWEST_CLASSES:
+        if report.num_classes is None or report.num_classes >= TOP5_CLASSES:
             tables.append(_errors(report, network, groups, "top5_error", id=f"top5-{index}"))
         if differences := difference_table(network, groups, id=f"differences-{index}"):
             tables.append(differences)

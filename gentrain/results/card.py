@@ -14,7 +14,7 @@ from gentrain.results.html import HEADINGS, shown_value
 from gentrain.results.published import PublishedRow, deviations, network_label, published_rows
 from gentrain.results.units import duration
 from gentrain.scores.ensembles import weighted_ensemble
-from gentrain.scores.metrics import reliability
+from gentrain.scores.metrics import TOP5_CLASSES, reliability
 from gentrain.study.documents import write_yaml
 from gentrain.study.lineage import GenerationSpec
 from gentrain.study.losses import ScoreDifference
@@ -33,8 +33,6 @@ HUB_NAMES = {
 """Names of data sets on the Hugging Face Hub."""
 MOST_NAMES = 30
 """Most classes that are named before the others are folded away."""
-TOP5_CLASSES = 10
-"""Fewest classes for which a top-5 error says something."""
 PAPER = (
     'C. Yang, L. Xie, S. Qiao, A. Yuille, "Knowledge Distillation in Generations: More Tolerant Teachers Educate '
     'Better Students", 2018 ([arXiv:1805.05551](https://arxiv.org/abs/1805.05551))'

@@ -139,7 +139,7 @@ def _keep_manifests(
     keys = [key for key, spec in forest.specs.items() if spec.data == manifest.fingerprint]
     written = [key for key in keys if generations.inspect(key).valid and keep_manifest(key, manifest, store)]
     if written:
-        more = f", and those of {len(written) - 1:,} other generations" if len(written) > 1 else ""
+        more = f" and {len(written) - 1:,} more" if len(written) > 1 else ""
         observe(Note(f"{store.generation(written[0])}/{DATA}{more}: missing or damaged; written again", "warning"))
 
 

@@ -11,6 +11,10 @@ Probabilities = NDArray[np.floating]
 Labels = NDArray[np.integer]
 
 
+TOP5_CLASSES = 10
+"""Fewest classes for which a top-5 error is shown: of fewer, half or more would be right by chance."""
+
+
 def top_k_error(probabilities: Probabilities, labels: Labels, *, k: int) -> float:
     """Return the fraction of samples whose label is not among the k largest scores of (N, C).
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
+import struct
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pyarrow.fs as pafs
 
@@ -12,6 +15,8 @@ from gentrain.store.folder import Folder, digest
 
 KEPT = 2
 RECENT_SECONDS = 120.0
+LONGEST_HEADER = 100 << 20
+"""Bytes of a header that safetensors reads at most."""
 _NAME = re.compile(r"epoch-(\d{5,})\.([0-9a-f]{16})\.safetensors")
 """Name of a checkpoint: its epoch and its content's checksum."""
 
@@ -57,6 +62,24 @@ def newest(folder: Folder, *, warn: Callable[[str], None], problem: Problem = no
 def newest_epoch(folder: Folder) -> int:
     """Return the epoch of the newest checkpoint by its name, unverified; 0 where there is none."""
     return max((_parts(name)[0] for name in _names(folder)), default=0)
+
+
+def newest_rows(folder: Folder) -> list[dict[str, Any]]:
+    """Return the errors of each epoch so far, by the newest checkpoint's header, unverified; none where it has none.
+
+    The tensors aren't read.
+    """
+    names = _names(folder)
+    if not names:
+        return []
+    try:
+        with folder.filesystem.open_input_stream(f"{folder}/{names[-1]}", compression=None) as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            header = json.loads(stream.read(length)) if length < LONGEST_HEADER else {}
+        rows = json.loads(header["__metadata__"]["gentrain"])["rows"]
+        return [{"test_error": row["test_error"], "train_error": float(row["train_error"])} for row in rows]
+    except (OSError, ValueError, KeyError, TypeError, struct.error):  # deleted meanwhile, or damaged
+        return []
 
 
 def recent(folder: Folder) -> bool:

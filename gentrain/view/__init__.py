@@ -33,6 +33,7 @@ from gentrain.view.tables import (
     results_table,
     status_table,
 )
+from gentrain.view.watch import watch_states
 
 __all__ = [
     "ChainLines",
@@ -61,6 +62,7 @@ __all__ = [
     "status_table",
     "survey_lines",
     "survey_table",
+    "watch_states",
 ]
 
 

@@ -12,6 +12,7 @@ from rich.tree import Tree
 from gentrain.errors import printable
 from gentrain.results.units import duration
 from gentrain.scores.confusion import top_confusions
+from gentrain.scores.metrics import TOP5_CLASSES
 from gentrain.view.tall import TallTable
 
 if TYPE_CHECKING:
@@ -26,8 +27,13 @@ MOST_ROWS = 10
 MANY_ROWS = 100
 
 
-def results_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Return a chain's results as in the paper's tables: a column for each generation, single network and ensemble."""
+def results_table(rows: Sequence[Mapping[str, Any]], *, classes: int | None = None) -> Table:
+    """Return a chain's results as in the paper's tables: a column for each generation, single network and ensemble.
+
+    Args:
+        rows: of results.parquet.
+        classes: of the data; of few, top-5 errors are left out.
+    """
     table = Table(title=rows[0]["chain"], title_justify="left", title_style="bold")
     table.add_column("")
     for row in rows:
@@ -38,6 +44,8 @@ def results_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         ("NLL", "nll", three),
         ("calibration error %", "ece", _bare_percent),
     ):
+        if column == "top5_error" and classes is not None and classes < TOP5_CLASSES:
+            continue
         table.add_row(name, *(show(row[column]) for row in rows))
         table.add_row("  + ensemble", *(_beside(row, column, show) for row in rows))
         for kind in ("weighted", "selected"):  # on the held-out split, where there is one
@@ -255,8 +263,9 @@ def evaluation_tables(evaluation: Evaluation) -> list[Table]:
     )  # fmt: skip
     scores.add_column("")
     scores.add_column("", justify="right")
-    for name, value in (("top-1 error", evaluation.scores.top1_error), ("top-5 error", evaluation.scores.top5_error)):
-        scores.add_row(name, percent(value))
+    scores.add_row("top-1 error", percent(evaluation.scores.top1_error))
+    if len(names) >= TOP5_CLASSES:
+        scores.add_row("top-5 error", percent(evaluation.scores.top5_error))
     if groups := evaluation.groups:
         scores.add_row("  predicted another class of its group", percent(groups.within))
         scores.add_row("  predicted another group", percent(groups.outside))
