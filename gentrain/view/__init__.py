@@ -17,6 +17,7 @@ from gentrain.view.base import View, open_console, open_view
 from gentrain.view.chain import ChainLines, ChainTable
 from gentrain.view.clean import leftovers_table, size
 from gentrain.view.doctor import doctor_tables
+from gentrain.view.evaluation import evaluation_tables
 from gentrain.view.init import survey_lines, survey_table
 from gentrain.view.notebook import open_progress
 from gentrain.view.predictions import predictions_csv, predictions_table
@@ -24,7 +25,6 @@ from gentrain.view.report import report_tables
 from gentrain.view.sweep import SweepLines, SweepTable
 from gentrain.view.tables import (
     chains_table,
-    evaluation_tables,
     forest_tree,
     manifest_table,
     networks_table,

@@ -11,19 +11,16 @@ from rich.tree import Tree
 
 from gentrain.errors import printable
 from gentrain.results.units import duration
-from gentrain.scores.confusion import top_confusions
 from gentrain.scores.metrics import TOP5_CLASSES
 from gentrain.view.tall import TallTable
 
 if TYPE_CHECKING:
     from gentrain.data.prepare.manifest import Manifest
-    from gentrain.results.evaluate import Evaluation
     from gentrain.results.status import GenerationStatus, StudyStatus
     from gentrain.running.plan import Plan
     from gentrain.study.lineage import GenerationSpec
 
 MOST_BRANCHES = 40
-MOST_ROWS = 10
 MANY_ROWS = 100
 
 
@@ -39,10 +36,10 @@ def results_table(rows: Sequence[Mapping[str, Any]], *, classes: int | None = No
     for row in rows:
         table.add_column(f"Gen #{row['generation']}", justify="right")
     for name, column, show in (
-        ("top-1 error %", "top1_error", _bare_percent),
-        ("top-5 error %", "top5_error", _bare_percent),
+        ("top-1 error %", "top1_error", bare_percent),
+        ("top-5 error %", "top5_error", bare_percent),
         ("NLL", "nll", three),
-        ("calibration error %", "ece", _bare_percent),
+        ("calibration error %", "ece", bare_percent),
     ):
         if column == "top5_error" and classes is not None and classes < TOP5_CLASSES:
             continue
@@ -250,56 +247,6 @@ def status_table(status: StudyStatus) -> Table | TallTable:
     return make(rows) if len(rows) < MANY_ROWS else TallTable(make, rows)
 
 
-def evaluation_tables(evaluation: Evaluation) -> list[Table]:
-    """Return scores, errors within and across groups, worst classes, commonest mistakes, agreement of generations."""
-    names, confusion = list(map(printable, evaluation.manifest.classes)), evaluation.confusion
-    members = f"generation {evaluation.generation}"
-    if evaluation.ensemble:
-        used = [f"{g} × {weight:.2f}" for g, weight in enumerate(evaluation.weights or ()) if weight]
-        members = f"ensemble of generations {', '.join(used) if used else f'0 to {evaluation.generation}'}"
-    scores = Table(
-        title=f"{evaluation.chain}: {members}, {evaluation.split} split, {confusion.sum():,} images",
-        title_justify="left", title_style="bold", show_header=False,
-    )  # fmt: skip
-    scores.add_column("")
-    scores.add_column("", justify="right")
-    scores.add_row("top-1 error", percent(evaluation.scores.top1_error))
-    if len(names) >= TOP5_CLASSES:
-        scores.add_row("top-5 error", percent(evaluation.scores.top5_error))
-    if groups := evaluation.groups:
-        scores.add_row("  predicted another class of its group", percent(groups.within))
-        scores.add_row("  predicted another group", percent(groups.outside))
-        scores.add_row(
-            "mistakes within the group", f"{percent(groups.share_within)} (by chance {percent(groups.chance)})"
-        )
-    scores.add_row("NLL", three(evaluation.scores.nll))
-    scores.add_row("calibration error", percent(evaluation.scores.ece))
-    scores.add_row("mean primary score", three(evaluation.scores.primary))
-
-    worst = Table(title="worst classes", title_justify="left", title_style="bold")
-    worst.add_column("class")
-    worst.add_column("error", justify="right")
-    errors = evaluation.class_errors
-    ranked = sorted((-float(error), name) for error, name in zip(errors, names, strict=True) if error == error)  # noqa: PLR0124
-    for error, name in ranked[:MOST_ROWS]:
-        worst.add_row(Text(name), percent(-error))
-
-    mistakes = Table(title="commonest mistakes", title_justify="left", title_style="bold")
-    for column in ("true class", "predicted"):
-        mistakes.add_column(column)
-    mistakes.add_column("images", justify="right")
-    for true, predicted, count in top_confusions(confusion, count=MOST_ROWS):
-        mistakes.add_row(Text(names[true]), Text(names[predicted]), str(count))
-
-    agree = Table(title="same prediction, % of images", title_justify="left", title_style="bold")
-    agree.add_column("")
-    for generation in range(len(evaluation.agreement)):
-        agree.add_column(f"Gen #{generation}", justify="right")
-    for generation, row in enumerate(evaluation.agreement):
-        agree.add_row(f"Gen #{generation}", *(_bare_percent(float(value)) for value in row))
-    return [scores, worst, mistakes, agree]
-
-
 STATES = {
     "failed": "red",
     "stopped": "dim",
@@ -326,7 +273,8 @@ def percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.2f}%"
 
 
-def _bare_percent(value: float | None) -> str:
+def bare_percent(value: float | None) -> str:
+    """Return a fraction as a percentage without the sign; a dash for None."""
     return "–" if value is None else f"{100 * value:.2f}"
 
 
