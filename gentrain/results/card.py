@@ -198,7 +198,8 @@ def _errors(network: TrainedNetwork) -> Iterable[str]:
     if network.kind:
         own = (shown_value(name, network.scores.get(name)) for name in columns[1:])
         rows.append([f"{network.kind} ensemble", "", *own])
-    rows[-1] = [f"**{text}**" if text.strip("–") else text for text in rows[-1]]
+    beside = 1 + columns.index("ensemble_top1_error")  # another model's, but in an ensemble's own row
+    rows[-1] = [f"**{text}**" if text.strip("–") and place != beside else text for place, text in enumerate(rows[-1])]
     yield from _table(("generation", *(HEADINGS[name] for name in columns)), rows)
     yield ""
     yield "Of the test images, after the last epoch; this model's row is bold. + ensemble: the mean of all so far."
