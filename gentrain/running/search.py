@@ -28,7 +28,6 @@ from gentrain.study.loading import flat_settings
 from gentrain.study.process import Process
 from gentrain.study.schema import Study
 from gentrain.study.search import (
-    REPEATS,
     RangeConfig,
     SearchConfig,
     fits,
@@ -40,6 +39,8 @@ from gentrain.study.search import (
 
 MANY = 1_000_000
 """Stands for the number of classes where trainings are only counted."""
+MOST_REPEATS = 100
+"""Proposals of Optuna's in a row that were made before, after which they are drawn at random."""
 
 
 def run_search(
@@ -230,7 +231,7 @@ def _optuna_proposals(
             study.add_trial(optuna.trial.create_trial(params=values, distributions=space, value=error, state=state))
     made = set(known)
     repeats = 0
-    while repeats < REPEATS:
+    while repeats < MOST_REPEATS:
         asked = study.ask(space).params
         values = {key: rounded(search.space[key], value) for key, value in asked.items()}
         proposal = valid_process(process, values)
@@ -238,6 +239,7 @@ def _optuna_proposals(
         if proposal is not None and not repeats:
             made.add(proposal)
             yield proposal
+    yield from random_proposals(process, search, made)
 
 
 def _progress(study: Study, chains: Sequence[Chain], errors: Mapping[Process, float | None]) -> str:

@@ -218,6 +218,10 @@ def test_optunas_proposals_follow_from_the_seed_and_the_results_alone():
     assert sum(abs(lam - 0.8) < 0.15 for lam in near) >= 4  # of eight: it has learnt where errors are small
     small = searching("search.method=optuna", "search.budget=5")
     assert len(propose(small, (), {}, store)) <= 4
+    few = searching("search.method=optuna", "search.budget=50", "search.space={lambda: [0.4, 0.6], f_a1: [0.6, 1.0]}")
+    every = propose(few, (), {}, store)
+    assert len(set(every)) == len(every) == 4
+    assert propose(few, every, dict.fromkeys(every, 0.5), store) == ()
 
 
 def test_the_plan_is_of_the_budget(whole, capsys):
