@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -20,6 +21,7 @@ from gentrain.results.html import html_table
 from gentrain.results.status import StudyStatus, study_status
 from gentrain.results.trained import TrainedChain
 from gentrain.running.executor import Executor
+from gentrain.running.footprint import foretell
 from gentrain.running.plan import Plan, make_plan
 from gentrain.running.pretrained import PretrainedNetworks
 from gentrain.running.search import planned_study, run_search
@@ -111,7 +113,8 @@ def plan(
         from gentrain.running.measure import measure_study
 
         measured = measure_study(one_core_each(study), manifest)
-    return make_plan(forest, study, store=store, devices=gpus, price=price, measured=measured)
+    made = make_plan(forest, study, store=store, devices=gpus, price=price, measured=measured)
+    return replace(made, footprint=foretell(study, forest, keys=made.seconds, manifest=manifest, at_once=made.at_once))
 
 
 def executor(*, local: bool = False, address: str | None = None) -> Executor:
@@ -200,6 +203,7 @@ def run(
     progress: Progress = None,
     observe: Observer | None = None,
     on_change: OnChange = "refuse",
+    force: bool = False,
 ) -> Run:
     """Bring every chain of the study to its end; what is finished already is only read.
 
@@ -212,6 +216,7 @@ def run(
         observe: the same as `progress`.
         on_change: where a study of this name wanted something else before: "refuse"; "extend": chains may be added;
             "keep": its other chains stay beside these.
+        force: start where disk or memory seem too small, too.
 
     Returns:
         The study's results: its rows, an Arrow table of them, its networks.
@@ -230,6 +235,7 @@ def run(
             executor=executor(local=local, address=address),
             observe=shown_and_tracked,
             on_change=on_change,
+            force=force,
         )
     return Run(store, study.name, rows)
 

@@ -102,6 +102,9 @@ TrackOption = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
+ForceOption = Annotated[
+    bool, typer.Option("--force", help="Start though disk or memory seem too small.", rich_help_panel=WHERE)
+]
 INTERRUPTED = 130
 """Exit status after Ctrl-C, the same as a shell's."""
 QUICKSTART = Path(__file__).parent / "study" / "quickstart.yaml"
@@ -181,6 +184,7 @@ def chain(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     extend: ExtendOption = False,
+    force: ForceOption = False,
     track: TrackOption = None,
     address: AddressOption = None,
     local: LocalOption = False,
@@ -215,7 +219,7 @@ def chain(
         )
     with open_view(ChainLines, ChainTable, as_json=as_json, quiet=quiet) as view:
         on_change: api.OnChange = "extend" if extend else "refuse"
-        rows = api.run(loaded, runs=runs, observe=view, address=address, local=local, on_change=on_change)
+        rows = api.run(loaded, runs=runs, observe=view, address=address, local=local, on_change=on_change, force=force)
     if as_json:
         print_json(rows, sys.stdout)
     else:
@@ -232,6 +236,7 @@ def sweep(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
     extend: ExtendOption = False,
+    force: ForceOption = False,
     track: TrackOption = None,
     address: AddressOption = None,
     local: LocalOption = False,
@@ -248,7 +253,7 @@ def sweep(
     views = (SweepLines, SweepTable) if loaded.several else (ChainLines, ChainTable)
     with open_view(*views, as_json=as_json, quiet=quiet) as view:
         on_change: api.OnChange = "extend" if extend else "refuse"
-        rows = api.run(loaded, runs=runs, observe=view, address=address, local=local, on_change=on_change)
+        rows = api.run(loaded, runs=runs, observe=view, address=address, local=local, on_change=on_change, force=force)
     if as_json:
         print_json(rows, sys.stdout)
     else:
@@ -613,9 +618,10 @@ def clean(
     """
     from dataclasses import asdict
 
+    from gentrain.results.units import size
     from gentrain.running.clean import find_unneeded, remove_unneeded
     from gentrain.store.run import RunStore
-    from gentrain.view import leftovers_table, print_json, show, size
+    from gentrain.view import leftovers_table, print_json, show
 
     store, notify = RunStore(runs), _notifier(quiet)
     leftovers = find_unneeded(store, older_than=older_than)

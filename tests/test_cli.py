@@ -18,10 +18,11 @@ from tests.conftest import SMALL
 GENTRAIN = str(Path(sys.executable).with_name("gentrain"))
 OPTIONS = {
     "chain": ["STUDY.yaml", "--f-a1", "--lambda", "--generations", "--workers", "--data", "--runs", "--set", "--json",
-              "--extend", "--track", "--address", "--local", "--smoke", "--teacher", "--teacher-network", "--quiet"],
+              "--extend", "--track", "--address", "--local", "--smoke", "--teacher", "--teacher-network", "--quiet",
+              "--force"],
     "plan": ["STUDY.yaml", "--gpus", "--price", "--data", "--runs", "--set", "--json", "--measure", "--smoke"],
     "sweep": ["STUDY.yaml", "--data", "--runs", "--set", "--json", "--extend", "--track", "--address", "--local",
-              "--smoke", "--quiet"],
+              "--smoke", "--quiet", "--force"],
     "status": ["STUDY", "--watch", "--runs", "--json"],
     "networks": ["NAME", "--classes", "--size", "--json"],
     "prepare": ["STUDY.yaml|SOURCE", "--data", "--runs", "--skip-broken", "--size", "--max-side", "--quality", "--set",
@@ -194,6 +195,8 @@ def test_a_disk_that_fills_up_during_training_stops_in_one_line_and_goes_on_late
     filler = small_disk / "filler"
     filler.write_bytes(bytes(3100 * 1024))
     line = refused(capsys, chain("--runs", runs, "--local"), progress="preparing digits in ")
+    assert "of disk, " in line  # foretold
+    line = refused(capsys, chain("--runs", runs, "--local", "--force"), progress="D(0.6,0.6)-resnet8-s0: ")
     assert "the disk is full; free some space and run the same command again" in line
     assert len(list(small_disk.glob("*/train/epoch-*"))) == 1
     assert not list(small_disk.glob("*/DONE.json"))

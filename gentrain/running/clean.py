@@ -22,7 +22,7 @@ from gentrain.errors import ConfigError, GentrainError, StoreError
 from gentrain.models.registry import label
 from gentrain.results.status import study_status
 from gentrain.store import disk
-from gentrain.store.done import DONE, FILES
+from gentrain.store.done import DATA, DONE, FILES
 from gentrain.store.folder import Folder
 from gentrain.store.generation import GenerationFolder
 from gentrain.store.record import RECORD
@@ -309,7 +309,7 @@ def _being_prepared(store: RunStore, name: str) -> bool:
 def _of_generation(file: StoredFile) -> bool:
     """Return whether gentrain writes such a file into a generation's folder."""
     name = _CHECKSUM.sub("", file.name, count=1)
-    known = name in FILES or name in (DONE, RECORD) or name.startswith(("train/", "."))
+    known = name in FILES or name in (DATA, DONE, RECORD) or name.startswith(("train/", "."))
     return known and file.regular and "/." not in file.name.removeprefix("train/")
 
 

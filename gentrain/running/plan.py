@@ -15,6 +15,7 @@ from functools import cached_property
 from gentrain.errors import ConfigError
 from gentrain.results.html import html_facts
 from gentrain.results.units import duration
+from gentrain.running.footprint import Footprint
 from gentrain.store.done import SPEC
 from gentrain.store.run import RunStore
 from gentrain.study.lineage import Chain, Forest, GenerationSpec
@@ -53,6 +54,9 @@ class Plan:
     """Seconds that finished generations took, by key."""
     measured_here: bool = False
     """Whether seconds of some came from `Measured` and not from the store."""
+
+    footprint: Footprint | None = None
+    """What it will take of disk and memory; None where that isn't known."""
 
     @cached_property
     def to_train(self) -> dict[str, float | None]:
@@ -149,6 +153,8 @@ class Plan:
             "local_seconds": self.local_seconds,
             "price": self.price,
             "cost": self.cost,
+            "disk_bytes": None if self.footprint is None else self.footprint.disk,
+            "worker_memory_bytes": None if self.footprint is None else self.footprint.worker,
         }
 
 

@@ -44,7 +44,7 @@ MOST_REPEATS = 100
 
 
 def run_search(
-    study: Study, *, store: RunStore, executor: Executor, observe: Observer, on_change: OnChange
+    study: Study, *, store: RunStore, executor: Executor, observe: Observer, on_change: OnChange, force: bool = False
 ) -> list[Row]:
     """Propose and train until the budget is spent; return the rows of results.parquet of all proposals.
 
@@ -77,6 +77,7 @@ def run_search(
             observe=_quiet_about(reported, observe),
             on_change="keep" if on_change == "keep" else "extend",
             failed=failed,
+            force=force,
         )
         failed |= ended.failed
         reported |= {row["chain"] for row in ended.rows}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -16,6 +17,7 @@ from gentrain.events import Event, FinishedBefore, GenerationDone, InChain, Note
 from gentrain.results.chain import Generations, finished_rows
 from gentrain.running.chain import missing_keys, observe_finished
 from gentrain.running.executor import Executor, Outcome
+from gentrain.running.footprint import check_room, foretell
 from gentrain.running.networks import check_networks
 from gentrain.running.plan import make_plan, starting_order, urgencies
 from gentrain.running.pretrained import PretrainedNetworks
@@ -48,7 +50,7 @@ class Finished:
 
 
 def run_study(
-    study: Study, *, store: RunStore, executor: Executor, observe: Observer, on_change: OnChange
+    study: Study, *, store: RunStore, executor: Executor, observe: Observer, on_change: OnChange, force: bool = False
 ) -> list[Row]:
     """Bring every chain of a study to its end; return the rows of results.parquet.
 
@@ -57,11 +59,12 @@ def run_study(
 
     Raises:
         ConfigError: when the study can't be run, or was changed since its last run (`on_change`).
+        ResourceError: when disk or memory are too small for what is left to train, unless `force`.
         TrainingError: when some of several chains could not be finished, naming each; the others are.
         GentrainError: when the one chain of a study without a grid could not be finished.
         KeyboardInterrupt: when the run was interrupted; the same call goes on where it stopped.
     """
-    ended = finish_chains(study, store=store, executor=executor, observe=observe, on_change=on_change)
+    ended = finish_chains(study, store=store, executor=executor, observe=observe, on_change=on_change, force=force)
     if ended.failed:
         raise failure(study, len(ended.chains), ended.failed)
     return ended.rows
@@ -75,6 +78,7 @@ def finish_chains(
     observe: Observer,
     on_change: OnChange,
     failed: Mapping[str, GentrainError] = MappingProxyType({}),
+    force: bool = False,
 ) -> Finished:
     """Bring every chain of a study to its end, as far as it can be; see `run_study`.
 
@@ -85,6 +89,7 @@ def finish_chains(
         observe: called with every event.
         on_change: where the study wanted something else before.
         failed: chains that this run has tried before in vain, which are left as they are.
+        force: start where disk or memory seem too small, too.
     """
     store.check_writable()
     if not store.keeps_claims:
@@ -118,6 +123,8 @@ def finish_chains(
     rows, missing = _read(forest.chains, generations, skip=stopped | failed.keys(), store=store, observe=observe)
     outcome = Outcome({}, stopped, interrupted=False)
     if missing:
+        if not force:
+            _check_room(study, forest, missing, executor, store=store, data=data)
         _announce_finished(study, forest, missing, generations, observe)
         outcome = _execute(study, forest, missing, executor, record, store=store, data=data, observe=observe)
         stopped |= outcome.stopped
@@ -193,6 +200,25 @@ def _read(
             observe_finished(chain, own, store=store, observe=_inside(chain, observe))
         rows += own
     return rows, missing
+
+
+def _check_room(
+    study: Study,
+    forest: Forest,
+    missing: Mapping[str, tuple[str, ...]],
+    executor: Executor,
+    *,
+    store: RunStore,
+    data: PreparedData,
+) -> None:
+    """Raise ResourceError where what is left to train doesn't fit the disk, or this machine's memory."""
+    import torch
+
+    keys = {key for left in missing.values() for key in left}
+    at_once = min(len(missing), max(1, (os.cpu_count() or 1) // study.workers)) if executor.concurrent else 1
+    footprint = foretell(study, forest, keys=keys, manifest=data.manifest, at_once=at_once)
+    on_cpus = executor.here and not (study.device == "auto" and torch.cuda.is_available())
+    check_room(footprint, study, store=store, here=on_cpus)
 
 
 def _execute(

@@ -15,7 +15,7 @@ from rich.console import RenderableType
 
 from gentrain.view.base import View, open_console, open_view
 from gentrain.view.chain import ChainLines, ChainTable
-from gentrain.view.clean import leftovers_table, size
+from gentrain.view.clean import leftovers_table
 from gentrain.view.doctor import doctor_tables
 from gentrain.view.evaluation import evaluation_tables
 from gentrain.view.init import survey_lines, survey_table
@@ -58,7 +58,6 @@ __all__ = [
     "report_tables",
     "results_table",
     "show",
-    "size",
     "status_table",
     "survey_lines",
     "survey_table",

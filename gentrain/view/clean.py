@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gentrain.errors import printable
+from gentrain.results.units import size
 
 if TYPE_CHECKING:
     from gentrain.running.clean import Leftovers
@@ -30,12 +31,3 @@ def leftovers_table(leftovers: Leftovers, *, runs: str, root: str) -> Table:
     table.add_section()
     table.add_row("all", "", size(leftovers.bytes), style="bold")
     return table
-
-
-def size(count: float) -> str:
-    """Return a number of bytes with its unit."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(count) < 999.5:
-            return f"{count:.0f} {unit}" if unit == "B" or count >= 99.5 else f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:,.3g} TB"

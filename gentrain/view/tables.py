@@ -10,7 +10,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from gentrain.errors import printable
-from gentrain.results.units import duration
+from gentrain.results.units import duration, size
 from gentrain.scores.metrics import TOP5_CLASSES
 from gentrain.view.tall import TallTable
 
@@ -126,6 +126,17 @@ def plan_table(plan: Plan, *, name: str) -> Table:
     )
     table.add_row("  lower bound of any schedule", duration(plan.lower_bound))
     table.add_row("  with Ray's start, about", duration(plan.ray_seconds))
+    if plan.footprint is not None:
+        table.add_section()
+        for label, count in (
+            ("disk", plan.footprint.disk),
+            ("  weights and predictions", plan.footprint.generations),
+            ("  checkpoints while training", plan.footprint.checkpoints),
+            ("  prepared images", plan.footprint.prepared),
+            ("memory of a worker on CPUs, about", plan.footprint.worker),
+        ):
+            table.add_row(label, size(count))
+        table.add_section()
     if plan.price is not None:
         table.add_row(f"cost at {plan.price:g} per device-hour", _unknown(plan.cost, "{:,.2f}"), style="bold")
     return table

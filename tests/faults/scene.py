@@ -64,7 +64,7 @@ class Scene:
         changes = [part for setting in self.settings for part in ("--set", setting)]
         with self.log.open("a") as log:
             self.driver = psutil.Popen(
-                [GENTRAIN, "sweep", str(study), *changes, "--runs", self.url, *where],
+                [GENTRAIN, "sweep", str(study), *changes, "--runs", self.url, "--force", *where],
                 stdout=log,
                 stderr=log,
                 env=os.environ | {"GENTRAIN_CACHE": str(self.folder / "head"), "AWS_MAX_ATTEMPTS": "4"},

@@ -1,0 +1,63 @@
+"""What a dataset will be before it is prepared, as far as names and sizes of files tell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gentrain.data.prepare.images import DEFAULT_SIZE
+from gentrain.data.prepare.manifest import Manifest
+from gentrain.data.sources.folders import list_images
+from gentrain.data.sources.registry import source_path
+from gentrain.errors import GentrainError
+from gentrain.study.sections import DatasetConfig
+
+KNOWN = {
+    "digits": (10, 1438, 359, 8),
+    "cifar10": (10, 50_000, 10_000, 32),
+    "cifar100": (100, 50_000, 10_000, 32),
+    "fashion_mnist": (10, 60_000, 10_000, 28),
+}
+"""Classes, training and test images, and their side in pixels."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """The images of a dataset; where classes or images are left out, at most so many."""
+
+    classes: int
+    predicted: int
+    """Images whose predictions every generation keeps: those of the test and validation splits."""
+    height: int
+    width: int
+    bytes: int
+    """That preparing it takes on the disk; 0 where it is prepared."""
+
+
+def expected_images(config: DatasetConfig, manifest: Manifest | None) -> Expected | None:
+    """Return what a dataset is, or will be; None where that can't be said without reading it."""
+    if manifest is not None:
+        predicted = sum(info.count for name, info in manifest.splits.items() if name != "train")
+        return Expected(len(manifest.classes), predicted, manifest.height, manifest.width, 0)
+    if config.source in KNOWN:
+        classes, train, test, side = KNOWN[config.source]
+        sizes, pixels = None, 3 * side**2
+    elif config.source == "imagefolder":
+        try:
+            path = source_path(config)
+            listed, names = list_images(path, test=config.test) if path else ({}, ())
+            files = [file for images in listed.values() for file in images.files]
+            sizes = sum(file.stat().st_size for file in files) if config.storage == "jpeg" else None
+        except (GentrainError, OSError, ValueError):
+            return None
+        if not files:
+            return None
+        classes, train, test = len(names), len(listed["train"].files), len(listed["test"].files)
+        side = config.image_size or (DEFAULT_SIZE if config.storage == "jpeg" else 32)
+        pixels = 3 * side**2
+    else:
+        return None
+    if config.limit is not None:
+        train, test, sizes = min(train, classes * config.limit), min(test, classes * config.limit), None
+    # whole images are encoded in shards first; one as large as the network's stands for an image under a limit
+    count = 2 * sizes if sizes is not None else (train + test) * pixels
+    return Expected(classes, test + round(config.validation * train), side, side, count)
