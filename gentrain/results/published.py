@@ -157,7 +157,7 @@ def deviations(study: Study, *, num_classes: int | None, images: int | None = No
     recipe = paper_recipe(study.dataset.source, network)
     if recipe is None:
         return (f"network {study.network.name} on {study.dataset.source} (not in the paper)",)
-    ours, theirs = study.recipe.model_dump(), recipe.model_dump()
+    ours, theirs = (settings.model_dump(by_alias=True) for settings in (study.recipe, recipe))
     augmented = [recipe.pop("images") is not None for recipe in (ours, theirs)]  # the paper gives no numbers for it
     differences = [
         f"recipe.{name} is {_shown(ours[name])} (the paper: {_shown(theirs[name])})"
@@ -209,4 +209,6 @@ def _process_deviations(process: Process) -> list[str]:
 def _shown(value: object) -> str:
     if isinstance(value, tuple):
         return f"[{', '.join(map(str, value))}]"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_shown(part)}" for name, part in value.items())
     return "not set" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

@@ -5,6 +5,7 @@ import pytest
 from gentrain import api
 from gentrain.errors import ConfigError
 from gentrain.report.gather import gather_study
+from gentrain.results.published import deviations
 from gentrain.running.plan import make_plan
 from gentrain.store.run import RunStore
 from gentrain.study.documents import read_yaml
@@ -76,3 +77,12 @@ def test_plan_run_and_report_show_the_last_student(small, tmp_path):
     record = gather_study(RunStore(str(tmp_path)), study.name)
     (shown,) = [chain for chain in record.chains if "last" in chain.name]
     assert (shown.label, shown.network) == ("D(0.6,0.6,last-ensemble-resnet14)", "resnet8 → resnet14")
+
+
+def test_what_is_not_the_papers_is_named_beside_its_figures():
+    settings = ("recipe.ema={decay: 0.9}", "recipe.mixup=0.2", "process.last=ensemble")
+    assert deviations(load_study(overrides=settings), num_classes=100, images=50_000) == (
+        "recipe.mixup is 0.2 (the paper: 0)",
+        "recipe.ema is decay 0.9, as result (the paper: not set)",
+        "process.last is ensemble (the paper: as the others)",
+    )
