@@ -628,7 +628,8 @@ def clean(
     for note in leftovers.notes:
         notify(note)
     if leftovers.young:
-        notify(f"{leftovers.young:,} more changed in the last {older_than:g} days (--older-than)")
+        days = f"{older_than:g} day{'' if older_than == 1 else 's'}"
+        notify(f"{leftovers.young:,} more changed less than {days} ago (--older-than)")
     if as_json:
         print_json([asdict(item) for item in leftovers.items], sys.stdout)
     elif leftovers.items:

@@ -136,7 +136,8 @@ def _size(name: str, images: Expected, study: Study) -> NetworkBytes:
 
 def _kept(spec: GenerationSpec, size: NetworkBytes, images: Expected) -> int:
     predictions = images.predicted * (4 * images.classes + 16)
-    return size.weights + predictions + EPOCHS * spec.recipe.epochs + RECORDS
+    averages = 2 if spec.recipe.ema is not None and spec.recipe.ema.role != "result" else 1
+    return averages * size.weights + predictions + EPOCHS * spec.recipe.epochs + RECORDS
 
 
 def _checkpoint(spec: GenerationSpec, size: NetworkBytes, states: int) -> int:

@@ -106,7 +106,7 @@ def test_what_changed_lately_is_only_counted(runs, capsys):
     assert find_unneeded(RunStore(str(runs))).items == ()
     assert run(["clean", "--runs", str(runs), "--yes"]) == 0
     out, err = capsys.readouterr()
-    assert err == "gentrain: 3 more changed in the last 1 days (--older-than)\n"
+    assert err == "gentrain: 3 more changed less than 1 day ago (--older-than)\n"
     assert out == f"nothing to remove in {runs}\n"
 
 

@@ -43,6 +43,14 @@ def test_the_disk_is_foretold_as_it_will_be(small, tmp_path):
     assert (api.plan(study, runs=runs).footprint.disk, api.plan(study, runs=runs).footprint.worker) == (0, 0)
 
 
+def test_images_that_are_stored_smaller_count_as_they_will_be(tmp_path):
+    write_tree(tmp_path / "tree", halves(), sizes=[(300, 200), (301, 211)])
+    config = DatasetConfig(source="imagefolder", path=str(tmp_path / "tree"), storage="jpeg", max_side=64)
+    before = expected_images(config, None).bytes / 2
+    assert before <= 72 * 64 * 64 / 2 < sum(file.stat().st_size for file in (tmp_path / "tree").rglob("*.jpg"))
+    assert sum(info.bytes for info in prepare(config, tmp_path / "data").manifest.splits.values()) < 2 * before
+
+
 @pytest.mark.parametrize("storage", ["raw", "jpeg"])
 def test_a_dataset_is_foretold_by_its_files(tmp_path, storage):
     write_tree(tmp_path / "tree", halves())
@@ -76,6 +84,8 @@ def test_checkpoints_count_for_each_training_at_once_and_what_the_optimiser_keep
     adamw = foretold(small("recipe.optimizer=adamw", "recipe.nesterov=false"))
     average = foretold(small("recipe.ema={decay: 0.9}"))
     assert one.checkpoints < average.checkpoints
+    teacher = foretold(small("recipe.ema={decay: 0.9, role: teacher}"))
+    assert average.generations == one.generations < teacher.generations
     assert adamw.checkpoints == pytest.approx(one.checkpoints * 3 / 2, rel=0.02)
 
 

@@ -18,6 +18,8 @@ KNOWN = {
     "fashion_mnist": (10, 60_000, 10_000, 28),
 }
 """Classes, training and test images, and their side in pixels."""
+BYTE_PIXELS = 2
+"""Pixels of a JPEG of good quality for a byte, at least."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,9 @@ def expected_images(config: DatasetConfig, manifest: Manifest | None) -> Expecte
             path = source_path(config)
             listed, names = list_images(path, test=config.test) if path else ({}, ())
             files = [file for images in listed.values() for file in images.files]
-            sizes = sum(file.stat().st_size for file in files) if config.storage == "jpeg" else None
+            largest = config.max_side**2 // BYTE_PIXELS
+            whole = config.storage == "jpeg"
+            sizes = sum(min(file.stat().st_size, largest) for file in files) if whole else None
         except (GentrainError, OSError, ValueError):
             return None
         if not files:
