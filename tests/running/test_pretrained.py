@@ -12,7 +12,7 @@ from gentrain.events import EpochDone, GenerationDone, GenerationQueued, Targets
 from gentrain.models.registry import build_model
 from gentrain.results.status import study_status
 from gentrain.running.pretrained import PretrainedNetworks
-from gentrain.store.done import DONE, EPOCHS, MODEL, PREDICTIONS
+from gentrain.store.done import DATA, DONE, EPOCHS, MODEL, PREDICTIONS
 from gentrain.store.run import RunStore
 from gentrain.study.lineage import GenerationSpec, NetworkSpec, build_chain, predicted_scores
 from gentrain.study.loading import load_study
@@ -85,7 +85,7 @@ def test_the_chain_goes_on_from_the_file(origin, chain):
     assert rows[1]["ensemble_top1_error"] is not None
     folder = runs / "generations" / rows[0]["key"]
     assert {path.name for path in folder.iterdir() if not path.name.startswith(".")} == {
-        "spec.json", MODEL, PREDICTIONS, EPOCHS, DONE
+        "spec.json", MODEL, PREDICTIONS, EPOCHS, DATA, DONE
     }  # fmt: skip
     assert (folder / MODEL).read_bytes() == origin[2].read_bytes()
 

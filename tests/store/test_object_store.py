@@ -12,7 +12,7 @@ from gentrain.data.prepare.share import obtain, prepare_shared, published
 from gentrain.errors import DataError
 from gentrain.events import Note
 from gentrain.models.registry import build_model
-from gentrain.store.done import DONE, EPOCHS, MODEL, PREDICTIONS, SPEC
+from gentrain.store.done import DATA, DONE, EPOCHS, MODEL, PREDICTIONS, SPEC
 from gentrain.store.run import RunStore
 from gentrain.study.loading import load_study
 from tests.conftest import SMALL
@@ -73,7 +73,7 @@ def test_a_store_without_conditional_writes_is_said_and_ends_in_the_same_row(sma
     (warning,) = [warning for warning in warnings if "one at a time" in warning]
     assert warning.startswith(f"{url}: nothing keeps two runs apart")
     assert other == row | {"train_seconds": other["train_seconds"]}
-    assert RunStore(url).generation(row["key"]).names() == sorted({DONE, EPOCHS, MODEL, PREDICTIONS, SPEC})
+    assert RunStore(url).generation(row["key"]).names() == sorted({DATA, DONE, EPOCHS, MODEL, PREDICTIONS, SPEC})
 
 
 def test_a_given_network_is_adopted_on_s3(small, bucket, node, tmp_path):
