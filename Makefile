@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test bench growth simulations slow mutants faults soak cluster-test setup browser lint types layers unit docs docs-site docs-pictures fmt clean
+.PHONY: demo test bench growth simulations slow mutants faults soak cluster-test dashboard-test setup browser lint types layers unit docs docs-site docs-pictures fmt clean
 
 demo: $(STAMP)
 	$(BIN)/gentrain chain experiments/quickstart.yaml
@@ -43,6 +43,10 @@ soak: $(STAMP)
 # ray up, gentrain sweep, ray down over ssh on two machines made of namespaces: minutes, and root.
 cluster-test: $(STAMP)
 	$(BIN)/python tests/cluster/ray_up.py
+
+# A sweep under a real Prometheus, and Grafana where it is installed; every panel of the dashboard must have data: minutes.
+dashboard-test: $(STAMP)
+	$(BIN)/python -m tests.cluster.dashboard
 
 setup: $(STAMP)
 

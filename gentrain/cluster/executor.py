@@ -48,20 +48,32 @@ class RayExecutor:
         observe(Note(f"{doing}; what it prints goes to {log}"))
         with ray_session(address=self._address, log=log, name=study.name) as dashboard:
             observe(Note(_dashboard(dashboard)))
+            from gentrain.cluster.metrics import RunGauges
+
+            gauges = RunGauges(chains, left=urgencies, slots=1 if len(chains) == 1 else None)
+
+            def measured(event: Event) -> None:
+                gauges(event)
+                observe(event)
+
             if len(chains) == 1:
-                return _run_here(chains[0], store=store, data=data, observe=observe)
+                return _run_here(chains[0], store=store, data=data, observe=measured)
             from gentrain.cluster.sweep import run_trials
 
-            return run_trials(chains, store=store, data=data, urgencies=urgencies, observe=observe)
+            return run_trials(chains, store=store, data=data, urgencies=urgencies, observe=measured)
 
 
 def _run_here(chain: Chain, *, store: RunStore, data: str, observe: Observer) -> Outcome:
     """Run one chain with its logic in this process: it shares its generations with no other."""
     from gentrain.cluster.capacity import capacity, scaled_up
+    from gentrain.cluster.metrics import Gauges
     from gentrain.cluster.trainer import RayRunner
     from gentrain.running.chain import attempt_chain
 
+    gauges = Gauges(chain.name, study=chain.settings.name)
+
     def observe_chain(event: Event) -> None:
+        gauges(event)
         observe(InChain(chain.name, event))
 
     runner = RayRunner(

@@ -165,7 +165,7 @@ def _trial(config: Mapping[str, Any], *, context: _Context) -> None:
     name = config["chain"]
     chain, store, queue = context.chains[name], context.store, context.queue
     post: Callable[[Event], None] = queue.post.remote
-    gauges = Gauges(name)
+    gauges = Gauges(name, study=chain.settings.name)
 
     def observe(event: Event) -> None:
         gauges(event)
