@@ -26,10 +26,10 @@ class MlflowSink:
     """
 
     def __init__(self, folder: Path) -> None:
-        own = folder / "mlflow" / "mlflow.db"
-        own.parent.mkdir(parents=True, exist_ok=True)
         self.destination = os.environ.get("MLFLOW_TRACKING_URI", "")
-        self._uri = self.destination or f"sqlite:///{own}"
+        self._uri = self.destination or f"sqlite:///{folder / 'mlflow' / 'mlflow.db'}"
+        if not self.destination:
+            (folder / "mlflow").mkdir(parents=True, exist_ok=True)
         for library in ("mlflow", "alembic"):
             logging.getLogger(library).setLevel(logging.WARNING)
         self._runs: dict[str, str] = {}
