@@ -204,7 +204,7 @@ def test_compiling_is_announced_where_this_machine_does_it_for_the_first_time(au
 def test_small_jobs_stay_eager_and_the_default_is_auto(small, tmp_path, monkeypatch):
     monkeypatch.setenv(VARIABLE, str(tmp_path / "cache"))
 
-    def compiled(job, evaluator):
+    def compiled(job, evaluator, state):
         raise Killed
 
     monkeypatch.setattr(setup, "_build_compiled", compiled)
