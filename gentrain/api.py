@@ -20,6 +20,7 @@ from gentrain.results.evaluate import Evaluation, evaluate_chain
 from gentrain.results.html import html_table
 from gentrain.results.status import StudyStatus, study_status
 from gentrain.results.trained import TrainedChain
+from gentrain.running.estimator import Estimator
 from gentrain.running.executor import Executor
 from gentrain.running.footprint import foretell
 from gentrain.running.plan import Plan, make_plan
@@ -80,7 +81,13 @@ def prepare(
 
 
 def plan(
-    study: Study, *, runs: str = "runs", gpus: float = 1, price: float | None = None, measure: bool = False
+    study: Study,
+    *,
+    runs: str = "runs",
+    gpus: float = 1,
+    price: float | None = None,
+    measure: bool = False,
+    card: str | None = None,
 ) -> Plan:
     """Return what the study's whole grid will cost; nothing is prepared, written or started, except to `measure`.
 
@@ -92,9 +99,10 @@ def plan(
         gpus: devices (GPUs, or groups of CPU cores) that train at the same time.
         price: of a device-hour.
         measure: whether to time a few steps of every network here.
+        card: the GPU's name, such as "A100", by which to estimate what was never timed; default: this machine's.
 
     Raises:
-        ConfigError: when the devices can't hold one training.
+        ConfigError: when the devices can't hold one training, or the card isn't known.
     """
     store = RunStore(runs)
     study = planned_study(study, store) if study.search else study
@@ -113,7 +121,8 @@ def plan(
         from gentrain.running.measure import measure_study
 
         measured = measure_study(one_core_each(study), manifest)
-    made = make_plan(forest, study, store=store, devices=gpus, price=price, measured=measured)
+    guess = Estimator(one_core_each(study), store=store, manifest=manifest, card=card, measured=measured)
+    made = make_plan(forest, study, store=store, devices=gpus, price=price, measured=measured, estimator=guess)
     return replace(made, footprint=foretell(study, forest, keys=made.seconds, manifest=manifest, at_once=made.at_once))
 
 

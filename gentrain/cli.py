@@ -312,6 +312,10 @@ def plan(
     gpus: Annotated[float, typer.Option("--gpus", help="Number of devices that train at the same time.")] = 1,
     price: Annotated[float | None, typer.Option("--price", help="Price of one device-hour.")] = None,
     measure: Annotated[bool, typer.Option("--measure", help="Time a few steps of each network here.")] = False,
+    card: Annotated[
+        str | None,
+        typer.Option("--card", metavar="NAME", help="GPU, such as A100, by which to estimate what was never timed."),
+    ] = None,
     data: DataOption = None,
     runs: RunsOption = "runs",
     settings: SetOption = None,
@@ -326,7 +330,7 @@ def plan(
     from gentrain.view import chains_table, forest_tree, plan_assumptions, plan_table, print_json, show
 
     loaded = _load(study or QUICKSTART, settings, smoke=smoke, dataset__path=data)
-    cost = api.plan(loaded, runs=runs, gpus=gpus, price=price, measure=measure)
+    cost = api.plan(loaded, runs=runs, gpus=gpus, price=price, measure=measure, card=card)
     if as_json:
         by_chain = [asdict(chain) for chain in chain_costs(cost)]
         print_json([cost.summary() | {"by_chain": by_chain}], sys.stdout)

@@ -69,7 +69,7 @@ LAYERS = [
 ]
 """From top to bottom; what stands in one line is independent of each other."""
 BENCH_LAYERS = [
-    ["bench", "gpu", "growth", "scale"],
+    ["bench", "gpu", "growth", "plan_accuracy", "scale"],
     ["parts"],
     ["kernels", "handover", "start"],
     ["race", "contenders"],

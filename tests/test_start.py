@@ -6,9 +6,11 @@ from collections import Counter
 
 import pytest
 
+from gentrain.results import status
 from gentrain.running.plan import make_plan
 from gentrain.store.folder import Folder
 from gentrain.store.run import RunStore
+from gentrain.store.study_record import StudyRecord
 from gentrain.study import lineage
 from gentrain.study.lineage import GenerationSpec, build_forest
 from gentrain.study.loading import load_study
@@ -67,3 +69,18 @@ def test_a_plan_of_1000_chains_hashes_every_generation_once_and_reads_every_file
     assert calls["stored_form"] == 5250
     assert calls["read_record"] == 2 * 40  # the record and the spec
     assert calls["parse"] == 0
+
+
+def test_status_reads_nothing_of_generations_that_were_never_begun(tmp_path, monkeypatch):
+    study = load_study(overrides={"grid": {"seed": list(range(5))}, "dataset.source": "digits", "generations": 2})
+    store = RunStore(str(tmp_path))
+    forest = build_forest(study, data="d", num_classes=10)
+    StudyRecord(study, store=store).begin(forest.chains)
+    (begun, *_) = forest.specs.values()
+    finish(store, begun, seconds=1.0)
+    read = []
+    original = status._generation
+    monkeypatch.setattr(status, "_generation", lambda store, key: read.append(key) or original(store, key))
+    cells = [cell for chain in status.study_status(store, study.name).chains.values() for cell in chain]
+    assert read == [begun.key]
+    assert [cell.state for cell in cells] == ["done", *["waiting"] * 14]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from gentrain.errors import StoreError
 from gentrain.store.done import DONE
 from gentrain.store.generation import unvouched
 from gentrain.store.run import RunStore
@@ -55,7 +56,11 @@ def study_status(store: RunStore, name: str) -> StudyStatus:
     notes: list[str] = []
     entries = recorded_chains(store, name, warn=notes.append)
     keys = dict.fromkeys(key for entry in entries.values() for key in entry.keys)
-    states = {key: _generation(store, key) for key in keys}
+    begun = _begun(store)
+    states = {
+        key: _generation(store, key) if begun is None or key in begun else GenerationStatus(0, key, "waiting", 0, None)
+        for key in keys
+    }
     notes += [
         f"{store.generation(key)}: {DONE} is damaged or missing, so nothing vouches for the other files; run the study "
         "again: it trains the generation again"
@@ -99,6 +104,14 @@ def _ended(
     elif missing is not None and stopped and study.scheduler.name != "fifo":
         ended[missing:] = [replace(cell, state="stopped") for cell in ended[missing:]]
     return tuple(ended)
+
+
+def _begun(store: RunStore) -> frozenset[str] | None:
+    """Return the keys of the generations of which there is anything, by one listing; None where that can't be had."""
+    try:
+        return frozenset((store.root / "generations").names())
+    except StoreError:
+        return None
 
 
 def _generation(store: RunStore, key: str) -> GenerationStatus:

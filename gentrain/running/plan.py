@@ -6,28 +6,28 @@ Seconds are those that finished generations of the store took; what isn't known 
 from __future__ import annotations
 
 import heapq
-import statistics
 from collections import Counter, defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Literal
 
 from gentrain.errors import ConfigError
 from gentrain.results.html import html_facts
 from gentrain.results.units import duration
+from gentrain.running.estimate import Guess
 from gentrain.running.footprint import Footprint
-from gentrain.store.done import SPEC
+from gentrain.running.survey import Survey, like_works, survey_store
 from gentrain.store.run import RunStore
-from gentrain.study.lineage import Chain, Forest, GenerationSpec
+from gentrain.study.lineage import Chain, Forest
 from gentrain.study.schema import Study
-from gentrain.study.tasks import PatriarchSpec
-
-Rate = tuple[str, str, int, str, bool, str, int]
-"""What decides how long an epoch takes: data, network, batch, precision, compiled or not, kind of task, workers."""
 
 Measured = Mapping[tuple[str, str], float]
 """Seconds an epoch of the whole training set, by network and kind of task."""
-
+Bound = Literal["low", "seconds", "high"]
+"""An estimate, or an end of its band."""
+Estimator = Callable[[Forest, Survey, Sequence[str]], Mapping[str, Guess]]
+"""Returns estimated seconds of generations that were never timed, by key."""
 
 RAY_START = 12.0
 """Seconds for starting a private Ray and its dashboard, about: a machine of two cores."""
@@ -54,14 +54,21 @@ class Plan:
     """Seconds that finished generations took, by key."""
     measured_here: bool = False
     """Whether seconds of some came from `Measured` and not from the store."""
-
     footprint: Footprint | None = None
     """What it will take of disk and memory; None where that isn't known."""
+    estimates: Mapping[str, Guess] = field(default_factory=dict)
+    """Of those that `seconds` doesn't know, where they can be estimated: for people, never for an order of work."""
 
     @cached_property
     def to_train(self) -> dict[str, float | None]:
         """Those of `seconds` that are trained: given networks are only evaluated, which counts as nothing."""
         return {key: seconds for key, seconds in self.seconds.items() if key in self.forest.trainings}
+
+    def filled(self, bound: Bound) -> Plan:
+        """Return the plan with estimates, or an end of their bands, in place of what isn't known."""
+        guessed = {key: getattr(guess, bound) for key, guess in self.estimates.items()}
+        known = {key: guessed.get(key) if seconds is None else seconds for key, seconds in self.seconds.items()}
+        return replace(self, seconds=known, estimates={})
 
     @property
     def at_once(self) -> int:
@@ -155,7 +162,20 @@ class Plan:
             "cost": self.cost,
             "disk_bytes": None if self.footprint is None else self.footprint.disk,
             "worker_memory_bytes": None if self.footprint is None else self.footprint.worker,
+            "estimated": len(self.estimates),
+            **self._estimated(),
         }
+
+    def _estimated(self) -> dict[str, float | None]:
+        """Return the totals with estimates and the ends of their bands; None where nothing was estimated."""
+        figures: dict[str, float | None] = {}
+        bounds: tuple[tuple[str, Bound], ...] = (("", "seconds"), ("_low", "low"), ("_high", "high"))
+        for name, bound in bounds:
+            plan = self.filled(bound)
+            values = (plan.device_seconds, plan.makespan, plan.cost) if self.estimates else (None, None, None)
+            for figure, value in zip(("device_seconds", "makespan_seconds", "cost"), values, strict=True):
+                figures[f"estimated_{figure}{name}"] = value
+        return figures
 
 
 def make_plan(
@@ -166,6 +186,7 @@ def make_plan(
     devices: float,
     price: float | None = None,
     measured: Measured | None = None,
+    estimator: Estimator | None = None,
 ) -> Plan:
     """Return the plan of a study's whole grid.
 
@@ -176,6 +197,7 @@ def make_plan(
         devices: GPUs (or groups of CPU cores) that train at the same time.
         price: of a device-hour.
         measured: seconds an epoch, by network and kind of task, for those that the store knows nothing of.
+        estimator: for those of which nothing was timed.
 
     Raises:
         ConfigError: when the devices can't hold one training.
@@ -183,16 +205,17 @@ def make_plan(
     each = study.workers * (1.0 if study.gpus_per_worker is None else study.gpus_per_worker or 1.0)
     if devices < each:
         raise ConfigError(f"--gpus {devices:g}: one training takes {each:g} (workers × gpus_per_worker); give more")
-    finished, rates = _survey(store, forest)
+    survey = survey_store(store, forest)
+    finished = survey.finished
     left = {key: spec for key, spec in forest.specs.items() if key not in finished}
     seconds: dict[str, float | None] = {}
     for key, spec in left.items():
-        known = next(filter(None, (rates.get(rate) for rate in _rates(spec, study))), None)
-        timed = [(measured or {}).get((spec.network.name, work)) for work in _works(spec)]
-        epoch = statistics.median(known) if known else next(filter(None, timed), None)
+        timed = [(measured or {}).get((spec.network.name, work)) for work in like_works(spec)]
+        epoch = survey.epoch_seconds(spec, study) or next(filter(None, timed), None)
         seconds[key] = None if epoch is None else epoch * spec.recipe.epochs
         if spec.pretrained:
             seconds[key] = 0.0
+    unknown = [key for key, known in seconds.items() if known is None]
     return Plan(
         forest=forest,
         finished=frozenset(finished.keys() & forest.trainings),
@@ -203,6 +226,7 @@ def make_plan(
         price=price,
         workers=study.workers,
         measured_here=bool(measured),
+        estimates=estimator(forest, survey, unknown) if estimator and unknown else {},
     )
 
 
@@ -279,49 +303,3 @@ def _remaining(forest: Forest, seconds: Mapping[str, float]) -> dict[str, float]
         if teacher is not None and teacher in seconds:
             remaining[teacher] = max(remaining[teacher], seconds[teacher] + remaining[key])
     return remaining
-
-
-def _survey(store: RunStore, forest: Forest) -> tuple[dict[str, float], dict[Rate, list[float]]]:
-    """Return the seconds that finished generations took, by key, and seconds an epoch of every kind of training.
-
-    The spec of a generation of the forest is known: its file is only held against its record, not read.
-    """
-    finished: dict[str, float] = {}
-    rates: dict[Rate, list[float]] = defaultdict(list)
-    for key in (store.root / "generations").names():
-        folder = store.generation(key)
-        done = folder.done()
-        known = forest.specs.get(key)
-        vouched = known is not None and done is not None and folder.read_intact(SPEC, done=done) is not None
-        spec = known if vouched else folder.spec(done=done)
-        if done is None or spec is None:
-            continue  # unfinished, damaged, or of another version of the method: neither finished nor a measure
-        finished[key] = done.seconds
-        if done.compiled_epochs in (0, spec.recipe.epochs):  # else its epochs are of both kinds
-            compiled = spec.compile or bool(done.compiled_epochs)
-            rates[_rate(spec, work=spec.work, compiled=compiled, workers=done.workers)].append(
-                done.seconds / spec.recipe.epochs
-            )
-    return finished, rates
-
-
-def _rates(spec: GenerationSpec, study: Study) -> list[Rate]:
-    """Return the kinds of training whose epochs take as long as this one's, the likelier one first.
-
-    Whether `compile: auto` compiles is known only where it is trained; where the like was compiled, this is taken for
-    compiled too.
-    """
-    ways = (True, False) if study.compile == "auto" else (spec.compile,)
-    return [
-        _rate(spec, work=work, compiled=compiled, workers=study.workers) for work in _works(spec) for compiled in ways
-    ]
-
-
-def _works(spec: GenerationSpec) -> tuple[str, ...]:
-    """Return the kinds of task whose steps take as long as this one's: who teaches itself computes as students do."""
-    itself = isinstance(spec.task, PatriarchSpec) and spec.task.teaches_itself
-    return (spec.work, "student") if itself else (spec.work,)
-
-
-def _rate(spec: GenerationSpec, *, work: str, compiled: bool, workers: int) -> Rate:
-    return (spec.data, spec.network.name, spec.recipe.batch_size, spec.precision, compiled, work, workers)

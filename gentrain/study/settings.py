@@ -145,6 +145,8 @@ def current_form(
 
 
 def _current_part(section: type[BaseModel], value: Any, *, renamed: list[str] | None, at: str) -> Any:
+    if value is None or isinstance(value, str | int | float):
+        return value
     if isinstance(value, Mapping):
         return current_form(section, value, renamed=renamed, at=f"{at}.")
     if isinstance(value, list | tuple):

@@ -20,16 +20,13 @@ from gentrain.view.doctor import doctor_tables
 from gentrain.view.evaluation import evaluation_tables
 from gentrain.view.init import survey_lines, survey_table
 from gentrain.view.notebook import open_progress
+from gentrain.view.plan import chains_table, forest_tree, plan_assumptions, plan_table
 from gentrain.view.predictions import predictions_csv, predictions_table
 from gentrain.view.report import report_tables
 from gentrain.view.sweep import SweepLines, SweepTable
 from gentrain.view.tables import (
-    chains_table,
-    forest_tree,
     manifest_table,
     networks_table,
-    plan_assumptions,
-    plan_table,
     results_table,
     status_table,
 )

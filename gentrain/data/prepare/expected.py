@@ -18,6 +18,8 @@ KNOWN = {
     "fashion_mnist": (10, 60_000, 10_000, 28),
 }
 """Classes, training and test images, and their side in pixels."""
+CLASSES_OF_A_GROUP = 5
+"""In CIFAR-100."""
 BYTE_PIXELS = 2
 """Pixels of a JPEG of good quality for a byte, at least."""
 
@@ -33,13 +35,14 @@ class Expected:
     width: int
     bytes: int
     """That preparing it takes on the disk; 0 where it is prepared."""
+    trained: int
+    """Training images, without those held out."""
 
 
 def expected_images(config: DatasetConfig, manifest: Manifest | None) -> Expected | None:
     """Return what a dataset is, or will be; None where that can't be said without reading it."""
     if manifest is not None:
-        predicted = sum(info.count for name, info in manifest.splits.items() if name != "train")
-        return Expected(len(manifest.classes), predicted, manifest.height, manifest.width, 0)
+        return prepared_images(manifest)
     if config.source in KNOWN:
         classes, train, test, side = KNOWN[config.source]
         sizes, pixels = None, 3 * side**2
@@ -64,4 +67,20 @@ def expected_images(config: DatasetConfig, manifest: Manifest | None) -> Expecte
         train, test, sizes = min(train, classes * config.limit), min(test, classes * config.limit), None
     # whole images are encoded in shards first; one as large as the network's stands for an image under a limit
     count = 2 * sizes if sizes is not None else (train + test) * pixels
-    return Expected(classes, test + round(config.validation * train), side, side, count)
+    held_out = round(config.validation * train)
+    trained = round((train - held_out) * _share(config, classes))
+    return Expected(classes, test + held_out, side, side, count, max(1, trained))
+
+
+def prepared_images(manifest: Manifest) -> Expected:
+    """Return what a prepared dataset is."""
+    predicted = sum(info.count for name, info in manifest.splits.items() if name != "train")
+    trained = manifest.splits["train"].count
+    return Expected(len(manifest.classes), predicted, manifest.height, manifest.width, 0, trained)
+
+
+def _share(config: DatasetConfig, classes: int) -> float:
+    """Return the part of the classes that are kept."""
+    if config.classes is not None:
+        return min(1.0, len(config.classes) / classes)
+    return min(1.0, CLASSES_OF_A_GROUP * len(config.groups) / classes) if config.groups is not None else 1.0
