@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,14 @@ MARKS = (
     ("evaluation", "trained", "evaluated"),
     ("last checkpoint", "evaluated", "saved"),
     ("predictions and DONE", "saved", "finished"),
-    ("Ray ends the group", "finished", "over"),
-    ("verification and results", "over", "asked"),
-    ("Ray starts the group", "asked", "entered"),
-    ("imports", "entered", "imported"),
-    ("data verified, network built", "imported", "built"),
+    ("the chain hears of it", "finished", "over"),
+    ("verification, results, lease", "over", "asked"),
+    ("the workers get the next job", "asked", "entered"),
+    ("data verified, network built", "entered", "built"),
     ("teacher and loaders", "built", "ready"),
 )
+GENERATIONS = 3
+"""Students after the patriarch; each handover is measured."""
 
 
 class Marks:
@@ -41,14 +42,14 @@ class Marks:
         return {(name, g): t for name, g, t in map(json.loads, self._path.read_text().splitlines())}
 
 
-def measure_handover(entry: Entry) -> dict[str, float]:
-    """Train a patriarch and a student of one epoch each on Ray; return the seconds between them by part."""
+def measure_handovers(entry: Entry) -> list[dict[str, float]]:
+    """Train a patriarch and students of one epoch each on Ray; return the seconds between each two of them by part."""
     from gentrain.cluster.session import ray_session
     from gentrain.data.prepare.dataset import prepare
     from gentrain.store.run import RunStore
     from gentrain.study.lineage import build_chain
 
-    wanted = study(entry, epochs=1)
+    wanted = study(entry, epochs=1).model_copy(update={"generations": GENERATIONS})
     with tempfile.TemporaryDirectory(prefix="gentrain-handover-") as folder:
         store, path = RunStore(folder), Path(folder) / "marks"
         mark = Marks(path)
@@ -70,36 +71,47 @@ def measure_handover(entry: Entry) -> dict[str, float]:
 
             engine: Any = trainer  # its worker is replaced
             engine.train_worker = worker
-            runner = Runner(wanted, store=store, data=data.folder.name, chain="handover", observe=lambda _: None)
-            run_chain(chain, store=store, runner=runner, observe=lambda _: None)
+            options: dict[str, Any] = {"store": store, "data": data.folder.name, "observe": lambda _: None}
+            with Runner(wanted, chain="handover", **options) as runner:
+                run_chain(chain, store=store, runner=runner, observe=lambda _: None)
         times = mark.read()
+    return [_parts(times, generation) for generation in range(GENERATIONS)]
+
+
+def _parts(times: Mapping[tuple[str, int], float], generation: int) -> dict[str, float]:
+    """Return the seconds from a generation's last step to the next one's first, in all and by part."""
     before = {"trained", "evaluated", "saved", "finished", "over"}
-    at = {name: times[name, 0 if name in before else 1] for _, *pair in MARKS for name in pair}
+    at = {name: times[name, generation + (name not in before)] for _, *pair in MARKS for name in pair}
     seconds = {what: at[end] - at[begin] for what, begin, end in MARKS}
     return {"all of it": at["ready"] - at["trained"], **seconds}
 
 
 def marked_worker(config: dict[str, Any], path: str) -> None:
     """Run gentrain's worker, and write the time of each of its steps."""
-    mark, generation = Marks(Path(path)), config["job"].spec.generation
-    mark("entered", generation)
     from gentrain.cluster.worker import train_worker
     from gentrain.train import generation as module
 
-    mark("imported", generation)
+    mark, now = Marks(Path(path)), [0]
     engine: Any = module  # its names are replaced
+    train_generation = engine.train_generation
+
+    def entered(job: Any, *rest: Any) -> None:
+        now[0] = job.spec.generation
+        mark("entered", now[0])
+        train_generation(job, *rest)
 
     def marked(function: Callable[..., Any], *, before: str | None = None, after: str | None = None) -> Any:
         def call(*rest: Any, **named: Any) -> Any:
             if before:
-                mark(before, generation)
+                mark(before, now[0])
             result = function(*rest, **named)
             if after:
-                mark(after, generation)
+                mark(after, now[0])
             return result
 
         return call
 
+    engine.train_generation = entered
     engine.Evaluator = marked(engine.Evaluator, after="built")
     engine.train_epoch = marked(engine.train_epoch, before="ready", after="trained")
     engine.save_checkpoint = marked(engine.save_checkpoint, before="evaluated", after="saved")

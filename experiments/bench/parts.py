@@ -13,7 +13,7 @@ from typing import Any
 
 from experiments.bench.contenders import torchvision_loader
 from experiments.bench.entry import MEAN, STD, Entry, prepared
-from experiments.bench.handover import measure_handover
+from experiments.bench.handover import measure_handovers
 from experiments.bench.kernels import kernels
 from experiments.bench.race import NAMES, SHAPES, run_field
 from experiments.bench.ray_contender import study
@@ -107,7 +107,7 @@ def preparation(*, data: str, runs: str, rounds: int) -> list[dict[str, Any]]:
 def handover(*, data: str, runs: str, rounds: int) -> list[dict[str, Any]]:
     """Measure the seconds between a generation's last step and the next one's first, by what they are spent on."""
     entry = _entry("resnet20", data=data, runs=runs)
-    seconds = [measure_handover(entry) for _ in range(min(3, rounds))]
+    seconds = [handover for _ in range(min(3, rounds)) for handover in measure_handovers(entry)]
     return [
         ratio_row(f"between generations: {name}", [f[name] for f in seconds], [1.0] * len(seconds), unit="s")
         for name in seconds[0]

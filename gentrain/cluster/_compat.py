@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
@@ -125,6 +126,26 @@ def function_trainable(function: Callable[..., Any]) -> Any:
     return RAY.private(module, "wrap_function")(function)
 
 
+@dataclass(frozen=True)
+class StartedRun:
+    """A run of Ray Train that goes on: what `fit` of `trainer_class()` returns."""
+
+    controller: Any
+    """Ray Train's actor for the run."""
+    running: Any
+    """Reference that is ready when the run is over, or its controller dead."""
+    error: None = None
+    """Where `fit` itself looks for the run's error."""
+
+    def check(self) -> None:
+        """Raise what ended a run that is over, if anything did: TrainingFailedError, or an error of Ray's."""
+        import ray
+
+        ray.get(self.running)
+        if (error := ray.get(self.controller.get_result.remote()).error) is not None:
+            raise error
+
+
 @functools.cache
 def trainer_class() -> Any:
     """Return Ray Train's trainer with fewer helper processes, each of which wakes 100 times a second.
@@ -134,15 +155,18 @@ def trainer_class() -> Any:
     - It starts no actor for Ray Data, which gentrain doesn't use.
     - The actor that gives back a dead controller's devices (https://github.com/ray-project/ray/pull/58515) is started
       in an actor only, that is in a sweep's trial: when a driver ends, Ray gives back all that it had.
-    - Ctrl-C raises KeyboardInterrupt as everywhere; Ray Train's own handler ends the process
-      (https://github.com/ray-project/ray/pull/53600).
+    - `fit` starts the run and doesn't wait for its end: a `StartedRun`. The chain decides what its workers train next
+      while they run. Nor does it take Ctrl-C, which raises KeyboardInterrupt as everywhere; Ray Train's own handler
+      ends the process (https://github.com/ray-project/ray/pull/53600).
     """
     with RAY.modules():
         import ray
         from ray.train import constants as train_constants
         from ray.train.v2._internal import callbacks, constants
         from ray.train.v2._internal.callbacks import placement_group_callback
+        from ray.train.v2._internal.execution import controller
         from ray.train.v2.api import data_parallel_trainer
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
     for module, name, value in (
         (train_constants, "RAY_TRAIN_ENABLE_STATE_TRACKING", STATE_TRACKING),
         (constants, "HEALTH_CHECK_INTERVAL_S_ENV_VAR", HEALTH_CHECK_INTERVAL),
@@ -153,9 +177,11 @@ def trainer_class() -> Any:
             raise RAY.gone(value)
     for_ray_data = RAY.private(callbacks, "DatasetsCallback")
     cleaner = RAY.private(placement_group_callback, "PlacementGroupCleanerCallback")
+    variables = RAY.private(constants, "get_env_vars_to_propagate")
+    controller_class = RAY.private(controller, "TrainController")
     base: Any = RAY.private(data_parallel_trainer, "DataParallelTrainer")
     RAY.private(base, "_create_default_callbacks")
-    RAY.private(base, "_register_sigint_handler")
+    RAY.private(base, "_initialize_and_run_controller")
 
     class Trainer(base):
         def _create_default_callbacks(self) -> list[Any]:
@@ -164,7 +190,11 @@ def trainer_class() -> Any:
             unused = (for_ray_data, cleaner) if in_driver else (for_ray_data,)
             return [callback for callback in created if not isinstance(callback, unused)]
 
-        def _register_sigint_handler(self, controller: Any) -> None:
-            pass
+        def _initialize_and_run_controller(self, **arguments: Any) -> StartedRun:
+            here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+            environment = {"env_vars": {"RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0"} | variables()}
+            actor = ray.remote(num_cpus=0, scheduling_strategy=here, runtime_env=environment)(controller_class)
+            started = actor.remote(**arguments)
+            return StartedRun(started, started.run.remote())
 
     return Trainer

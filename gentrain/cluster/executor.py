@@ -76,15 +76,15 @@ def _run_here(chain: Chain, *, store: RunStore, data: str, observe: Observer) ->
         gauges(event)
         observe(InChain(chain.name, event))
 
-    runner = RayRunner(
+    with RayRunner(
         chain.settings,
         store=store,
         data=data,
         chain=chain.name,
         observe=observe_chain,
         resources=capacity(chain.settings, scaled_up()).resources,
-    )
-    error = attempt_chain(chain, store=store, runner=runner, observe=observe_chain)
+    ) as runner:
+        error = attempt_chain(chain, store=store, runner=runner, observe=observe_chain)
     return Outcome({chain.name: error} if error else {}, stopped=frozenset(), interrupted=False)
 
 

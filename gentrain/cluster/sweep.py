@@ -1,8 +1,9 @@
 """Run chains side by side with Ray Tune: one trial per chain, every shared generation trained once.
 
 A trial holds no device: it waits for the lease of each generation (`gentrain.running.leases`), and only then Ray
-Train's worker group takes the devices. Ray Tune starts a killed trial again, on another node if it must; its generation
-goes on from the newest checkpoint under the chain that gets the lease next.
+Train's worker group takes the devices. It keeps them for the next generation whose lease is granted at once. Ray Tune
+starts a killed trial again, on another node if it must; its generation goes on from the newest checkpoint under the
+chain that gets the lease next.
 """
 
 from __future__ import annotations
@@ -178,7 +179,7 @@ def _trial(config: Mapping[str, Any], *, context: _Context) -> None:
             last = event.generation + 1 == len(chain.specs)
             tune.report(row | {"chain_done": last})
 
-    runner = context.runner(
+    with context.runner(
         chain.settings,
         store=store,
         data=context.data,
@@ -186,15 +187,16 @@ def _trial(config: Mapping[str, Any], *, context: _Context) -> None:
         observe=observe,
         resources=context.resources,
         lease=ChainLeases(context.leases, store, study=chain.settings.name, chain=name),
-    )
-    for _ in range(MAX_TAKEOVERS):
-        error = attempt_chain(chain, store=store, runner=runner, observe=observe)
-        if not isinstance(error, TakenOverError):
-            break
-    else:
-        error = TrainingError(
-            f"its lease lapsed {MAX_TAKEOVERS} times; is a machine overloaded, or cut off from the head or the store?"
-        )
+    ) as runner:
+        for _ in range(MAX_TAKEOVERS):
+            error = attempt_chain(chain, store=store, runner=runner, observe=observe)
+            if not isinstance(error, TakenOverError):
+                break
+        else:
+            error = TrainingError(
+                f"its lease lapsed {MAX_TAKEOVERS} times; is a machine overloaded, or cut off from the head or the "
+                "store?"
+            )
     ray.get(queue.end.remote(name, error))
 
 

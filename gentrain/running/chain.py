@@ -54,7 +54,9 @@ def lease_by_claim(store: RunStore, *, study: str = "gentrain") -> Lease:
 class Runner(Protocol):
     """Trains one generation to its DONE, from nothing or from its newest checkpoint."""
 
-    lease: Lease
+    @property
+    def lease(self) -> Lease:
+        """Its way to the right to train a generation."""
 
     def run_generation(self, spec: GenerationSpec, *, claim: Claim, weights_done: bool = False) -> None:
         """Train `spec`, whose teacher is finished.

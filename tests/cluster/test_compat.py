@@ -36,7 +36,12 @@ def forget_lookups():
             _compat.trainer_class,
         ),
         ("ray.train.v2.api.data_parallel_trainer.DataParallelTrainer._create_default_callbacks", _compat.trainer_class),
-        ("ray.train.v2.api.data_parallel_trainer.DataParallelTrainer._register_sigint_handler", _compat.trainer_class),
+        (
+            "ray.train.v2.api.data_parallel_trainer.DataParallelTrainer._initialize_and_run_controller",
+            _compat.trainer_class,
+        ),
+        ("ray.train.v2._internal.execution.controller.TrainController", _compat.trainer_class),
+        ("ray.train.v2._internal.constants.get_env_vars_to_propagate", _compat.trainer_class),
         ("ray.train.v2._internal.constants.HEALTH_CHECK_INTERVAL_S_ENV_VAR", _compat.trainer_class),
     ],
 )

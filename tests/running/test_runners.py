@@ -321,8 +321,9 @@ class TestRayRunner(RunnerCase):
                 record.add([event.row])
             observe(event)
 
-        runner = RayRunner(study, store=store, data=data.folder.name, chain=chain.name, observe=observe_and_record)
-        return run_chain(chain, store=store, runner=runner, observe=observe_and_record)
+        options = {"store": store, "data": data.folder.name, "chain": chain.name}
+        with RayRunner(study, observe=observe_and_record, **options) as runner:
+            return run_chain(chain, store=store, runner=runner, observe=observe_and_record)
 
     def test_it_ends_in_the_debug_runners_bits(self, finished, tmp_path):
         study, runs, rows, _ = finished
