@@ -22,7 +22,7 @@ from tests.images import halves, write_tree
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 STUDIES = sorted(EXPERIMENTS.glob("*.yaml"))
 TRAININGS = {"figure1-cifar10": 2, "figure1-cifar100": 2, "figure2": 154, "table1": 24, "table2": 7} | {
-    "kd": 9, "dist": 9, "dkd": 9, "dkd-standardised": 9, "atlas": 150,
+    "kd": 9, "dist": 9, "dkd": 9, "dkd-standardised": 9, "atlas": 150, "rivals": 24,
 }  # fmt: skip
 """Of the paper's own studies, and of others that are compared: patriarchs are shared."""
 each = pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
