@@ -131,7 +131,8 @@ def executor(*, local: bool = False, address: str | None = None) -> Executor:
 
     Args:
         local: in this process, without Ray, one chain after the other.
-        address: of a running Ray cluster ("auto" finds the one on this machine); default: a private instance.
+        address: of a running Ray cluster ("auto" finds the one on this machine); default: the Ray that this process is
+            connected to already (`ray.init`), which stays up, or else a private instance.
     """
     if local:
         from gentrain.running.local import LocalExecutor

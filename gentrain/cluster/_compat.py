@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
@@ -57,18 +57,6 @@ ENVIRONMENT = {
 AUTOSCALER_OPTION = "--autoscaling-config="
 """Option of Ray's monitor process on the head: the file from which its autoscaler reads what it may start, which no API
 returns (https://github.com/ray-project/ray/issues/37838). Without it only nodes that are up are counted."""
-
-
-def job_config(name: str, folders: Sequence[str]) -> Any:
-    """Return the configuration of a job of this name, whose processes import modules from `folders`, too.
-
-    `code_search_path`, the public way, makes every process import its functions instead of being sent them. Ray adds
-    the driver's working folder by the same parameter. A folder must be there on every node.
-    """
-    with RAY.modules():
-        from ray import job_config as module
-    RAY.check_used(module.JobConfig.__init__, "_py_driver_sys_path")
-    return module.JobConfig(metadata={"job_name": name}, _py_driver_sys_path=list(folders))
 
 
 def health_check(address: str) -> list[str]:

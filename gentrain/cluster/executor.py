@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gentrain.cluster.private import TOKEN_PATH, check_sockets
-from gentrain.cluster.session import fit_resources, own_resources, probe, ray_session
+from gentrain.cluster.session import connected, fit_resources, own_resources, probe, ray_session
 from gentrain.events import Event, InChain, Note, Observer
 from gentrain.running.executor import Outcome
 from gentrain.store.run import RunStore
@@ -21,7 +21,8 @@ class RayExecutor:
     """Runs chains on a Ray cluster, or on a private instance on this machine.
 
     Args:
-        address: of a running cluster ("auto" finds the one on this machine); None for a private instance.
+        address: of a running cluster ("auto" finds the one on this machine); None for the Ray that this process is
+            connected to already, which stays up, or else a private instance.
     """
 
     concurrent = True
@@ -32,6 +33,8 @@ class RayExecutor:
 
     def check(self, study: Study) -> None:
         """Raise ResourceError at once where the study can never run: too few CPUs or GPUs, or no cluster there."""
+        if connected(self._address):
+            return
         if self._address is None:
             check_sockets()
             fit_resources(study, own_resources())
@@ -44,10 +47,12 @@ class RayExecutor:
         """Run the chains in the order given; what Ray prints goes to the study's `ray.log`."""
         study = chains[0].settings
         log = store.log(study.name)
+        theirs = connected(self._address)
         doing = f"connecting to Ray at {self._address}" if self._address else "starting Ray"
+        doing = "using the Ray that this process is connected to" if theirs else doing
         observe(Note(f"{doing}; what it prints goes to {log}"))
         with ray_session(address=self._address, log=log, name=study.name) as dashboard:
-            observe(Note(_dashboard(dashboard)))
+            observe(Note(_dashboard(dashboard, theirs=theirs)))
             from gentrain.cluster.metrics import RunGauges
 
             gauges = RunGauges(chains, left=urgencies, slots=1 if len(chains) == 1 else None)
@@ -88,9 +93,9 @@ def _run_here(chain: Chain, *, store: RunStore, data: str, observe: Observer) ->
     return Outcome({chain.name: error} if error else {}, stopped=frozenset(), interrupted=False)
 
 
-def _dashboard(url: str) -> str:
-    if not url:
-        return "Ray has no dashboard here"
+def _dashboard(url: str, *, theirs: bool = False) -> str:
+    if not url or theirs:  # it may ask for no token
+        return f"Ray's dashboard: http://{url}" if url else "Ray has no dashboard here"
     file = os.environ.get(TOKEN_PATH)
     ray = "ray" if shutil.which("ray") else Path(sys.executable).with_name("ray")  # outside the environment
     token = f"in {file}" if file else f"that `{ray} get-auth-token` prints"

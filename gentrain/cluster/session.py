@@ -11,12 +11,12 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from gentrain.cluster._compat import AUTH_MODE, health_check, job_config
+from gentrain.cluster._compat import AUTH_MODE, health_check
 from gentrain.cluster.private import loopback_only, provide_token
 from gentrain.cluster.sentinel import sentinel
 from gentrain.errors import ResourceError, TrainingError, first_line
-from gentrain.models.registry import searched_folders
 from gentrain.study.schema import Study
 
 
@@ -38,6 +38,8 @@ class Resources:
 def ray_session(*, address: str | None, log: Path, cpus: int | None = None, name: str = "gentrain") -> Iterator[str]:
     """Connect to Ray for the block; yield the address of its dashboard, "" where it has none.
 
+    A Ray that this process is connected to already (`ray.init` in a notebook) is used, and stays up.
+
     Args:
         address: a running cluster ("auto" finds the one on this machine), or None for a private local instance.
         log: the file that gets all output of Ray and of this process.
@@ -45,18 +47,18 @@ def ray_session(*, address: str | None, log: Path, cpus: int | None = None, name
         name: of the job on the dashboard.
 
     Raises:
-        ResourceError: when there is no cluster at `address`.
+        ResourceError: when there is no cluster at `address`, or this process is connected to another.
         TrainingError: when a part of Ray dies that Ray doesn't start again.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(log)
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
-    surroundings = loopback_only() if address is None else contextlib.nullcontext()
-    with sentinel(log), _output_to(log), contextlib.closing(handler), surroundings:
-        dashboard = _connect(address, log=log, cpus=cpus, name=name)
+    theirs = connected(address)
+    surroundings = contextlib.nullcontext() if theirs or address else loopback_only()
+    with sentinel(log), _output_to(log), contextlib.closing(handler), surroundings, _loggers_to(handler):
+        dashboard = _dashboard() if theirs else _connect(address, log=log, cpus=cpus, name=name)
         import ray
 
-        _redirect_loggers(handler)
         try:
             yield dashboard
         except ray.exceptions.RayError as error:
@@ -67,7 +69,33 @@ def ray_session(*, address: str | None, log: Path, cpus: int | None = None, name
                 "run the same command again to resume from the last epoch"
             ) from error
         finally:
-            ray.shutdown()
+            if not theirs:
+                ray.shutdown()
+
+
+def connected(address: str | None) -> bool:
+    """Return whether this process is connected to Ray already, which is then used.
+
+    Raises:
+        ResourceError: when it is connected to another cluster than that at `address`.
+    """
+    ray: Any = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return False
+    here = ray.get_runtime_context().gcs_address
+    if address not in (None, "auto", here):
+        raise ResourceError(
+            f"address {address}: this process is connected to Ray at {here} already; leave the address out to use that "
+            "one, or call ray.shutdown() before"
+        )
+    return True
+
+
+def _dashboard() -> str:
+    """Return the dashboard's address of the Ray that this process is connected to."""
+    import ray
+
+    return ray.init(ignore_reinit_error=True).dashboard_url or ""
 
 
 def _reason(error: Exception) -> str:
@@ -83,7 +111,7 @@ def _connect(address: str | None, *, log: Path, cpus: int | None, name: str) -> 
         provide_token(log.with_name("ray-token"))
     import ray
 
-    job = job_config(name, searched_folders())
+    job = ray.job_config.JobConfig(metadata={"job_name": name})
     try:
         if address:
             context = ray.init(address=address, job_config=job, log_to_driver=False, configure_logging=False)
@@ -182,11 +210,19 @@ def fit_resources(study: Study, available: Mapping[str, float]) -> Resources:
     return Resources(workers=study.workers, cpus=wanted_cpus, gpus=wanted_gpus)
 
 
-def _redirect_loggers(handler: logging.Handler) -> None:
-    for name in ("ray", "ray.train", "ray.tune", "ray.data"):
-        logger = logging.getLogger(name)
-        logger.handlers = [handler] if name == "ray" else []
-        logger.propagate = name != "ray"
+@contextlib.contextmanager
+def _loggers_to(handler: logging.Handler) -> Iterator[None]:
+    """Have Ray's loggers write to `handler` for the block."""
+    loggers = [logging.getLogger(name) for name in ("ray", "ray.train", "ray.tune", "ray.data")]
+    before = [(logger.handlers, logger.propagate) for logger in loggers]
+    for logger in loggers:
+        logger.handlers = [handler] if logger.name == "ray" else []
+        logger.propagate = logger.name != "ray"
+    try:
+        yield
+    finally:
+        for logger, (handlers, propagate) in zip(loggers, before, strict=True):
+            logger.handlers, logger.propagate = handlers, propagate
 
 
 @contextlib.contextmanager

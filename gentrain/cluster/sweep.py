@@ -25,6 +25,7 @@ from gentrain.cluster.session import Resources
 from gentrain.cluster.trainer import RayRunner
 from gentrain.errors import GentrainError, ResourceError, TakenOverError, TrainingError
 from gentrain.events import CapacityChanged, Event, GenerationDone, InChain, Note, Observer, Progress
+from gentrain.models.registry import search_functions, searched_folders
 from gentrain.running.chain import attempt_chain
 from gentrain.running.executor import Outcome
 from gentrain.store.run import RunStore
@@ -49,6 +50,8 @@ class _Context:
     queue: Any
     leases: Any
     runner: type[RayRunner]
+    folders: tuple[str, ...]
+    """Where modules of the user's are looked for, too: beside the study file."""
 
 
 def run_trials(
@@ -89,6 +92,7 @@ def run_trials(
         queue=queue,
         leases=leases,
         runner=runner,
+        folders=searched_folders(),
     )
     tuner = tune.Tuner(
         _trainable(context, room.driver_resources),
@@ -163,6 +167,7 @@ def _trainable(context: _Context, resources: Mapping[str, float]) -> type[tune.T
 
 
 def _trial(config: Mapping[str, Any], *, context: _Context) -> None:
+    search_functions(*context.folders)
     name = config["chain"]
     chain, store, queue = context.chains[name], context.store, context.queue
     post: Callable[[Event], None] = queue.post.remote

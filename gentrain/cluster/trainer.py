@@ -24,6 +24,7 @@ from gentrain.cluster.session import Resources, fit_resources
 from gentrain.cluster.worker import train_worker
 from gentrain.errors import GentrainError, TrainingError
 from gentrain.events import Event, Observer
+from gentrain.models.registry import searched_folders
 from gentrain.running.chain import Lease, lease_by_claim
 from gentrain.store.claims import Waiting
 from gentrain.store.record import Claim
@@ -132,6 +133,7 @@ class RayRunner:
                 "queue": self._queue,
                 "threads": resources.cpus,
                 "cuda": resources.cuda,
+                "folders": searched_folders(),
                 "pinned": self.study.pin_workers and resources.cuda,
             },
             backend_config=backend(resources),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from gentrain.cluster.cores import pin_to_gpu
 from gentrain.errors import GentrainError
+from gentrain.models.registry import search_functions
 from gentrain.train.allocator import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def train_worker(config: dict[str, Any]) -> None:
     if config["pinned"]:
         pin_to_gpu()  # first: threads inherit the cores of the thread that starts them
     keep_freed_memory()
+    search_functions(*config["folders"])
 
     import ray.train
     import torch

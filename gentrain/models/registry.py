@@ -28,16 +28,17 @@ LONGEST = 200
 _searched: list[str] = []
 
 
-def search_functions(folder: str) -> None:
-    """Look for the modules of package.module:function in a folder, too, where they are nowhere else."""
-    if folder not in sys.path:
-        sys.path.append(folder)
-    if folder not in _searched:
-        _searched.append(folder)
+def search_functions(*folders: str) -> None:
+    """Look for the modules of package.module:function in folders, too, where they are nowhere else."""
+    for folder in folders:
+        if folder not in sys.path:
+            sys.path.append(folder)
+        if folder not in _searched:
+            _searched.append(folder)
 
 
 def searched_folders() -> tuple[str, ...]:
-    """Return the folders of `search_functions`, for the processes that build networks elsewhere."""
+    """Return the folders of `search_functions`, for processes elsewhere that build networks and losses."""
     return tuple(_searched)
 
 

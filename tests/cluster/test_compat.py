@@ -99,9 +99,3 @@ def test_a_process_loads_no_more_than_it_needs(module, absent):
     code = f"import sys, {module}; print([name for name in {absent} if name in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert run.stdout == "[]\n", run.stderr
-
-
-def test_a_jobs_processes_import_modules_from_the_study_files_folder_too():
-    job = _compat.job_config("study", ["/beside/the/study"])
-    assert job.metadata == {"job_name": "study"}
-    assert list(job._get_proto_job_config().py_driver_sys_path) == ["/beside/the/study"]
