@@ -142,8 +142,11 @@ class Speed:
 
     def _named(self, work: Work) -> str:
         near = sorted(self._timings, key=lambda timing: abs(math.log(timing.work.bytes / work.bytes)))
-        names = [f"{timing.name}'s {timing.images_per_second:,.0f}" for timing in near[:2]]
-        more = f" and {len(near) - 2} more" if len(near) > 2 else ""
+        nearest: dict[str, Timing] = {}
+        for timing in near:
+            nearest.setdefault(timing.name, timing)
+        names = [f"{timing.name}'s {timing.images_per_second:,.0f}" for timing in list(nearest.values())[:2]]
+        more = f" and {len(nearest) - 2} more networks" if len(nearest) > 2 else ""
         return f"{' and '.join(names)} images/s{more}, by multiply-adds and bytes"
 
 

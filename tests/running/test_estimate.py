@@ -63,6 +63,14 @@ def test_one_timing_scales_the_first_guess():
     assert speed(slow).estimate(work).high < speed(slow).estimate(WORKS[-1]).high  # the farther, the wider
 
 
+def test_the_basis_names_the_two_nearest_networks_once_each():
+    named = [Timing(name, work, seconds(work), 100.0) for name, work in zip("aabcd", WORKS, strict=False)]
+    assert (
+        speed(named).estimate(WORKS[0]).basis
+        == "a's 100 and c's 100 images/s and 2 more networks, by multiply-adds and bytes"
+    )
+
+
 @settings(max_examples=40)
 @given(st.lists(st.tuples(works, st.floats(1e-6, 10)), max_size=4), works, st.sampled_from([0, 1, 2]))
 def test_more_work_takes_longer_and_bands_contain_the_estimate(timings, work, term):
