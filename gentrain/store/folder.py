@@ -8,7 +8,6 @@ import hashlib
 import io
 import json
 import os
-import posixpath
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -77,7 +76,7 @@ class Folder:
         self.local = isinstance(filesystem, pafs.LocalFileSystem)
 
     def __truediv__(self, name: str) -> Folder:
-        return Folder(self.filesystem, posixpath.join(self.path, name), self.objects)
+        return Folder(self.filesystem, f"{self.path.rstrip('/')}/{name}", self.objects)
 
     def __str__(self) -> str:
         return self.path

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_serializer, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_serializer, model_validator
 
 from gentrain.errors import ConfigError, shown
 from gentrain.models.registry import label
@@ -89,7 +89,8 @@ class GenerationSpec(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _of_stored(cls, value: Any) -> Any:
-        return current_form(cls, value) if isinstance(value, Mapping) else value
+        stored = isinstance(value, Mapping) and not isinstance(value.get("recipe"), BaseModel)  # else it is built here
+        return current_form(cls, value) if stored else value
 
     @model_serializer
     def _stored(self) -> dict[str, Any]:
