@@ -1,6 +1,7 @@
 """Test `gentrain doctor`, and the warning about a slow precision at the start of a run."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -149,6 +150,7 @@ def test_tf32_without_a_gpu_fails_with_a_remedy(monkeypatch):
 
 def test_a_run_warns_at_its_start_and_trains_on(small, tmp_path, monkeypatch):
     monkeypatch.setattr(precision, "time_rounds", lambda *_, **__: [{"bf16": 1.0, "fp32": 4.0}] * 3)
+    monkeypatch.setattr(precision, "worth_timing", lambda *_: True)  # of a training that isn't over in a moment
     events = []
     rows = api.run(small("generations=0", "recipe.epochs=1", "recipe.milestones=[]"), runs=str(tmp_path),
                         observe=events.append, local=True)  # fmt: skip
@@ -158,3 +160,12 @@ def test_a_run_warns_at_its_start_and_trains_on(small, tmp_path, monkeypatch):
         "precision: fp32 takes 4.0 × the time of bf16 for resnet8 on this machine; --set precision=bf16 is faster here "
         "(another precision is another generation; see gentrain doctor)"
     ]
+
+
+@pytest.mark.parametrize(("epochs", "images", "worth"), [(164, 50_000, True), (1, 1_438, False)])
+def test_only_trainings_of_minutes_are_timed_at_their_start(epochs, images, worth):
+    study = Study(network={"name": "resnet20"}, recipe={"epochs": epochs, "milestones": []})
+    manifest = SimpleNamespace(
+        classes=["a"] * 100, height=32, width=32, splits={"train": SimpleNamespace(count=images)}
+    )
+    assert precision.worth_timing(study, manifest) is worth
