@@ -15,6 +15,7 @@ from gentrain.data.prepare.dataset import find_manifest
 from gentrain.models.registry import build_model
 from gentrain.running.pretrained import PretrainedNetworks
 from gentrain.store.run import RunStore
+from gentrain.store.study_record import recorded_study
 from gentrain.study.lineage import build_forest
 from gentrain.study.loading import load_study
 from tests.images import halves, write_tree
@@ -91,6 +92,8 @@ def loaded(path, data):
 
 def check_finished(study, runs, rows):
     """Every generation of every chain is there, in the rows and in the store."""
+    if study.search:  # its record has the proposals
+        study = recorded_study(RunStore(str(runs)), study.name)
     manifest = find_manifest(study.dataset, runs / "data")
     given = PretrainedNetworks(RunStore(str(runs)), data=manifest.fingerprint, num_classes=len(manifest.classes))
     forest = build_forest(study, data=manifest.fingerprint, num_classes=len(manifest.classes), resolve=given)
