@@ -33,7 +33,7 @@ from tests.s3 import s3_server
 
 STUDY = settings("dataset.limit=60", "recipe.epochs=20", "recipe.milestones=[15]", "network.name=resnet14")
 A_SWEEP = 12
-"""Faults in one sweep."""
+"""Faults in one sweep, at most."""
 PATIENCE = 60
 """Seconds that a fault waits for something to hit: a finished generation's file, say."""
 RARE = {"SIGKILL GCS": 0.2, "SIGKILL raylet": 0.4}
@@ -144,7 +144,10 @@ def sweep(folder: Path, bucket: Any, wanted: dict[str, bytes], *, seed: int, **o
         records: list[dict[str, Any]] = []
         began = time.monotonic()
         while len(records) < A_SWEEP and time.monotonic() - began < 2 * DEADLINE:
-            records += disturb(made, rng, rng.choices(names, weights, k=1), pause=4)
+            hit = list(disturb(made, rng, rng.choices(names, weights, k=1), pause=4))
+            if not hit:
+                break  # the sweep is finished, and has no such process or file any more
+            records += hit
         wrong = finish(made)
         equal = not wrong and made.files() == wanted
         store = "S3" if made.proxy else "disk"
