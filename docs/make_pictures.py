@@ -28,7 +28,6 @@ from rich.text import Text
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "pictures"
 COLUMNS, LINES = 100, 60
-STUDY = "experiments/quickstart.yaml"
 
 
 def run(command: str, seen: Callable[[list[str]], bool] | None = None) -> tuple[pyte.Screen, pyte.Screen | None]:
@@ -41,7 +40,7 @@ def run(command: str, seen: Callable[[list[str]], bool] | None = None) -> tuple[
         os.execvp(sys.executable, [sys.executable, "-m", "gentrain", *command.split()])
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
     while True:
-        if select.select([terminal], [], [], 0.2)[0]:
+        if select.select([terminal], [], [], 0.05)[0]:
             try:
                 data = os.read(terminal, 1 << 16)
             except OSError:  # the terminal's other end is closed
@@ -78,27 +77,36 @@ def _line(screen: pyte.Screen, row: int) -> Text:
         style = [word for word, on in (("bold", cell.bold), ("italic", cell.italics)) if on]
         text.append(cell.data, " ".join([*style, colour.replace("brown", "yellow")]).strip())
     text.rstrip()
-    return text
+    here = f"{Path.cwd()}/"
+    start = text.plain.find(here)
+    return text if start < 0 else text[:start] + text[start + len(here) :]  # paths relative to where it ran
 
 
 def main() -> None:
     """Take all pictures."""
     PICTURES.mkdir(exist_ok=True)
-    os.chdir(ROOT)
-    with tempfile.TemporaryDirectory() as runs:
-        command = f"chain {STUDY} --local"
-        end, during = run(f"{command} --runs {runs}", lambda lines: any("2/2" in line for line in lines))
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "experiments").symlink_to(ROOT / "experiments")
+        os.chdir(folder)
+        command = "chain experiments/quickstart.yaml --local"
+        end, during = run(command, lambda lines: any(re.search(r"\b1\b.*running", line) for line in lines))
         save(during or end, "chain.svg", command)
         save(end, "result.svg", command)
-        plan = "plan experiments/figure2-digits.yaml --gpus 4 --price 2.5"
-        save(run(f"{plan} --runs {runs}")[0], "plan.svg", plan)
-        subprocess.run([sys.executable, "-m", "gentrain", "report", "quickstart", "--runs", runs], check=True)
-        page = Path(runs) / "studies" / "quickstart" / "report" / "report.html"
+        command = "plan experiments/figure2-digits.yaml --gpus 4 --price 2.5"
+        save(run(command)[0], "plan.svg", command)
+        run("sweep experiments/figure2-digits.yaml --local")
+        run("report figure2-digits")
         browser = shutil.which("chromium") or shutil.which("google-chrome") or "chromium"
-        shot = Path(runs) / "report.png"
-        options = ["--headless", "--no-sandbox", "--hide-scrollbars", "--window-size=1000,1300", f"--screenshot={shot}"]
+        page = Path("runs/studies/figure2-digits/report/report.html").absolute()
+        options = [
+            "--headless",
+            "--no-sandbox",
+            "--hide-scrollbars",
+            "--window-size=1000,1400",
+            "--screenshot=page.png",
+        ]
         subprocess.run([browser, *options, page.as_uri()], check=True, capture_output=True)
-        Image.open(shot).convert("RGB").quantize(128).save(PICTURES / "report.png", optimize=True)
+        Image.open("page.png").convert("RGB").quantize(128).save(PICTURES / "report.png", optimize=True)
 
 
 if __name__ == "__main__":
