@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test bench growth simulations slow mutants faults soak cluster-test dashboard-test setup browser lint types layers unit docs docs-site docs-pictures fmt clean
+.PHONY: demo test bench growth simulations slow properties mutants faults soak cluster-test dashboard-test setup browser lint types layers unit docs docs-site docs-pictures fmt clean
 
 demo: $(STAMP)
 	$(BIN)/gentrain chain experiments/quickstart.yaml
@@ -13,6 +13,10 @@ test: lint types layers unit
 
 slow: $(STAMP)
 	$(BIN)/pytest -m slow
+
+# Hypothesis's invariants with examples that are drawn each time, and more of them.
+properties: $(STAMP)
+	$(BIN)/pytest -n 2 -m hypothesis --hypothesis-profile others
 
 # Sweeps that share an object store which misbehaves: minutes. One history: make simulations SEED=318 COUNT=1.
 simulations: $(STAMP)

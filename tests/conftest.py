@@ -10,7 +10,9 @@ from hypothesis import settings
 
 from gentrain.study.loading import load_study
 
-settings.register_profile("gentrain", deadline=None)  # other tests run beside it, so times mean nothing
+# Other tests run beside it, so times mean nothing. The same examples every time; `make properties` draws others.
+settings.register_profile("gentrain", deadline=None, derandomize=True)
+settings.register_profile("others", deadline=None, max_examples=300)
 settings.load_profile("gentrain")
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in all that a script starts with `&`, and inherited
