@@ -478,7 +478,7 @@ def predict(
     from dataclasses import asdict
 
     from gentrain import api
-    from gentrain.view import predictions_csv, predictions_table, print_json, show
+    from gentrain.view import PredictionsTable, predictions_csv, print_json, show
 
     if csv is not None and (csv.is_dir() or not csv.absolute().parent.is_dir()):
         raise ConfigError(f"--csv {csv}: {'is a folder' if csv.is_dir() else 'its folder is not there'}; name a file")
@@ -498,7 +498,7 @@ def predict(
     if not as_json and csv is not None:
         show(f"{len(shown):,} images: {csv}")
     elif not as_json and len(shown) > broken:
-        show(predictions_table(shown))
+        show(PredictionsTable(shown))
     if broken:
         raise typer.Exit(1)
 

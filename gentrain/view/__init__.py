@@ -21,7 +21,7 @@ from gentrain.view.evaluation import evaluation_tables
 from gentrain.view.init import survey_lines, survey_table
 from gentrain.view.notebook import open_progress
 from gentrain.view.plan import chains_table, forest_tree, plan_assumptions, plan_table
-from gentrain.view.predictions import predictions_csv, predictions_table
+from gentrain.view.predictions import PredictionsTable, predictions_csv
 from gentrain.view.report import report_tables
 from gentrain.view.sweep import SweepLines, SweepTable
 from gentrain.view.tables import (
@@ -35,6 +35,7 @@ from gentrain.view.watch import watch_states
 __all__ = [
     "ChainLines",
     "ChainTable",
+    "PredictionsTable",
     "SweepLines",
     "SweepTable",
     "View",
@@ -50,7 +51,6 @@ __all__ = [
     "plan_assumptions",
     "plan_table",
     "predictions_csv",
-    "predictions_table",
     "print_json",
     "report_tables",
     "results_table",

@@ -4,34 +4,44 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from gentrain.errors import printable
+from gentrain.view.base import widest_fitting
 from gentrain.view.tables import percent
 
 if TYPE_CHECKING:
     from gentrain.train.predicting import Prediction
 
 
-def predictions_table(predictions: Sequence[Prediction]) -> Table:
-    """Return a row for each image: its likeliest classes with their scores, the best one bold."""
-    most = max((len(prediction.classes) for prediction in predictions), default=0)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("image", overflow="fold")
-    for place in range(most):
-        table.add_column("class" if place == 0 else "", style="bold" if place == 0 else "", overflow="fold")
-    for prediction in predictions:
-        cells = [
-            f"{printable(name)} {percent(score)}"
-            for name, score in zip(prediction.classes, prediction.scores, strict=True)
-        ]
-        if prediction.problem is None:
-            table.add_row(Text(printable(prediction.image)), *map(Text, cells))
-    return table
+@dataclass(frozen=True)
+class PredictionsTable:
+    """Shows a row for each image: its likeliest classes with their scores, as many as the terminal has room for."""
+
+    predictions: Sequence[Prediction]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        """Yield the table with the most classes that fits the width."""
+        most = max((len(prediction.classes) for prediction in self.predictions), default=0)
+        yield widest_fitting(console, (self._table(n, console.width // 2) for n in range(max(most, 1), 0, -1)))
+
+    def _table(self, places: int, path_width: int) -> Table:
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        table.add_column("image", overflow="fold", max_width=path_width)
+        for place in range(places):
+            table.add_column("class" if place == 0 else "", style="bold" if place == 0 else "", overflow="fold")
+        for prediction in self.predictions:
+            pairs = list(zip(prediction.classes, prediction.scores, strict=True))[:places]
+            cells = [Text(f"{printable(name)} {percent(score)}") for name, score in pairs]
+            if prediction.problem is None:
+                table.add_row(Text(printable(prediction.image)), *cells)
+        return table
 
 
 def predictions_csv(predictions: Sequence[Prediction]) -> str:

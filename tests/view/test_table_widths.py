@@ -7,7 +7,8 @@ from rich.console import Console
 
 from gentrain import api
 from gentrain.results.status import GenerationStatus, StudyStatus
-from gentrain.view import plan_table, results_table, status_table
+from gentrain.train.predicting import Prediction
+from gentrain.view import PredictionsTable, plan_table, results_table, status_table
 
 NAME = "D(0.6,0.6)-resnet20-s0"
 ROW = {
@@ -40,3 +41,15 @@ def test_no_table_is_wider_than_the_terminal_and_at_80_columns_nothing_is_cut(sm
         if width >= 80 or table.title != status().title:  # six generations side by side need 60 columns
             assert max(map(len, text.splitlines())) <= width, text
         assert width < 80 or "…" not in text, text
+
+
+@pytest.mark.parametrize(("width", "shown"), [(120, 5), (80, 4), (60, 2), (40, 1)])
+def test_predictions_show_as_many_classes_as_fit(width, shown):
+    classes = ("road", "bicycle", "maple", "sunflower", "apple")
+    rows = [Prediction("/photos/road/057.png", classes, (0.7798, 0.1604, 0.04, 0.0094, 0.0077))]
+    console = Console(file=io.StringIO(), width=width, highlight=False)
+    console.print(PredictionsTable(rows))
+    text = console.file.getvalue()
+    assert sum(name in text for name in ("road 77", *classes[1:])) == shown
+    assert all(len(line) <= width for line in text.splitlines())
+    assert len(text.splitlines()) == 2
