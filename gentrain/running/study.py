@@ -108,7 +108,7 @@ def finish_chains(
     record = StudyRecord(study, store=store)
     if on_change != "keep":
         record.check_unchanged(forest.chains, extend=on_change == "extend")
-    stopped = record.stopped()
+    before = stopped = record.stopped()
     pretrained.adopt()
     for line in record.damage(forest.chains):
         observe(Note(line, "warning"))
@@ -132,7 +132,7 @@ def finish_chains(
         late, missing = _read(run, Generations(store, run), store=store)
         rows += late
         failures |= {name: str(error) for name, error in outcome.failed.items()}
-        record.begin(forest.chains, stopped=stopped & missing.keys(), failed=failures)
+        record.begin(forest.chains, stopped=before | (outcome.stopped & missing.keys()), failed=failures)
     record.add([*rows_of_other_chains(record, forest, store=store), *rows])
     if outcome.interrupted or missing.keys() - outcome.failed.keys() - stopped:
         raise KeyboardInterrupt
