@@ -212,7 +212,7 @@ def _optuna_proposals(
 ) -> Iterator[Process]:
     """Yield proposals of tree-structured Parzen estimators (Bergstra et al. 2011), none of them known.
 
-    The sampler is made anew from the seed, the number of known proposals and their errors: nothing else is its state.
+    The sampler is made from the seed, the number of known proposals and their errors: nothing else is its state.
     """
     optuna = _optuna()
     space = {
