@@ -84,7 +84,7 @@ MUTANTS = (
         "study/process.py",
         "(self.last and last and self.last.teacher)",
         "(self.last and self.last.teacher)",
-        LINEAGE,
+        ("study/test_last.py",),
     ),
     Mutant("an adaptive K may exceed the classes", "study/tasks.py", "min(k.k_max, num_classes)", "k.k_max", LINEAGE),
     Mutant(
