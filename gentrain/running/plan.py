@@ -58,6 +58,8 @@ class Plan:
     """What it will take of disk and memory; None where that isn't known."""
     estimates: Mapping[str, Guess] = field(default_factory=dict)
     """Of those that `seconds` doesn't know, where they can be estimated: for people, never for an order of work."""
+    seeds: tuple[int, ...] = ()
+    """Seeds that are trained one after another, in order; none where the longest work goes first, whatever its seed."""
 
     @cached_property
     def to_train(self) -> dict[str, float | None]:
@@ -92,7 +94,7 @@ class Plan:
     @property
     def makespan(self) -> float | None:
         """Seconds until the last generation is finished, by simulation."""
-        return None if self._known is None else simulate(self.forest, self._known, at_once=self.at_once)
+        return None if self._known is None else self._simulated(self._known)
 
     @property
     def local_seconds(self) -> float | None:
@@ -105,7 +107,10 @@ class Plan:
         if self._known is None or not self.to_train:
             return self.makespan
         starting = {key: seconds + TRAINING_START * (key in self.to_train) for key, seconds in self._known.items()}
-        return RAY_START + simulate(self.forest, starting, at_once=self.at_once)
+        return RAY_START + self._simulated(starting)
+
+    def _simulated(self, seconds: Mapping[str, float]) -> float:
+        return simulate(self.forest, seconds, at_once=self.at_once, seeds=self.seeds)
 
     @property
     def better_local(self) -> bool:
@@ -227,15 +232,16 @@ def make_plan(
         workers=study.workers,
         measured_here=bool(measured),
         estimates=estimator(forest, survey, unknown) if estimator and unknown else {},
+        seeds=_seeds(study),
     )
 
 
-def simulate(forest: Forest, seconds: Mapping[str, float], *, at_once: int) -> float:
-    """Return the makespan when whichever ready generation has the longest remaining work starts first.
+def simulate(forest: Forest, seconds: Mapping[str, float], *, at_once: int, seeds: Sequence[int] = ()) -> float:
+    """Return the makespan when whichever ready generation is the most urgent starts first.
 
     `seconds` names the generations that are left; their other teachers are finished.
     """
-    remaining = _remaining(forest, seconds)
+    urgent = _urgent(forest, seconds, seeds)
     students: dict[str | None, list[str]] = defaultdict(list)
     ready: list[tuple[float, str]] = []
     for key in seconds:
@@ -243,7 +249,7 @@ def simulate(forest: Forest, seconds: Mapping[str, float], *, at_once: int) -> f
         if teacher in seconds:
             students[teacher].append(key)
         else:
-            heapq.heappush(ready, (-remaining[key], key))
+            heapq.heappush(ready, (-urgent[key], key))
     running: list[tuple[float, str]] = []
     now = 0.0
     while ready or running:
@@ -252,20 +258,21 @@ def simulate(forest: Forest, seconds: Mapping[str, float], *, at_once: int) -> f
             heapq.heappush(running, (now + seconds[key], key))
         now, ended = heapq.heappop(running)
         for key in students[ended]:
-            heapq.heappush(ready, (-remaining[key], key))
+            heapq.heappush(ready, (-urgent[key], key))
     return now
 
 
 def urgencies(plan: Plan) -> dict[str, float]:
     """Return the work that waits for each generation that is left, itself included: the longest line of students.
 
-    In seconds where all are known, else in epochs.
+    In seconds where all are known, else in epochs. Where seeds come one after another, an earlier seed's generations have
+    more than any of a later one's.
     """
-    return _remaining(plan.forest, _work(plan))
+    return _urgent(plan.forest, _work(plan), plan.seeds)
 
 
 def starting_order(plan: Plan, missing: Mapping[str, tuple[str, ...]]) -> list[Chain]:
-    """Return the chains that miss generations, the longest remaining first.
+    """Return the chains that miss generations, the longest remaining first; seed by seed where the plan says so.
 
     Of those that begin with the same generation only one can work at once, so they come in rounds: first one for each
     generation, then the second ones, and so on.
@@ -281,9 +288,16 @@ def starting_order(plan: Plan, missing: Mapping[str, tuple[str, ...]]) -> list[C
     placed = []
     for position, chain in enumerate(chains):
         first = missing[chain.name][0]
-        placed.append((rounds[first], position, chain))
+        turn = plan.seeds.index(chain.settings.seed) if plan.seeds else 0
+        placed.append((turn, rounds[first], position, chain))
         rounds[first] += 1
-    return [chain for _, _, chain in sorted(placed, key=lambda item: item[:2])]
+    return [chain for *_, chain in sorted(placed, key=lambda item: item[:3])]
+
+
+def _seeds(study: Study) -> tuple[int, ...]:
+    """Return the grid's seeds in their order, where they are trained one after another."""
+    in_turn = study.scheduler.order == "seeds"
+    return tuple(dict.fromkeys(point.seed for point in study.points(importing=False))) if in_turn else ()
 
 
 def _work(plan: Plan) -> dict[str, float]:
@@ -293,6 +307,13 @@ def _work(plan: Plan) -> dict[str, float]:
         key: float(specs[key].recipe.epochs) if plan.unknown and not specs[key].pretrained else seconds or 0.0
         for key, seconds in plan.seconds.items()
     }
+
+
+def _urgent(forest: Forest, seconds: Mapping[str, float], seeds: Sequence[int]) -> dict[str, float]:
+    """Return `_remaining`, raised for each generation by all the work there is for every seed that comes after its own."""
+    remaining, all_work = _remaining(forest, seconds), sum(seconds.values())
+    later = {seed: len(seeds) - place for place, seed in enumerate(seeds)}
+    return {key: work + all_work * later.get(forest.specs[key].seed, 0) for key, work in remaining.items()}
 
 
 def _remaining(forest: Forest, seconds: Mapping[str, float]) -> dict[str, float]:

@@ -33,10 +33,15 @@ def mapping_digest(mapping: Mapping[str, Any]) -> str:
     return digest(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode())
 
 
-def encode_table(table: pa.Table) -> bytes:
-    """Return a table as the bytes of a Parquet file."""
+def encode_table(table: pa.Table, *, dictionaries: bool | list[str] = True) -> bytes:
+    """Return a table as the bytes of a Parquet file.
+
+    Args:
+        table: to write.
+        dictionaries: whether columns, or which, are written as indices of their distinct values.
+    """
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(table, sink, compression="zstd", use_dictionary=dictionaries)
     return sink.getvalue()
 
 

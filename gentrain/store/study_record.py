@@ -216,7 +216,7 @@ def _flat_record(recorded: Mapping[str, Any]) -> dict[str, Any]:
 
 def _shared(key: str) -> bool:
     """Return whether all chains of a study without a grid have this setting in common."""
-    return key != "dataset.path" and key.split(".", maxsplit=1)[0] in SHARED
+    return key not in ("dataset.path", "scheduler.order") and key.split(".", maxsplit=1)[0] in SHARED
 
 
 def _differs(key: str, old: Any, new: Any) -> bool:

@@ -16,7 +16,7 @@ from gentrain.study.losses import OwnTeacher, Snapshot
 from gentrain.study.process import AdaptiveK, Process
 from gentrain.study.search import SearchConfig, check_space
 from gentrain.study.sections import DatasetConfig, NetworkConfig, PretrainedConfig, RecipeConfig, known_network
-from gentrain.study.settings import Settings, Stored
+from gentrain.study.settings import Later, Settings, Stored
 
 FOLDING = Stored("teacher_pass", values=((False, "exact"), (True, "folded")))
 MOST_GENERATIONS = 100_000
@@ -52,8 +52,13 @@ class GridConfig(Settings):
 
 
 class SchedulerConfig(Settings):
-    """Which of a sweep's chains go on: a scheduler of Ray Tune over the held-out error by generation."""
+    """Which of a sweep's chains go on, by a scheduler of Ray Tune over the held-out error by generation; which go first."""
 
+    order: Annotated[Literal["longest", "seeds"], Later("longest", written=False)] = Field(
+        "longest",
+        description="longest: first what most work waits for, for the shortest sweep; seeds: one seed of the grid after "
+        "another, so that every finished one is a result.",
+    )
     name: Literal["fifo", "asha", "median"] = Field(
         "fifo", description="fifo: every chain to its end; asha: successive halving; median: stop below the median."
     )

@@ -136,6 +136,25 @@ def test_chains_that_begin_with_the_same_generation_start_in_rounds(store):
     assert order[0] not in [chain.name for chain in starting_order(planned, missing)]
 
 
+def test_seeds_come_one_after_another_where_the_study_says_so(store):
+    grid = ("grid.process=[{f_a1: 1.0, lambda: 0}, {f_a1: 0.6}]", "grid.seed=[2, 0]", "generations=2")
+    plain, in_turn = plan(store, *grid), plan(store, *grid, "scheduler.order=seeds")
+    assert in_turn.forest.specs.keys() == plain.forest.specs.keys()  # the order is no part of a key
+    forest, urgency = in_turn.forest, urgencies(in_turn)
+    first, second = ([urgency[key] for key, spec in forest.specs.items() if spec.seed == seed] for seed in (2, 0))
+    assert min(first) > max(second)
+    for seed, most in ((2, max(first)), (0, max(second))):
+        one = {key: work for key, work in urgencies(plain).items() if forest.specs[key].seed == seed}
+        assert {key: urgency[key] - most for key in one} == {key: work - max(one.values()) for key, work in one.items()}
+    missing = {chain.name: chain.keys for chain in forest.chains}
+    assert [chain.name for chain in starting_order(in_turn, missing)] == [
+        "D(0.6,0.6)-resnet20-s2", "D(1.0,0.0)-resnet20-s2", "D(0.6,0.6)-resnet20-s0", "D(1.0,0.0)-resnet20-s0",
+    ]  # fmt: skip
+    assert [chain.name for chain in starting_order(plain, missing)][:2] == [
+        "D(0.6,0.6)-resnet20-s0", "D(0.6,0.6)-resnet20-s2",
+    ]  # fmt: skip
+
+
 def test_students_of_several_teachers_take_longer_than_those_of_one(store):
     plain, several = (study(f"process.teacher={teacher}") for teacher in ("previous", "ensemble"))
     forest = build_forest(plain, data=DATA, num_classes=10)
