@@ -265,8 +265,8 @@ def simulate(forest: Forest, seconds: Mapping[str, float], *, at_once: int, seed
 def urgencies(plan: Plan) -> dict[str, float]:
     """Return the work that waits for each generation that is left, itself included: the longest line of students.
 
-    In seconds where all are known, else in epochs. Where seeds come one after another, an earlier seed's generations have
-    more than any of a later one's.
+    In seconds where all are known, else in epochs. Where seeds come one after another, an earlier seed's generations
+    have more than any of a later one's.
     """
     return _urgent(plan.forest, _work(plan), plan.seeds)
 
@@ -310,7 +310,7 @@ def _work(plan: Plan) -> dict[str, float]:
 
 
 def _urgent(forest: Forest, seconds: Mapping[str, float], seeds: Sequence[int]) -> dict[str, float]:
-    """Return `_remaining`, raised for each generation by all the work there is for every seed that comes after its own."""
+    """Return `_remaining`, raised for each generation by all the work there is for every seed after its own."""
     remaining, all_work = _remaining(forest, seconds), sum(seconds.values())
     later = {seed: len(seeds) - place for place, seed in enumerate(seeds)}
     return {key: work + all_work * later.get(forest.specs[key].seed, 0) for key, work in remaining.items()}

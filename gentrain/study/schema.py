@@ -52,12 +52,12 @@ class GridConfig(Settings):
 
 
 class SchedulerConfig(Settings):
-    """Which of a sweep's chains go on, by a scheduler of Ray Tune over the held-out error by generation; which go first."""
+    """Which of a sweep's chains go on, by a scheduler of Ray Tune over the held-out error, and which go first."""
 
     order: Annotated[Literal["longest", "seeds"], Later("longest", written=False)] = Field(
         "longest",
-        description="longest: first what most work waits for, for the shortest sweep; seeds: one seed of the grid after "
-        "another, so that every finished one is a result.",
+        description="longest: first what most work waits for, for the shortest sweep; seeds: one seed of the grid "
+        "after another, so that every finished one is a result.",
     )
     name: Literal["fifo", "asha", "median"] = Field(
         "fifo", description="fifo: every chain to its end; asha: successive halving; median: stop below the median."
