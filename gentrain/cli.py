@@ -544,26 +544,44 @@ def networks(
 
 @app.command(rich_help_panel=LOOK, epilog="Example: gentrain report figure2-digits --format markdown")
 def report(
-    study: NameArgument,
+    study: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[STUDY]",
+            help="Name of a study in the run folder; an archive's only one needs none.",
+            autocompletion=complete_study,
+        ),
+    ] = None,
     form: Annotated[
         Literal["table", "markdown", "csv", "latex"], typer.Option("--format", help="Format of the printed tables.")
     ] = "table",
     no_training_scores: Annotated[
         bool, typer.Option("--no-training-scores", help="Leave out figure 1, for which the training set is predicted.")
     ] = False,
+    archive: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="DIR", help="Read, and write into, what gentrain archive wrote.", rich_help_panel=WHERE
+        ),
+    ] = None,
     runs: RunsOption = "runs",
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Write a study's report: HTML page, tables and figures."""
     from gentrain.events import Note
+    from gentrain.report.archive import only_study
     from gentrain.report.formats import FORMATS
     from gentrain.report.write import write_report
     from gentrain.store.run import RunStore
     from gentrain.view import ChainLines, ChainTable, open_view, print_json, report_tables, show
 
+    if study is None and archive is None:
+        raise ConfigError("STUDY: missing; name a study of the run folder, or give an archive by --from DIR")
+    store = RunStore(archive or runs)
+    study = study or only_study(store)
     with open_view(ChainLines, ChainTable, as_json=True, quiet=quiet) as view:
-        made = write_report(RunStore(runs), study, training=not no_training_scores, observe=view)
+        made = write_report(store, study, training=not no_training_scores, place=archive, observe=view)
         if made.report.missing:
             view(Note(f"no result yet: {'; '.join(made.report.missing)}"))
         view(Note(f"report: {made.page}"))
@@ -573,6 +591,37 @@ def report(
         show(*report_tables(made.tables))
     else:
         sys.stdout.write(FORMATS[form][1](made.tables))
+
+
+@app.command(rich_help_panel=LOOK, epilog="Example: gentrain archive figure2 --to results/figure2")
+def archive(
+    study: NameArgument,
+    to: Annotated[str, typer.Option("--to", metavar="DIR", help="Folder of the archive, for git or a supplement.")],
+    runs: RunsOption = "runs",
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Copy a study's results, without weights and images.
+
+    Predictions, epochs, records, table and report. gentrain report --from DIR draws the report again.
+    """
+    from gentrain.events import Note
+    from gentrain.report.archive import archive_study
+    from gentrain.results.units import size
+    from gentrain.store.run import RunStore
+    from gentrain.view import ChainLines, ChainTable, open_view, print_json, show
+
+    with open_view(ChainLines, ChainTable, as_json=True, quiet=quiet) as view:
+        made = archive_study(RunStore(runs), study, to, observe=view)
+        if missing := made.report.report.missing:
+            view(Note(f"no result yet, so not in it: {'; '.join(missing)}"))
+    if as_json:
+        print_json(
+            [{"folder": to, "generations": made.generations, "bytes": made.bytes, "report": made.report.page}],
+            sys.stdout,
+        )
+    else:
+        show(f"{study}: {made.generations:,} generations, {size(made.bytes)}, in {to}; its report: {made.report.page}")
 
 
 @app.command(rich_help_panel=KEEP, epilog="Example: gentrain doctor study.yaml")

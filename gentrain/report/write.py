@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gentrain.events import Note, Observer
 from gentrain.report.drawing import draw_file
@@ -17,7 +17,7 @@ from gentrain.report.tables import build_tables
 from gentrain.report.training import training_scores
 from gentrain.store.run import RunStore
 
-REPORT = "report"
+REPORT, TRAINING = "report", "training"
 PAGE = "report.html"
 
 
@@ -31,13 +31,21 @@ class Written:
     """Path or URI of the HTML page."""
 
 
-def write_report(store: RunStore, study: str, *, training: bool = True, observe: Observer = lambda _: None) -> Written:
+def write_report(
+    store: RunStore,
+    study: str,
+    *,
+    training: bool = True,
+    place: str | None = None,
+    observe: Observer = lambda _: None,
+) -> Written:
     """Write a study's report into its folder: the page, the tables in every format, each figure as PNG and SVG.
 
     Args:
         store: the run folder.
         study: name of a study in it, finished or not.
         training: whether to draw figure 1, for which patriarchs predict their training set once.
+        place: the run folder as the page names it; default: its URI.
         observe: receives notes on slow steps and warnings on damaged files.
 
     Raises:
@@ -45,16 +53,17 @@ def write_report(store: RunStore, study: str, *, training: bool = True, observe:
         ResourceError: the folder can't be written.
     """
     report = gather_study(store, study)
+    report = replace(report, uri=place) if place else report
     folder = store.study(study) / REPORT
     for note in report.notes:
         observe(Note(note, "warning"))
-    scores = training_scores(report, store, folder / "training", observe=observe) if training else ()
+    scores = training_scores(report, store, folder / TRAINING, observe=observe) if training else ()
     tables, plots, styles = (
         build_tables(report),
         build_plots(report, scores, read_epochs(report, store)),
         build_styles(report),
     )
-    for part in (folder, folder / "figures", folder / "training"):
+    for part in (folder, folder / "figures", folder / TRAINING):
         part.sweep()
     for name, write in FORMATS.values():
         folder.write(name, write(tables).encode())

@@ -146,8 +146,15 @@ class Done(_Strict):
 
     def covering_spec(self, content: bytes, **facts: Any) -> Done:
         """Return this record with spec.json's `content` among its files, other `facts`, and the digest of that."""
+        return self._changed(**facts, files={**self.files, SPEC: FileDigest(**describe(content))})
+
+    def with_plain_names(self) -> Done:
+        """Return this record for a folder whose files have the names by which the record has them."""
+        return self._changed(checksum_names=False) if self.checksum_names else self
+
+    def _changed(self, **changes: Any) -> Done:
         fields = {name: getattr(self, name) for name in type(self).model_fields if name != "digest"}
-        return Done.sealed(**fields | facts | {"files": {**self.files, SPEC: FileDigest(**describe(content))}})
+        return Done.sealed(**fields | changes)
 
 
 def describe(content: bytes) -> dict[str, Any]:

@@ -258,7 +258,11 @@ class StudyRecord:
         return decode_rows(self._old_table, self.study.name) is None
 
     def begin(
-        self, chains: Iterable[Chain], *, stopped: Container[str] = (), failed: Mapping[str, str] | None = None
+        self,
+        chains: Iterable[Chain | ChainEntry],
+        *,
+        stopped: Container[str] = (),
+        failed: Mapping[str, str] | None = None,
     ) -> None:
         """Write the study, and the keys and settings of its chains, beside those that are there.
 
@@ -277,7 +281,7 @@ class StudyRecord:
             entry: dict[str, Any] = {
                 "name": chain.name,
                 "keys": chain.keys,
-                "settings": chain.settings.dump(),
+                "settings": chain.settings and chain.settings.dump(),
                 "stopped": chain.name in stopped,
                 "failed": (failed or {}).get(chain.name),
             }
