@@ -115,30 +115,39 @@ def handover(*, data: str, runs: str, rounds: int) -> list[dict[str, Any]]:
 
 
 def teacher(*, data: str, runs: str, rounds: int) -> list[dict[str, Any]]:
-    """Compare the teacher's exact pass to the one with folded BatchNorms: its speed, and the distance of its logits."""
+    """Compare a teacher's passes, eager and compiled, folded and not: their speed, and the distance of their logits."""
     import torch
 
     from gentrain.store.run import RunStore
     from gentrain.train.allocator import keep_freed_memory
+    from gentrain.train.compiler_cache import use_cache
+    from gentrain.train.compiling import ConstantNetwork, compile_network
     from gentrain.train.device import autocast, to_device
     from gentrain.train.inference import load_teacher
 
     keep_freed_memory()
+    use_cache()
     torch.set_num_threads(2)
     cpu = torch.device("cpu")
     rows = []
     for network, (batch, _) in SHAPES.items():
         key = finished_teacher(network, data=data, runs=runs)
         shape = torch.zeros(1, 3, 32, 32), torch.bfloat16
-        exact, folded = (
+        exact, folded, compiled, constant = (
             to_device(load_teacher([key], RunStore(runs), folded=folded, fuse_for=shape), cpu).eval()
-            for folded in (False, True)
+            for folded in (False, True, False, False)
         )
+        passes = {
+            "exact": exact,
+            "folded": folded,
+            "compiled": compile_network(compiled, cpu, graphs=False),
+            "compiled, weights constant": ConstantNetwork(constant, cpu, graphs=False),
+        }
         images = torch.randn(batch, 3, 32, 32).contiguous(memory_format=torch.channels_last)
-        times: dict[str, list[float]] = {"exact": [], "folded": []}
+        times: dict[str, list[float]] = {name: [] for name in passes}
         logits = {}
-        for _ in range(3 * rounds):
-            for name, model in (("exact", exact), ("folded", folded)):
+        for _ in range(1 + 3 * rounds):
+            for name, model in passes.items():
                 started = time.perf_counter()
                 with torch.no_grad(), autocast(cpu, "bf16"):
                     logits[name] = model(images).float()
@@ -146,7 +155,10 @@ def teacher(*, data: str, runs: str, rounds: int) -> list[dict[str, Any]]:
         with torch.no_grad():
             true = exact(images)
         named = f"{NAMES[network]} teacher"
-        rows.append(ratio_row(f"{named}: folded / exact", times["exact"], times["folded"], unit="× speed"))
+        rows += [
+            ratio_row(f"{named}: {name} / exact", times["exact"][1:], times[name][1:], unit="× speed")
+            for name in list(passes)[1:]
+        ]
         for name, values in logits.items():
             away = float((values - true).abs().mean() / true.std())
             rows.append(

@@ -6,6 +6,7 @@ Those of `torch._dynamo` are looked up when a network is to be compiled: importi
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import torch
@@ -28,6 +29,21 @@ state_dict = _undecorated(torch.optim.Optimizer.state_dict)
 load_state_dict = _undecorated(torch.optim.Optimizer.load_state_dict)
 sgd_step = _undecorated(torch.optim.SGD.step)
 adamw_step = _undecorated(torch.optim.AdamW.step)
+
+
+def constant_weights() -> contextlib.AbstractContextManager[None]:
+    """Return a block in which a network that is compiled without gradient has its weights as constants of the program.
+
+    The option `freezing` alone does nothing: torch looks at its configuration while it traces, before options count.
+
+    Raises:
+        DependencyError: when torch has no such setting any more.
+    """
+    with TORCH.modules():
+        import torch._inductor.config as settings
+    TORCH.private(settings, "freezing")
+    patch: contextlib.AbstractContextManager[None] = settings.patch(freezing=True)
+    return patch
 
 
 def compile_errors() -> tuple[type[Exception], ...]:

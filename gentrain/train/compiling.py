@@ -11,19 +11,42 @@ import torch
 from torch import Tensor, nn
 
 from gentrain.errors import GentrainError, first_line
-from gentrain.train._compat import compile_errors
+from gentrain.train._compat import compile_errors, constant_weights
 from gentrain.train.compiler_cache import use_cache
 
 
-def compile_network(network: nn.Module, device: torch.device, *, graphs: bool) -> nn.Module:
+def compile_network(network: nn.Module, device: torch.device, *, graphs: bool, constant: bool = False) -> nn.Module:
     """Return the network compiled whole, once for every shape; it shares weights with the one given.
 
     Kernels are chosen by rule, not by timing, so that another process computes the same bits. With `graphs`, on CUDA,
     a call is one CUDA graph: its output is overwritten after the next `torch.compiler.cudagraph_mark_step_begin()`.
+    `constant` is `ConstantNetwork`'s: torch keeps programs apart by their options, so none takes another's.
     """
     options: dict[str, Any] = {"deterministic": True, "triton.cudagraphs": graphs and device.type == "cuda"}
+    options |= {"freezing": True} if constant else {}
     compiled: Any = torch.compile(network, fullgraph=True, dynamic=False, options=options)
     return compiled  # type: ignore[no-any-return]
+
+
+class ConstantNetwork(nn.Module):
+    """Computes a network whose weights never change: on a CPU they are constants of the compiled program.
+
+    The compiler then folds BatchNorms into convolutions, adds sums and ReLUs to them, and packs their weights once. The
+    logits are as near to float32's as those of the network itself (docs/performance.md). On CUDA, where this was never
+    run, it is compiled like any other network.
+    """
+
+    def __init__(self, network: nn.Module, device: torch.device, *, graphs: bool) -> None:
+        super().__init__()
+        constant = device.type == "cpu"
+        self.compiled = compile_network(network, device, graphs=graphs, constant=constant)
+        self._constant = constant_weights if constant else contextlib.nullcontext
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits (N, C) of images (N, 3, H, W); for blocks without gradient."""
+        with self._constant():
+            logits: Tensor = self.compiled(images)
+        return logits
 
 
 def prepare_compiler(device: torch.device) -> None:

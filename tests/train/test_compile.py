@@ -16,11 +16,16 @@ from gentrain.errors import ConfigError, GentrainError
 from gentrain.events import Compiling, EpochDone, GenerationStarted, Note
 from gentrain.store.done import MODEL, PREDICTIONS
 from gentrain.store.run import RunStore
+from gentrain.study.lineage import build_chain
 from gentrain.train import compiler_cache, setup
 from gentrain.train.compiler_cache import VARIABLE, Mark, step_mark, use_cache
+from gentrain.train.compiling import ConstantNetwork, compile_network
+from gentrain.train.tasks.build import build_task
+from gentrain.train.workers import Workers
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++ here")
 
+CPU = torch.device("cpu")
 FEW = ("compile=true", "recipe.epochs=2", "recipe.milestones=[1]", "dataset.limit=7")
 """70 images: two batches of 32 and one of 6, so two graphs of every network."""
 
@@ -99,6 +104,33 @@ def test_a_run_that_was_killed_ends_in_the_same_bits(small, tmp_path):
     assert (compiled_epochs(tmp_path / "whole", wanted), compiled_epochs(tmp_path / "eager", eager)) == ([2, 2], [0, 0])
     for one, other in zip(eager, wanted, strict=True):
         assert one["nll"] == pytest.approx(other["nll"], rel=0.05)  # the same function but for rounding
+
+
+def test_a_teacher_s_weights_are_constants_that_hold_its_batch_norms():
+    torch.compiler.reset()
+    torch.manual_seed(0)
+    images = torch.randn(2, 3, 8, 8).contiguous(memory_format=torch.channels_last)
+    network = tiny(10).eval().requires_grad_(False)
+    network[1].running_var.fill_(4.0)
+    constant = ConstantNetwork(network, CPU, graphs=False)
+    with torch.no_grad():
+        wanted = network(images)
+        assert torch.allclose(constant(images), wanted, atol=1e-5)
+        network[1].running_var.fill_(1.0)
+        assert torch.allclose(constant(images), wanted, atol=1e-5)
+        assert not torch.allclose(network(images), wanted, atol=1e-2)
+        variable = compile_network(network, CPU, graphs=False)
+        for _ in range(2):
+            assert torch.allclose(variable(images), network(images), atol=1e-5)
+            assert torch.allclose(constant(images), wanted, atol=1e-5)  # neither takes the other's program
+
+
+def test_a_network_that_teaches_itself_is_no_constant(small):
+    study = small("process.patriarch={name: ps_kd, trainings: 2}", "process.lambda=0", "compile=true")
+    (spec,) = build_chain(study, data="d" * 64, num_classes=10).specs
+    itself = tiny(10)
+    task = build_task(spec, store=None, image=(3, 8, 8), workers=Workers(0, 1, CPU, 1), compiled=True, itself=itself)
+    assert not any(isinstance(part, ConstantNetwork) for part in task.teacher.modules())
 
 
 def test_a_network_that_decides_by_values_is_named(small, tmp_path):

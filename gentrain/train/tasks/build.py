@@ -13,7 +13,7 @@ from gentrain.store.run import RunStore
 from gentrain.study.lineage import GenerationSpec
 from gentrain.study.losses import import_class
 from gentrain.study.tasks import LossSpec, PatriarchSpec, StudentSpec
-from gentrain.train.compiling import compile_network
+from gentrain.train.compiling import ConstantNetwork, compile_network
 from gentrain.train.device import to_device
 from gentrain.train.inference import load_teacher
 from gentrain.train.losses import LossTerms
@@ -84,7 +84,7 @@ def build_task(
     )
     teacher = to_device(teacher, workers.device).requires_grad_(False).eval()
     if compiled:
-        teacher = compile_network(teacher, workers.device, graphs=workers.alone)
+        teacher = ConstantNetwork(teacher, workers.device, graphs=workers.alone)
     if task.loss is None:
         student: Task = KL(teacher, lam=task.lam, temperature=task.temperature)
     else:
