@@ -134,7 +134,7 @@ class RayRunner:
                 "threads": resources.cpus,
                 "cuda": resources.cuda,
                 "folders": searched_folders(),
-                "pinned": self.study.pin_workers and resources.cuda,
+                "pin": self.study.pin_workers,
             },
             backend_config=backend(resources),
             scaling_config=ScalingConfig(

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from gentrain.cluster.cores import pin_to_gpu
+from gentrain.cluster.cores import pinned
 from gentrain.errors import GentrainError
 from gentrain.models.registry import search_functions
 from gentrain.train.allocator import keep_freed_memory
@@ -29,8 +29,11 @@ def train_worker(config: dict[str, Any]) -> None:
     An error of the user's making is raised on every rank at the same point (see the engine), so no worker waits for
     another: the first posts it, and all return. The process group, if there is one, stays for all jobs.
     """
-    if config["pinned"]:
-        pin_to_gpu()  # first: threads inherit the cores of the thread that starts them
+    with pinned(config["pin"], cuda=config["cuda"], threads=config["threads"]):
+        _train_jobs(config)
+
+
+def _train_jobs(config: dict[str, Any]) -> None:
     keep_freed_memory()
     search_functions(*config["folders"])
 

@@ -220,8 +220,8 @@ def _shared(key: str) -> bool:
 
 
 def _differs(key: str, old: Any, new: Any) -> bool:
-    """Return whether a setting has changed. `compile: auto` has the keys of false, the default before it."""
-    return old != new and (key != "compile" or True in (old, new))
+    """Return whether a setting has changed; `auto` in place of false, the default before it, has the same keys."""
+    return old != new and (key not in ("compile", "pin_workers") or True in (old, new))
 
 
 class StudyRecord:

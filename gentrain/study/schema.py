@@ -120,9 +120,10 @@ class Study(Settings):
     gpus_per_worker: float | None = Field(
         None, ge=0, description="GPUs a worker; 0.25 packs four workers on one. Default: 1 on GPU, 0 on CPU."
     )
-    pin_workers: bool = Field(
-        False,
-        description="Ray, GPU workers: each stays on its GPU's share of the node's cores; CPU workers are left alone.",
+    pin_workers: Literal["auto"] | bool = Field(
+        "auto",
+        description="Keep each worker on cores of its own; on Ray only, not with `--local`. auto: CPU workers, outside "
+        "containers; true: CPU workers everywhere, and GPU workers on their GPU's share of the node's; false: none.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA where there is one.")
     evaluate_every: int = Field(
@@ -337,15 +338,7 @@ def _searchable(study: Study) -> None:
 
 
 CHECKS = (
-    _divides,
-    _arithmetic,
-    _whole_images,
-    _held_out,
-    _lambda_by_generation,
-    _one_label,
-    _cycles,
-    _grid_of_a_size,
-    _room_for_pretrained,
-    _searchable,
-)
+    _divides, _arithmetic, _whole_images, _held_out, _lambda_by_generation, _one_label, _cycles, _grid_of_a_size,
+    _room_for_pretrained, _searchable,
+)  # fmt: skip
 """What goes together, in order: each raises ValueError where the study's settings don't."""

@@ -5,6 +5,9 @@ import pytest
 from gentrain import api
 from gentrain.errors import ConfigError
 from gentrain.events import FinishedBefore, InChain
+from gentrain.store.run import RunStore
+from gentrain.store.study_record import StudyRecord, recorded_study
+from gentrain.study.lineage import build_chain
 
 FAST = ("recipe.epochs=1", "recipe.milestones=[]", "generations=0")
 
@@ -62,3 +65,20 @@ def test_what_a_sweeps_unfinished_chains_have_already_is_observed_before_they_ru
     started = next(i for i, event in enumerate(events) if isinstance(event, InChain))
     (before,) = [event for event in events[:started] if isinstance(event, FinishedBefore)]
     assert before.errors == {rows[0]["key"]: rows[0]["top1_error"]}
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_workers_are_pinned_otherwise_than_in_older_studies_without_a_change(before, small, tmp_path):
+    """Before `auto`, the default was false."""
+
+    def chains(study):
+        return [build_chain(study, data="d" * 64, num_classes=10)]
+
+    old, new, store = small(f"pin_workers={before}"), small("seed=1"), RunStore(str(tmp_path))
+    StudyRecord(old, store=store).begin(chains(old))
+    assert recorded_study(store, "small").pin_workers is before
+    StudyRecord(small(), store=store).check_unchanged(chains(small()), extend=False)
+    with pytest.raises(ConfigError) as error:
+        StudyRecord(new, store=store).check_unchanged(chains(new), extend=False)
+    said = "seed: 0 → 1; pin_workers: True → auto" if before else "seed: 0 → 1"
+    assert f"({said}); use --extend" in str(error.value)

@@ -21,7 +21,7 @@ def keys(*overrides, **settings):
 @pytest.mark.parametrize(
     "change",
     ["workers=2", "device=cpu", "name=other", "cpus_per_worker=1", "evaluate_every=7", "description=x",
-     "dataset.path=/somewhere/else", "pin_workers=true", "compile=auto", "compile=false"],
+     "dataset.path=/somewhere/else", "pin_workers=true", "pin_workers=false", "compile=auto", "compile=false"],
 )  # fmt: skip
 def test_what_does_not_change_the_result_does_not_change_the_key(change):
     assert keys(change) == keys()
