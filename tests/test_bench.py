@@ -43,3 +43,23 @@ def test_a_faster_contender_has_more_than_one_time_the_speed():
     assert ratios["compiled / plain script"] == 10
     assert ratios["bf16 / torchdistill"] == 6
     assert len(rows) == 6 + 11
+
+
+def test_onednn_s_own_times_are_summed_by_kind_and_shape_after_the_warm_up():
+    from experiments.bench.convolutions import STEPS, parse_profile
+
+    convolution = "onednn_verbose,v1,primitive,exec,cpu,convolution,{},{},src:bf16:a:blocked:acdb::f0,,alg:direct,{},{}"
+    lines = [
+        convolution.format("brg", "forward_training", "mb128_ic16", 99.0),
+        "warm",
+        "onednn_verbose,v1,info,cpu,runtime:OpenMP,nthr:2",
+        convolution.format("brg", "forward_training", "mb128_ic16", 2.5),
+        convolution.format("brg", "forward_training", "mb128_ic16", 7.5),
+        convolution.format("jit", "backward_weights", "mb128_ic16", 5.0),
+        "onednn_verbose,v1,primitive,exec,cpu,reorder,jit:uni,undef,src:f32 dst:bf16,,,16x16x3x3,1.0",
+    ]
+    by_kind = parse_profile("\n".join(lines))
+    assert by_kind["convolution"] == {
+        ("forward", "brg", "mb128_ic16"): 10 / STEPS, ("of the weights", "jit", "mb128_ic16"): 5 / STEPS
+    }  # fmt: skip
+    assert sum(by_kind["reorder"].values()) == 1 / STEPS

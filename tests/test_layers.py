@@ -71,7 +71,8 @@ LAYERS = [
 BENCH_LAYERS = [
     ["bench", "gpu", "growth", "plan_accuracy", "scale"],
     ["parts"],
-    ["kernels", "handover", "start"],
+    ["convolutions"],
+    ["kernels", "handover", "side_by_side", "stacked", "start"],
     ["race", "contenders"],
     ["ray_contender"],
     ["breakdown", "entry", "gate", "rows"],

@@ -26,7 +26,7 @@ def kernels(*, data: str, runs: str, rounds: int) -> list[dict[str, Any]]:
     torch.set_num_threads(2)
     rows = []
     for network, name in NAMES.items():
-        steps = {precision: _step(network, precision) for precision in ("fp32", "bf16")}
+        steps = {precision: training_step(network, precision) for precision in ("fp32", "bf16")}
         measured = [{precision: _seconds(step) for precision, step in steps.items()} for _ in range(1 + rounds)][1:]
         for group in (*GROUPS, REST):
             own = [seconds["bf16"][group] for seconds in measured]
@@ -38,7 +38,8 @@ def kernels(*, data: str, runs: str, rounds: int) -> list[dict[str, Any]]:
     return rows
 
 
-def _step(network: str, precision: str) -> Callable[[], None]:
+def training_step(network: str, precision: str) -> Callable[[], None]:
+    """Return a step of a patriarch on random images."""
     import torch
     import torch.nn.functional as F
 

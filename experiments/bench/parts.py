@@ -12,12 +12,15 @@ from dataclasses import replace
 from typing import Any
 
 from experiments.bench.contenders import torchvision_loader
+from experiments.bench.convolutions import convolutions
 from experiments.bench.entry import MEAN, STD, Entry, prepared
 from experiments.bench.handover import measure_handovers
 from experiments.bench.kernels import kernels
 from experiments.bench.race import NAMES, SHAPES, run_field
 from experiments.bench.ray_contender import study
 from experiments.bench.rows import HERE, ratio_row
+from experiments.bench.side_by_side import side_by_side
+from experiments.bench.stacked import stacked
 from experiments.bench.start import start
 
 SIBLINGS = 3
@@ -238,11 +241,14 @@ PARTS: dict[str, Callable[..., list[dict[str, Any]]]] = {
     "loader": loader,
     "prepare": preparation,
     "kernels": kernels,
+    "convolutions": convolutions,
     "teacher": teacher,
     "siblings": siblings,
+    "stacked": stacked,
     "allocator": allocator,
     "handover": handover,
+    "side-by-side": side_by_side,
     "start": start,
 }
-WITHOUT_DATA = {"siblings", "start"}
+WITHOUT_DATA = {"convolutions", "siblings", "stacked", "start"}
 """Those that need no images of CIFAR-100."""
