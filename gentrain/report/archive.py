@@ -5,8 +5,9 @@ Whatever reads results reads it like any run folder, and verifies it by the same
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from gentrain.data.prepare.manifest import Manifest
 from gentrain.errors import ConfigError
@@ -20,10 +21,8 @@ from gentrain.store.done import AVERAGE, DATA, MODEL, SPEC
 from gentrain.store.generation import GenerationFolder
 from gentrain.store.run import RunStore
 from gentrain.store.study_record import (
-    RESULTS_TABLE,
     ChainEntry,
     StudyRecord,
-    encode_rows,
     recorded_chains,
     recorded_study,
     study_names,
@@ -48,7 +47,8 @@ def archive_study(store: RunStore, study: str, to: str, *, observe: Observer = l
     """Write a study's finished generations, its record, table and report into another run folder.
 
     Each generation keeps its record, spec, epochs, predictions and the description of its data. Weights, images,
-    checkpoints and the source's path (`dataset.path`) stay behind. What the archive has already is written again.
+    checkpoints and the source's path (`dataset.path`) stay behind. What the archive has of this study stays, or is
+    written again.
 
     Args:
         store: the run folder.
@@ -68,8 +68,9 @@ def archive_study(store: RunStore, study: str, to: str, *, observe: Observer = l
     generations = Generations(store, chains)
     rows = [result.row for chain in chains for result in read_chain(chain, generations) if result]
     sizes = {row["key"]: _copy_generation(store.generation(row["key"]), target.generation(row["key"])) for row in rows}
-    _record(_portable(recorded), [replace(entries[c.name], settings=_portable(c.settings)) for c in chains], target)
-    target.study(study).write(RESULTS_TABLE, encode_rows(rows, study))
+    _record(
+        _portable(recorded), [replace(entries[c.name], settings=_portable(c.settings)) for c in chains], rows, target
+    )
     kept, copied = store.study(study) / REPORT / TRAINING, target.study(study) / REPORT / TRAINING
     training_scores(gather_study(store, study), store, kept, observe=observe)
     for name in kept.names():
@@ -103,11 +104,13 @@ def _copy_generation(source: GenerationFolder, copy: GenerationFolder) -> int:
     return sum(map(len, contents.values()))
 
 
-def _record(study: Study, chains: Sequence[ChainEntry], target: RunStore) -> None:
-    """Record the study and its chains, with how they ended."""
+def _record(study: Study, chains: Sequence[ChainEntry], rows: Iterable[Mapping[str, Any]], target: RunStore) -> None:
+    """Record the study and its chains, with how they ended, and their rows beside those that are there."""
     stopped = {chain.name for chain in chains if chain.stopped}
     failed = {chain.name: chain.failed for chain in chains if chain.failed is not None}
-    StudyRecord(study, store=target).begin(chains, stopped=stopped, failed=failed)
+    record = StudyRecord(study, store=target)
+    record.begin(chains, stopped=stopped, failed=failed)
+    record.add(rows)
 
 
 def _portable(study: Study) -> Study:

@@ -86,6 +86,10 @@ def test_an_unfinished_study_is_archived_as_far_as_it_is_and_completed_later(tra
     assert cli.run(["archive", "small", "--to", "results", "--json"]) == 0
     assert '"generations": 4' in capsys.readouterr().out
     assert not study_status(RunStore("results"), "small").notes
+    shutil.move(f"runs/generations/{last}", "lost")
+    assert cli.run(["archive", "small", "--to", "results"]) == 0  # what was archived of it before stays
+    assert len(read_results(RunStore("results"), "small")) == 4
+    assert study_status(RunStore("results"), "small").chains["D(0.6,0.5)-resnet8-s0"][1].state == "done"
 
 
 def test_an_archive_of_a_store_on_s3_has_plain_names(tmp_path, monkeypatch):
