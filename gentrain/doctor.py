@@ -74,6 +74,17 @@ class Diagnosis:
         return [*checks, *timed]
 
 
+@dataclass(frozen=True)
+class Processor:
+    """Hold what decides how fast a CPU trains."""
+
+    model: str
+    count: int
+    """CPUs that this process may use."""
+    features: tuple[str, ...]
+    """Those of `CPU_FEATURES` that it has."""
+
+
 def examine(study: Study, *, runs: str, notify: Callable[[str], None] = _silent) -> Diagnosis:
     """Check versions, devices, FFCV, Ray's needs, disk and memory; time each precision, and the study's compiled.
 
@@ -120,14 +131,20 @@ def _versions() -> Iterator[Check]:
             yield Check(package, "missing", good=False, remedy="install gentrain again (make setup)")
 
 
-def _processor() -> Check:
+def processor() -> Processor:
+    """Return this machine's processor."""
     model, flags = platform.processor() or platform.machine(), ""
     if (info := Path("/proc/cpuinfo")).exists():
         for line in info.read_text().splitlines():
             model = line.partition(":")[2].strip() if line.startswith("model name") else model
             flags = line if line.startswith("flags") else flags
-    features = [name for name in CPU_FEATURES if name in flags.split()]
-    return Check("CPU", f"{model}; {len(os.sched_getaffinity(0))} CPUs usable; {', '.join(features) or 'no AVX2'}")
+    features = tuple(name for name in CPU_FEATURES if name in flags.split())
+    return Processor(model, len(os.sched_getaffinity(0)), features)
+
+
+def _processor() -> Check:
+    cpu = processor()
+    return Check("CPU", f"{cpu.model}; {cpu.count} CPUs usable; {', '.join(cpu.features) or 'no AVX2'}")
 
 
 def _devices(study: Study) -> Check:

@@ -1,11 +1,13 @@
 """What a person waits for: which libraries the commands import, and how often a large plan does costly things."""
 
+import gc
 import subprocess
 import sys
 from collections import Counter
 
 import pytest
 
+from gentrain import api, cli
 from gentrain.results import status
 from gentrain.running.plan import make_plan
 from gentrain.store.folder import Folder
@@ -38,6 +40,28 @@ def test_commands_that_only_look_import_nothing_heavy(tmp_path, libraries, argum
         [sys.executable, "-c", LISTED, libraries, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert process.stdout == "[]\n", process.stderr
+
+
+def test_a_plan_of_a_network_that_was_counted_before_imports_no_torch(tmp_path, monkeypatch):
+    monkeypatch.setenv("GENTRAIN_CACHE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    settings = ["dataset.source=digits", "network.name=resnet26"]
+    assert api.plan(load_study(overrides=settings)).footprint
+    options = [part for setting in settings for part in ("--set", setting)]
+    process = subprocess.run(
+        [sys.executable, "-c", LISTED, HEAVY, "plan", *options], capture_output=True, text=True, check=False
+    )
+    assert process.stdout == "[]\n", process.stderr
+
+
+def test_plan_and_status_search_for_garbage_rarely(tmp_path, monkeypatch):
+    seen, before = [], gc.get_threshold()
+    monkeypatch.setattr(api, "open_run", lambda runs: seen.append(gc.get_threshold()) or api.RunFolder(runs))
+    assert cli.run(["status", "--runs", str(tmp_path)]) == 0
+    assert [threshold for threshold, *_ in seen] == [cli.OBJECTS_BETWEEN_COLLECTIONS]
+    assert gc.get_threshold() == before
+    assert cli.run(["plan", "--gpus", "0", "--runs", str(tmp_path)]) == 2
+    assert gc.get_threshold() == before
 
 
 def test_a_plan_of_1000_chains_hashes_every_generation_once_and_reads_every_file_once(tmp_path, monkeypatch):

@@ -4,7 +4,7 @@
     .venv/bin/python -m experiments.bench.bench --data DIR --only loader,prepare
 
 Every comparison is made inside one run, the contenders taking turns. Rows go to results.json, and from there into
-docs/performance.md's table. Stages that aren't asked for keep their rows.
+docs/performance.md's tables, one for each machine. Stages that aren't asked for keep their rows; other machines, too.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import typer
 
 from experiments.bench.parts import PARTS, WITHOUT_DATA, finished_teacher
 from experiments.bench.race import STAGES, race
-from experiments.bench.rows import OUTPUT, machine, write
+from experiments.bench.rows import OUTPUT, machine, read, record, write
 
 NAMES = (*STAGES, *PARTS)
 
@@ -48,16 +48,15 @@ def main(
         raise typer.BadParameter(f"{', '.join(unknown)}: the stages are {', '.join(NAMES)}", param_hint="--only")
     if not set(wanted) <= WITHOUT_DATA and (not data or not Path(data).is_dir()):
         raise typer.BadParameter(f"{data!r}: no such folder; give CIFAR-100's Parquet files", param_hint="--data")
-    content = json.loads(output.read_text()) if output.exists() else {"rows": [], "made": {}}
+    content = read(output)
     with tempfile.TemporaryDirectory(prefix="gentrain-bench-runs-") as runs:
         for stage in wanted:
-            content["made"][stage], started = machine(), time.perf_counter()
-            rows = [{**row, "stage": stage} for row in measure(stage, data=data, runs=runs, rounds=rounds)]
-            content["made"][stage]["seconds"] = round(time.perf_counter() - started)
+            made, started = machine(), time.perf_counter()
+            rows = measure(stage, data=data, runs=runs, rounds=rounds)
             for row in rows:
-                typer.echo(json.dumps(row))
-            rows += [row for row in content["rows"] if row["stage"] != stage]
-            content["rows"] = sorted(rows, key=lambda row: NAMES.index(row["stage"]))
+                typer.echo(json.dumps({**row, "stage": stage}))
+            made["seconds"] = round(time.perf_counter() - started)
+            content = record(content, stage, rows, made, order=NAMES)
             write(content, output)
 
 

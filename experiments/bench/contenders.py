@@ -51,7 +51,10 @@ def _finish_work(entry: Entry) -> None:
 
 
 def _ideal(entry: Entry) -> Callable[[], None]:
-    """Do the arithmetic and nothing else: batches lie in memory in the network's layout, nothing is counted."""
+    """Do the arithmetic and nothing else: batches lie in memory in the network's layout, nothing is counted.
+
+    With the setting `compile`, student and teacher are compiled as gentrain compiles them.
+    """
     from gentrain.train.allocator import keep_freed_memory
 
     if entry.keep:
@@ -73,6 +76,13 @@ def _ideal(entry: Entry) -> Callable[[], None]:
         teacher = to_device(load_network(entry.teacher, RunStore(entry.runs)), device)
         teacher.requires_grad_(False).eval()
     optimizer = sgd(network, fused=True)
+    compiled = entry.settings.get("compile", False)
+    if compiled:
+        from gentrain.train.compiling import compile_network, prepare_compiler
+
+        prepare_compiler(device)
+        network = compile_network(network, device, graphs=True)
+        teacher = compile_network(teacher, device, graphs=True) if teacher is not None else None
     batches = [
         (
             torch.randn(n, 3, 32, 32).contiguous(memory_format=torch.channels_last).to(device),
@@ -84,6 +94,8 @@ def _ideal(entry: Entry) -> Callable[[], None]:
     def block() -> None:
         for images, labels in batches:
             optimizer.zero_grad(set_to_none=True)
+            if compiled:
+                torch.compiler.cudagraph_mark_step_begin()
             with autocast(device, entry.precision):
                 logits = network(images)
                 if teacher is None:

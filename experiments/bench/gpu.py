@@ -27,7 +27,7 @@ import typer
 from experiments.bench.entry import Entry, prepared
 from experiments.bench.parts import finished_teacher
 from experiments.bench.race import NAMES, ROOT, STAGES, WARM_UP, run_field, start
-from experiments.bench.rows import HERE, machine, ratio_row, table, write
+from experiments.bench.rows import HERE, machine, ratio_row, read, record, table, write
 
 OUTPUT = HERE / "results-gpu.json"
 COMMAND = "python -m experiments.bench.gpu"
@@ -206,14 +206,13 @@ def main(
         typer.echo("the tests of the GPU path failed, so nothing was measured", err=True)
         raise typer.Exit(1)
     order = (*STAGES, CHAINS, CHAINS_MPS)
-    content = json.loads(output.read_text()) if output.exists() else {"rows": [], "made": {}}
+    content = read(output)
     with tempfile.TemporaryDirectory(prefix="gentrain-bench-runs-") as runs:
         for stage in wanted:
             started = time.perf_counter()
-            rows = [{**row, "stage": stage} for row in measure(stage, rounds=rounds, data=data, runs=runs)]
-            content["made"][stage] = where | {"seconds": round(time.perf_counter() - started)}
-            rows += [row for row in content["rows"] if row["stage"] != stage]
-            content["rows"] = sorted(rows, key=lambda row: order.index(row["stage"]))
+            rows = measure(stage, rounds=rounds, data=data, runs=runs)
+            made = where | {"seconds": round(time.perf_counter() - started)}
+            content = record(content, stage, rows, made, order=order)
             write(content, output)
     typer.echo(table(content))
 

@@ -20,13 +20,14 @@ from typing import Any
 from experiments.bench.breakdown import PARTS
 from experiments.bench.entry import Entry, prepared
 from experiments.bench.gate import Gate
-from experiments.bench.rows import ratio_row
+from experiments.bench.rows import OURS, OURS_COMPILED, ratio_row
 
 ROOT = Path(__file__).parents[2]
 WARM_UP = 1
 """Rounds that don't count."""
 ONE, TWO = "gentrain, 1 worker × 2 threads", "gentrain, 2 workers × 1 thread"
 LOOP = "gentrain's loop without Ray"
+COMPILED, COMPILED_IDEAL = "gentrain, 1 worker × 2 threads, compiled", "compiled ideal"
 BARE, FOLDED = "without teacher", "folded teacher"
 SEEDS = itertools.count(1)
 """A new one for every contender that this process starts: with an old one, it would resume the old generation."""
@@ -34,7 +35,7 @@ SHAPES = {"resnet20": (128, 1600), "densenet100": (64, 200)}
 """Batch and images of a block by network: a block takes a second or a few on two cores."""
 ROUNDS = {"densenet100": 3}
 """The most rounds of a large network."""
-MOST_OF_LARGE = 5
+MOST_OF_LARGE = 6
 """Contenders with a large network, 2.5 GB each, that 24 GB hold beside their loaders."""
 NAMES = {"resnet20": "ResNet-20", "densenet100": "DenseNet-100"}
 STAGES = tuple(f"{network}-{task}" for network in NAMES for task in ("patriarch", "student"))
@@ -50,6 +51,8 @@ def race(network: str, task: str, *, rounds: int, data: str, runs: str, teacher:
         LOOP: replace(entry, kind="loop"),
         TWO: replace(entry, kind="gentrain", workers=2, threads=1),
         "plain script": replace(entry, kind="plain"),
+        COMPILED_IDEAL: replace(entry, settings={"compile": True}),
+        COMPILED: replace(entry, kind="gentrain", settings={"compile": True}),
     }
     if task == "student":
         field["torchdistill"] = replace(entry, kind="torchdistill")
@@ -66,12 +69,12 @@ def race(network: str, task: str, *, rounds: int, data: str, runs: str, teacher:
 
 
 def _heats(field: dict[str, Entry], network: str) -> list[dict[str, Entry]]:
-    """Return those who race together: all, or, where memory doesn't hold eight large ones, gentrain against either."""
+    """Return those who race together: all, or, where memory doesn't hold ten large ones, gentrain against either."""
     if network not in ROUNDS or len(field) <= MOST_OF_LARGE:
         return [field]
-    own = (TWO, BARE, FOLDED)
-    rivals = {who: entry for who, entry in field.items() if who not in (*own, LOOP)}
-    return [rivals, {who: field[who] for who in (ONE, *own)}]
+    own = (LOOP, TWO, BARE, FOLDED)
+    rivals = {who: entry for who, entry in field.items() if who not in own}
+    return [rivals, {who: entry for who, entry in field.items() if who in ("ideal", ONE, *own)}]
 
 
 def run_field(field: Mapping[str, Entry], *, rounds: int) -> dict[str, list[dict[str, Any]]]:
@@ -143,8 +146,12 @@ def _rows(taken: Mapping[str, list[dict[str, Any]]], *, name: str, images: int) 
     speed(f"{ONE} / ideal", "ideal", ONE)
     speed(f"{LOOP} / ideal", "ideal", LOOP)
     speed("2 workers × 1 thread / 1 × 2", ONE, TWO)
-    speed("gentrain / plain script", "plain script", ONE)
-    speed("gentrain / torchdistill", "torchdistill", ONE)
+    for ours, who in ((OURS, ONE), (OURS_COMPILED, COMPILED)):
+        speed(f"{ours} / plain script", "plain script", who)
+        speed(f"{ours} / torchdistill", "torchdistill", who)
+    speed(f"{OURS_COMPILED} / ideal", "ideal", COMPILED)
+    speed(f"{OURS_COMPILED} / {COMPILED_IDEAL}", COMPILED_IDEAL, COMPILED)
+    speed(f"{COMPILED_IDEAL} / ideal", "ideal", COMPILED_IDEAL)
     if BARE in taken:
         for variant, who in (("teacher", ONE), (FOLDED, FOLDED)):
             row = f"{name}: a step with {variant} / without"

@@ -24,7 +24,8 @@ import psutil
 from gentrain.data.prepare.expected import Expected, expected_images
 from gentrain.data.prepare.manifest import Manifest
 from gentrain.errors import ResourceError
-from gentrain.models.footprint import NetworkBytes, network_bytes
+from gentrain.models.footprint import NetworkBytes
+from gentrain.running.costs import size_of
 from gentrain.store.run import RunStore
 from gentrain.study.lineage import Forest, GenerationSpec
 from gentrain.study.schema import Study
@@ -77,7 +78,7 @@ def foretell(
         return None
     names = {spec.network.name for spec in forest.specs.values()}
     try:
-        sizes = {name: _size(name, images, study) for name in names}
+        sizes = {name: size_of(name, images, memory_efficient=study.network.memory_efficient) for name in names}
     except ValueError:
         return None
     left = [forest.specs[key] for key in keys if key in forest.specs]
@@ -122,16 +123,6 @@ def check_room(footprint: Footprint | None, study: Study, *, store: RunStore, he
             f"memory, {_gigabytes(free)} are free; lower recipe.batch_size, close other programs, or start "
             "nevertheless with --force"
         )
-
-
-def _size(name: str, images: Expected, study: Study) -> NetworkBytes:
-    return network_bytes(
-        name,
-        num_classes=images.classes,
-        height=images.height,
-        width=images.width,
-        memory_efficient=study.network.memory_efficient,
-    )
 
 
 def _kept(spec: GenerationSpec, size: NetworkBytes, images: Expected) -> int:

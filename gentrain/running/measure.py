@@ -18,6 +18,7 @@ from gentrain.study.lineage import build_chain
 from gentrain.study.loading import parse_study
 from gentrain.study.losses import OwnTeacher
 from gentrain.study.schema import Study
+from gentrain.train.precision import worker_threads
 
 STEPS = 15
 
@@ -26,7 +27,7 @@ def measure_study(study: Study, manifest: Manifest) -> Measured:
     """Train a few steps of every network and kind of task here, in a temporary folder, and return seconds an epoch.
 
     A part of the training set makes an epoch of `STEPS` steps; the second one is timed. Of several workers one is
-    timed, with its share of the batch: what they exchange isn't in the figure. With
+    timed, with its share of the batch and its threads: what they exchange isn't in the figure. With
     `compile: auto` the steps are eager.
     """
     measured: dict[tuple[str, str], float] = {}
@@ -51,6 +52,7 @@ def _shrunk(study: Study, network: str, *, classes: int) -> Study:
     batch = study.recipe.batch_size // study.workers
     settings = study.dump() | {"grid": {}, "generations": 1, "workers": 1, "evaluate_every": 2, "patience": None}
     settings |= {"network": {"name": network}, "scheduler": {}, "pretrained": []}
+    settings["cpus_per_worker"] = worker_threads(study)
     settings["process"] |= {"lambda": 0.5, "teacher": "previous", "last": None}
     if isinstance(study.process.patriarch, OwnTeacher):  # whose steps are those of a student
         settings["process"]["patriarch"] = {"name": "score_difference"}

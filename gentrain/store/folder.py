@@ -133,6 +133,8 @@ class Folder:
         if self.local and (problem := disk.problem_of(path)) is not None:
             raise NotAFileError(f"{path}: is {problem}, not a file; move it away and run the study again")
         try:
+            if self.local:
+                return disk.read_whole(path)
             with self.filesystem.open_input_stream(path, compression=None) as stream:
                 return bytes(stream.read())
         except (FileNotFoundError, NotADirectoryError):

@@ -11,9 +11,10 @@ from rich.console import Console
 
 from gentrain import api
 from gentrain.data.prepare.dataset import prepare
-from gentrain.data.prepare.expected import expected_images
+from gentrain.data.prepare.expected import Expected, expected_images
 from gentrain.errors import ConfigError
 from gentrain.models.cost import Cost
+from gentrain.models.footprint import network_bytes
 from gentrain.running import costs
 from gentrain.running.cards import CARDS, card_here, find_card
 from gentrain.running.estimate import Guess, Speed, Timing, Work, card_prices, cpu_prices
@@ -169,6 +170,21 @@ def test_figure_2_on_8_gpus_has_hours_and_money_with_a_band(tmp_path):
     assert f"≈ {point:,.2f} ({low:,.2f} – {high:,.2f})" in text
     assert "≈ resnet20, resnet32, resnet44" in plan_assumptions(plan)
     assert "from published figures of A100" in plan_assumptions(plan)
+
+
+@pytest.mark.parametrize(("name", "efficient"), [("resnet26", False), ("densenet22-k12", True)])
+def test_counted_bytes_are_kept(tmp_path, monkeypatch, name, efficient):
+    monkeypatch.setenv("GENTRAIN_CACHE", str(tmp_path))
+    images = Expected(classes=10, height=8, width=8, trained=1, predicted=1, bytes=0)
+    true = costs.size_of(name, images, memory_efficient=efficient)
+    assert true == network_bytes(name, num_classes=10, height=8, width=8, memory_efficient=efficient)
+    monkeypatch.setattr(costs, "network_bytes", lambda *_, **__: None)
+    assert costs.size_of(name, images, memory_efficient=efficient) == true
+    (file,) = (tmp_path / "costs").iterdir()
+    file.write_text("{")
+    assert costs.size_of("resnet8", images, memory_efficient=False) is None  # is in the table, counts nothing
+    monkeypatch.setattr(costs, "network_bytes", network_bytes)
+    assert costs.size_of(name, images, memory_efficient=efficient) == true
 
 
 def test_counted_networks_are_kept_and_a_damaged_note_is_counted_again(tmp_path, monkeypatch):

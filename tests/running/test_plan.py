@@ -1,3 +1,5 @@
+import os
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -112,6 +114,26 @@ def test_measured_seconds_stand_in_where_the_store_knows_nothing(tmp_path, small
     assert all(seconds > 0 for seconds in planned.seconds.values())
     assert RunStore(str(tmp_path)).generation("x").names() == []
     assert not (tmp_path / "generations").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "threads"),
+    [
+        (["workers=2", "cpus_per_worker=null"], 2),  # of four CPUs
+        (["cpus_per_worker=3"], 3),
+        (["grid.seed=[0,1]", "cpus_per_worker=null"], 1),
+    ],
+)
+def test_measured_steps_have_the_threads_of_a_worker_of_the_study(tmp_path, small, monkeypatch, settings, threads):
+    from gentrain import api
+    from gentrain.running import measure
+
+    seen = []
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)))
+    monkeypatch.setattr(measure, "LocalRunner", lambda study, **_: seen.append((study.workers, study.cpus_per_worker)))
+    monkeypatch.setattr(measure, "run_chain", lambda *_, **__: [])
+    api.plan(small(*settings), runs=str(tmp_path), gpus=2, measure=True)
+    assert seen == [(1, threads)]
 
 
 def test_the_most_urgent_is_what_most_work_waits_for(store):

@@ -5,6 +5,8 @@ import random
 
 import pytest
 from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
 
 from gentrain.results.status import GenerationStatus, StudyStatus
 from gentrain.view import status_table, tables
@@ -32,3 +34,19 @@ def test_many_rows_look_as_few_do(monkeypatch, width):
         shown.append(console.file.getvalue())
     assert shown[0] == shown[1]
     assert shown[0].count("│ D(") == 120
+
+
+def test_one_row_is_laid_out_for_all_and_cells_keep_their_colours():
+    rows, laid_out = [[Text(f"D-s{seed}"), Text("failed", style="red")] for seed in range(200)], []
+
+    def make(shown):
+        laid_out.append(len(shown))
+        table = Table("chain", Column("Gen #0", justify="right"))
+        for row in shown:
+            table.add_row(*row)
+        return table
+
+    console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system="standard")
+    console.print(TallTable(make, rows))
+    assert max(laid_out) == 1
+    assert console.file.getvalue().count("\x1b[31mfailed\x1b[0m") == 200
