@@ -169,6 +169,7 @@ TARGETS = {
     "*: a step with folded teacher / without": Target(1.2, least=False),
     "*: peak memory, gentrain / ideal": Target(1.2, least=False),
     "*: evaluating an image / training on it": Target(1 / 3, least=False),
+    "a sweep of * chains, a core each: on Ray / by hand": Target(0.95),
     "between generations: all of it": Target(1.5, least=False),
     "gentrain --help": Target(0.3, least=False),
     "gentrain plan of 1,000 chains, begun": Target(1, least=False),
