@@ -5,6 +5,7 @@ python -m experiments.bench.convolutions resnet20    # a table of kernels and sh
 
 from __future__ import annotations
 
+import heapq
 import os
 import subprocess
 import sys
@@ -36,7 +37,7 @@ def convolutions(*, data: str, runs: str, rounds: int) -> list[dict[str, Any]]:
     torch.set_num_threads(2)
     rows = []
     for network, name in NAMES.items():
-        spent = Counter({kind: sum(own.values()) for kind, own in kernels_of(network).items()})
+        spent = {kind: sum(own.values()) for kind, own in kernels_of(network).items()}
         rows.append(
             ratio_row(f"{name} step: reorders", [spent["reorder"]], [sum(spent.values())], unit="of oneDNN's time")
         )
@@ -57,6 +58,8 @@ def convolutions(*, data: str, runs: str, rounds: int) -> list[dict[str, Any]]:
     return rows
 
 
+Kernels = dict[str, dict[tuple[str, str, str], float]]
+"""Milliseconds by kind of primitive, then by pass, kernel and shape."""
 Layer = tuple[tuple[int, ...], tuple[int, ...], int]
 """Shapes of images and weights, and the padding."""
 
@@ -128,7 +131,7 @@ def _seconds(step: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def kernels_of(network: str) -> dict[str, Counter[tuple[str, str, str]]]:
+def kernels_of(network: str) -> Kernels:
     """Return the milliseconds a step by kind of primitive, then by pass, kernel and shape, as oneDNN prints them."""
     environment = os.environ | {"ONEDNN_VERBOSE": "profile_exec", "OMP_NUM_THREADS": "2"}
     command = [sys.executable, "-m", "experiments.bench.convolutions", network, "step"]
@@ -136,9 +139,9 @@ def kernels_of(network: str) -> dict[str, Counter[tuple[str, str, str]]]:
     return parse_profile(process.stdout)
 
 
-def parse_profile(output: str) -> dict[str, Counter[tuple[str, str, str]]]:
+def parse_profile(output: str) -> Kernels:
     """Return what `kernels_of` does, of the lines after the warm-up: oneDNN's verbose format 1."""
-    by_kind: dict[str, Counter[tuple[str, str, str]]] = defaultdict(Counter)
+    by_kind: Kernels = defaultdict(lambda: defaultdict(float))
     for line in output.partition("warm\n")[2].splitlines():
         fields = line.split(",")
         if fields[:1] != ["onednn_verbose"] or "exec" not in fields[:5]:
@@ -164,7 +167,8 @@ def _table(network: str) -> str:
     by_kind = kernels_of(network)
     every = sum(sum(own.values()) for own in by_kind.values())
     lines = [f"{kind}: {sum(own.values()):.1f} ms, {sum(own.values()) / every:.1%}" for kind, own in by_kind.items()]
-    for (part, kernel, shape), spent in by_kind["convolution"].most_common(SHOWN):
+    heaviest = heapq.nlargest(SHOWN, by_kind["convolution"].items(), key=lambda item: item[1])
+    for (part, kernel, shape), spent in heaviest:
         lines.append(f"{spent:7.2f} ms  {part:14} {kernel:36} {shape}")
     return "\n".join(lines) + "\n"
 

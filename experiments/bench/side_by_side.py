@@ -86,7 +86,7 @@ def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> None:
     for process in processes:
         _, errors = process.communicate()
         if process.returncode:
-            raise RuntimeError(f"{' '.join(map(str, process.args))}: {errors.decode()}")
+            raise RuntimeError(errors.decode())
 
 
 def _speed(runs: Path, *, trainings: int) -> float:
@@ -96,7 +96,7 @@ def _speed(runs: Path, *, trainings: int) -> float:
     speeds = []
     for file in runs.glob("generations/*/epochs.parquet"):
         rows = pq.read_table(file, columns=["images", "seconds"]).to_pylist()
-        speeds.append(statistics.median(row["images"] / row["seconds"] for row in rows[1:]))
+        speeds.append(float(statistics.median(row["images"] / row["seconds"] for row in rows[1:])))
     if len(speeds) != trainings:
         raise RuntimeError(f"{runs}: {len(speeds)} finished trainings instead of {trainings}")
     return sum(speeds) / 2

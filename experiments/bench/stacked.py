@@ -80,7 +80,7 @@ def _steps(
 
     def distance() -> float:
         pairs = [
-            (weights[name].grad[place], weight.grad)  # type: ignore[index]
+            (weights[name].grad[place], weight.grad)
             for place, student in enumerate(students)
             for name, weight in student.named_parameters()
         ]
