@@ -28,7 +28,7 @@ WARM_UP = 1
 ONE, TWO = "gentrain, 1 worker × 2 threads", "gentrain, 2 workers × 1 thread"
 LOOP = "gentrain's loop without Ray"
 COMPILED, COMPILED_IDEAL = "gentrain, 1 worker × 2 threads, compiled", "compiled ideal"
-BARE, FOLDED = "without teacher", "folded teacher"
+BARE, FOLDED, COMPILED_BARE = "without teacher", "folded teacher", "compiled, without teacher"
 SEEDS = itertools.count(1)
 """A new one for every contender that this process starts: with an old one, it would resume the old generation."""
 SHAPES = {"resnet20": (128, 1600), "densenet100": (64, 200)}
@@ -58,6 +58,8 @@ def race(network: str, task: str, *, rounds: int, data: str, runs: str, teacher:
         field["torchdistill"] = replace(entry, kind="torchdistill")
         field[BARE] = replace(entry, kind="gentrain", task="patriarch")
         field[FOLDED] = replace(entry, kind="gentrain", settings={"fold_batchnorm": True})
+        if network not in ROUNDS:  # memory holds it
+            field[COMPILED_BARE] = replace(field[BARE], settings={"compile": True})
     prepared(entry)  # before they all start
     rounds = min(rounds, ROUNDS.get(network, rounds))
     rows: dict[str, dict[str, Any]] = {}
@@ -156,6 +158,9 @@ def _rows(taken: Mapping[str, list[dict[str, Any]]], *, name: str, images: int) 
         for variant, who in (("teacher", ONE), (FOLDED, FOLDED)):
             row = f"{name}: a step with {variant} / without"
             rows.append(ratio_row(row, seconds(who), seconds(BARE), unit="× time"))
+    if COMPILED_BARE in taken:
+        row = f"{name}: a compiled step with teacher / without"
+        rows.append(ratio_row(row, seconds(COMPILED), seconds(COMPILED_BARE), unit="× time"))
     if "ideal" in taken:
         rows.append(ratio_row(f"{name}: peak memory, gentrain / ideal", peak(ONE), peak("ideal"), unit="× memory"))
     rows += [

@@ -30,6 +30,7 @@ def study(entry: Entry, *, epochs: int = ENDLESS) -> Any:
         "device": entry.device,
         "workers": entry.workers,
         "cpus_per_worker": entry.threads,
+        "pin_workers": False,  # contenders take turns on the same cores
         **entry.settings,
     }
     return parse_study(settings, where="bench")

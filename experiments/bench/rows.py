@@ -167,6 +167,7 @@ TARGETS = {
     "*: 2 workers × 1 thread / 1 × 2": Target(0.95),
     "*: a step with teacher / without": Target(1.2, least=False),
     "*: a step with folded teacher / without": Target(1.2, least=False),
+    "*: a compiled step with teacher / without": Target(1.2, least=False),
     "*: peak memory, gentrain / ideal": Target(1.2, least=False),
     "*: evaluating an image / training on it": Target(1 / 3, least=False),
     "a sweep of * chains, a core each: on Ray / by hand": Target(0.95),
