@@ -28,12 +28,13 @@ from experiments.bench.entry import Entry, prepared
 from experiments.bench.parts import finished_teacher
 from experiments.bench.race import NAMES, ROOT, STAGES, WARM_UP, run_field, start
 from experiments.bench.rows import HERE, machine, ratio_row, read, record, table, write
+from experiments.bench.stacked import stacked_rows
 
 OUTPUT = HERE / "results-gpu.json"
 COMMAND = "python -m experiments.bench.gpu"
 BLOCKS = {"resnet20": (128, 50_000), "densenet100": (64, 10_000)}
 """Batch and images of a block by network: a block should take seconds."""
-CHAINS, CHAINS_MPS = "chains", "chains-mps"
+CHAINS, CHAINS_MPS, STACKED = "chains", "chains-mps", "stacked"
 AT_ONCE = (1, 2, 4)
 """Chains on one card."""
 TURNS = {"gpus_per_worker": 0.1}
@@ -171,6 +172,8 @@ def card() -> str:
 
 def measure(stage: str, *, rounds: int, data: str, runs: str) -> list[dict[str, Any]]:
     """Return a stage's rows."""
+    if stage == STACKED:
+        return stacked_rows(torch.device("cuda"), rounds=rounds, command=COMMAND)
     if stage in (CHAINS, CHAINS_MPS):
         return chains(rounds=rounds, data=data, runs=runs, mps=stage == CHAINS_MPS)
     network, task = stage.rsplit("-", 1)
@@ -192,10 +195,10 @@ def main(
         raise typer.Exit(2)
     if not data or not Path(data).is_dir():
         raise typer.BadParameter(f"{data!r}: no such folder; give CIFAR-100's Parquet files", param_hint="--data")
-    names = (*STAGES, CHAINS_MPS if mps_answers() else CHAINS)
+    names = (*STAGES, STACKED, CHAINS_MPS if mps_answers() else CHAINS)
     wanted = [names[-1] if stage == CHAINS else stage for stage in only.split(",")] if only else list(names)
     if unknown := set(wanted) - set(names):
-        known = ", ".join((*STAGES, CHAINS))
+        known = ", ".join((*STAGES, STACKED, CHAINS))
         raise typer.BadParameter(f"{', '.join(sorted(unknown))}: the stages are {known}", param_hint="--only")
     where = machine()
     where |= {"machine": f"{card()}; {where['machine']}"}
@@ -205,7 +208,7 @@ def main(
     ).returncode:
         typer.echo("the tests of the GPU path failed, so nothing was measured", err=True)
         raise typer.Exit(1)
-    order = (*STAGES, CHAINS, CHAINS_MPS)
+    order = (*STAGES, STACKED, CHAINS, CHAINS_MPS)
     content = read(output)
     with tempfile.TemporaryDirectory(prefix="gentrain-bench-runs-") as runs:
         for stage in wanted:
