@@ -19,7 +19,7 @@ def study(entry: Entry, *, epochs: int = ENDLESS) -> Any:
     from gentrain.study.loading import parse_study
 
     settings = {
-        "name": "bench",
+        "name": f"bench-{entry.network}",  # one run folder may have several
         "dataset": {"source": "cifar100", "path": entry.data, "limit": entry.images // 100},
         "network": {"name": entry.network},
         "recipe": {"epochs": epochs, "batch_size": entry.batch, "milestones": [], "learning_rate": 0.01},
