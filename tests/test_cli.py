@@ -69,6 +69,21 @@ def test_the_options_are_frozen():
     }
 
 
+def test_the_process_ends_by_python_s_functions_and_not_by_destructors_of_libraries():
+    """A destructor that aborts stands for pyarrow's threads, which do so now and then."""
+    code = (
+        "import atexit, ctypes; libc = ctypes.CDLL(None); atexit.register(print, 'the end'); "
+        "libc.__cxa_atexit(ctypes.cast(libc.abort, ctypes.c_void_p), None, None); "
+        "from gentrain.cli import main; main({arguments})"
+    )
+    for arguments, status in ((["--version"], 0), (["status", "nosuch", "--runs", "/nowhere"], 2)):
+        process = subprocess.run(
+            [sys.executable, "-c", code.format(arguments=arguments)], capture_output=True, text=True, check=False
+        )
+        assert process.returncode == status, process.stderr
+        assert process.stdout.endswith("the end\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"), [("chain --help", "--f-a1"), ("plan", "to train"), ("status", "no study in")]
 )

@@ -11,7 +11,7 @@ from typing import Any
 
 from gentrain.data.prepare.manifest import Manifest
 from gentrain.errors import ConfigError
-from gentrain.events import Observer
+from gentrain.events import Note, Observer
 from gentrain.report.gather import gather_study
 from gentrain.report.training import training_scores
 from gentrain.report.write import REPORT, TRAINING, Written, write_report
@@ -72,7 +72,10 @@ def archive_study(store: RunStore, study: str, to: str, *, observe: Observer = l
         _portable(recorded), [replace(entries[c.name], settings=_portable(c.settings)) for c in chains], rows, target
     )
     kept, copied = store.study(study) / REPORT / TRAINING, target.study(study) / REPORT / TRAINING
-    training_scores(gather_study(store, study), store, kept, observe=observe)
+    gathered = gather_study(store, study)
+    for note in gathered.notes:
+        observe(Note(note, "warning"))
+    training_scores(gathered, store, kept, observe=observe)
     for name in kept.names():
         copied.write(name, kept.read(name) or b"")
     return Archived(len(sizes), sum(sizes.values()), write_report(target, study, place=to, observe=observe))

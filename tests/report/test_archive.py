@@ -73,6 +73,17 @@ def test_damaged_predictions_in_an_archive_are_left_out_and_named(archived, caps
     assert f"{path}: damaged or missing" in capsys.readouterr().err.replace(f"{Path.cwd()}/", "")
 
 
+def test_what_is_damaged_in_the_run_folder_is_named_and_left_out(trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(trained, "runs")
+    last = study_status(RunStore("runs"), "small").chains["D(0.6,0.5)-resnet8-s0"][1].key
+    Path(f"runs/generations/{last}/predictions.parquet").write_bytes(b"x")
+    assert cli.run(["archive", "small", "--to", "results"]) == 0
+    printed = capsys.readouterr()
+    assert f"generations/{last}/predictions.parquet: damaged or missing" in printed.err
+    assert "small: 3 generations" in printed.out
+
+
 def test_an_unfinished_study_is_archived_as_far_as_it_is_and_completed_later(trained, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(trained, "runs")
