@@ -78,11 +78,11 @@ def _ideal(entry: Entry) -> Callable[[], None]:
     optimizer = sgd(network, fused=True)
     compiled = entry.settings.get("compile", False)
     if compiled:
-        from gentrain.train.compiling import ConstantNetwork, compile_network, prepare_compiler
+        from gentrain.train.compiling import compile_network, prepare_compiler
 
         prepare_compiler(device)
         network = compile_network(network, device, graphs=True)
-        teacher = ConstantNetwork(teacher, device, graphs=True) if teacher is not None else None
+        teacher = compile_network(teacher, device, graphs=True) if teacher is not None else None
     batches = [
         (
             torch.randn(n, 3, 32, 32).contiguous(memory_format=torch.channels_last).to(device),

@@ -137,14 +137,14 @@ def teacher(*, data: str, runs: str, rounds: int) -> list[dict[str, Any]]:
         key = finished_teacher(network, data=data, runs=runs)
         shape = torch.zeros(1, 3, 32, 32), torch.bfloat16
         exact, folded, compiled, constant = (
-            to_device(load_teacher([key], RunStore(runs), folded=folded, fuse_for=shape), cpu).eval()
-            for folded in (False, True, False, False)
+            to_device(load_teacher([key], RunStore(runs), folded=folded, fuse_for=fuse_for), cpu).eval()
+            for folded, fuse_for in ((False, None), (True, shape), (False, None), (True, None))
         )
         passes = {
             "exact": exact,
             "folded": folded,
             "compiled": compile_network(compiled, cpu, graphs=False),
-            "compiled, weights constant": ConstantNetwork(constant, cpu, graphs=False),
+            "folded, compiled": ConstantNetwork(constant, cpu, graphs=False),
         }
         images = torch.randn(batch, 3, 32, 32).contiguous(memory_format=torch.channels_last)
         times: dict[str, list[float]] = {name: [] for name in passes}

@@ -28,7 +28,8 @@ WARM_UP = 1
 ONE, TWO = "gentrain, 1 worker × 2 threads", "gentrain, 2 workers × 1 thread"
 LOOP = "gentrain's loop without Ray"
 COMPILED, COMPILED_IDEAL = "gentrain, 1 worker × 2 threads, compiled", "compiled ideal"
-BARE, FOLDED, COMPILED_BARE = "without teacher", "folded teacher", "compiled, without teacher"
+BARE, FOLDED = "without teacher", "folded teacher"
+COMPILED_BARE, COMPILED_FOLDED = "compiled, without teacher", "compiled, folded teacher"
 SEEDS = itertools.count(1)
 """A new one for every contender that this process starts: with an old one, it would resume the old generation."""
 SHAPES = {"resnet20": (128, 1600), "densenet100": (64, 200)}
@@ -58,8 +59,8 @@ def race(network: str, task: str, *, rounds: int, data: str, runs: str, teacher:
         field["torchdistill"] = replace(entry, kind="torchdistill")
         field[BARE] = replace(entry, kind="gentrain", task="patriarch")
         field[FOLDED] = replace(entry, kind="gentrain", settings={"fold_batchnorm": True})
-        if network not in ROUNDS:  # memory holds it
-            field[COMPILED_BARE] = replace(field[BARE], settings={"compile": True})
+        field[COMPILED_BARE] = replace(field[BARE], settings={"compile": True})
+        field[COMPILED_FOLDED] = replace(field[COMPILED], settings={"compile": True, "fold_batchnorm": True})
     prepared(entry)  # before they all start
     rounds = min(rounds, ROUNDS.get(network, rounds))
     rows: dict[str, dict[str, Any]] = {}
@@ -71,12 +72,18 @@ def race(network: str, task: str, *, rounds: int, data: str, runs: str, teacher:
 
 
 def _heats(field: dict[str, Entry], network: str) -> list[dict[str, Entry]]:
-    """Return those who race together: all, or, where memory doesn't hold ten large ones, gentrain against either."""
+    """Return those who race together: all but compiled steps with other teachers, which race against each other.
+
+    Where memory doesn't hold ten large ones, gentrain races against its rivals, then against its own variants.
+    """
+    variants = (COMPILED_BARE, COMPILED_FOLDED)
+    compiled = [{who: field[who] for who in (ONE, COMPILED, *variants)}] if COMPILED_BARE in field else []
+    field = {who: entry for who, entry in field.items() if who not in variants}
     if network not in ROUNDS or len(field) <= MOST_OF_LARGE:
-        return [field]
+        return [field, *compiled]
     own = (LOOP, TWO, BARE, FOLDED)
     rivals = {who: entry for who, entry in field.items() if who not in own}
-    return [rivals, {who: entry for who, entry in field.items() if who in ("ideal", ONE, *own)}]
+    return [rivals, {who: entry for who, entry in field.items() if who in ("ideal", ONE, *own)}, *compiled]
 
 
 def run_field(field: Mapping[str, Entry], *, rounds: int) -> dict[str, list[dict[str, Any]]]:
@@ -159,8 +166,9 @@ def _rows(taken: Mapping[str, list[dict[str, Any]]], *, name: str, images: int) 
             row = f"{name}: a step with {variant} / without"
             rows.append(ratio_row(row, seconds(who), seconds(BARE), unit="× time"))
     if COMPILED_BARE in taken:
-        row = f"{name}: a compiled step with teacher / without"
-        rows.append(ratio_row(row, seconds(COMPILED), seconds(COMPILED_BARE), unit="× time"))
+        for variant, who in (("teacher", COMPILED), (FOLDED, COMPILED_FOLDED)):
+            row = f"{name}: a compiled step with {variant} / without"
+            rows.append(ratio_row(row, seconds(who), seconds(COMPILED_BARE), unit="× time"))
     if "ideal" in taken:
         rows.append(ratio_row(f"{name}: peak memory, gentrain / ideal", peak(ONE), peak("ideal"), unit="× memory"))
     rows += [

@@ -168,6 +168,7 @@ TARGETS = {
     "*: a step with teacher / without": Target(1.2, least=False),
     "*: a step with folded teacher / without": Target(1.2, least=False),
     "*: a compiled step with teacher / without": Target(1.2, least=False),
+    "*: a compiled step with folded teacher / without": Target(1.2, least=False),
     "*: peak memory, gentrain / ideal": Target(1.2, least=False),
     "*: evaluating an image / training on it": Target(1 / 3, least=False),
     "a sweep of * chains, a core each: on Ray / by hand": Target(0.95),

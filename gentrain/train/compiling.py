@@ -31,9 +31,9 @@ def compile_network(network: nn.Module, device: torch.device, *, graphs: bool, c
 class ConstantNetwork(nn.Module):
     """Computes a network whose weights never change: on a CPU they are constants of the compiled program.
 
-    The compiler then folds BatchNorms into convolutions, adds sums and ReLUs to them, and packs their weights once. The
-    logits are as near to float32's as those of the network itself (docs/performance.md). On CUDA, where this was never
-    run, it is compiled like any other network.
+    The compiler then folds BatchNorms into convolutions, adds sums and ReLUs to them, and packs their weights once.
+    That is faster but rounds more than the network itself (docs/performance.md), so it is for `fold_batchnorm`. On
+    CUDA, where this was never run, it is compiled like any other network.
     """
 
     def __init__(self, network: nn.Module, device: torch.device, *, graphs: bool) -> None:

@@ -20,6 +20,7 @@ from gentrain.study.lineage import build_chain
 from gentrain.train import compiler_cache, setup
 from gentrain.train.compiler_cache import VARIABLE, Mark, step_mark, use_cache
 from gentrain.train.compiling import ConstantNetwork, compile_network
+from gentrain.train.tasks import build
 from gentrain.train.tasks.build import build_task
 from gentrain.train.workers import Workers
 
@@ -125,8 +126,19 @@ def test_a_teacher_s_weights_are_constants_that_hold_its_batch_norms():
             assert torch.allclose(constant(images), wanted, atol=1e-5)  # neither takes the other's program
 
 
+@pytest.mark.parametrize("folded", [False, True])
+def test_only_a_teacher_whose_batch_norms_are_folded_is_a_constant(small, tmp_path, monkeypatch, folded):
+    study = small("compile=true", f"fold_batchnorm={folded}")
+    _, spec = build_chain(study, data="d" * 64, num_classes=10).specs
+    monkeypatch.setattr(build, "load_teacher", lambda *_, **__: tiny(10))
+    task = build_task(spec, store=None, image=(3, 8, 8), workers=Workers(0, 1, CPU, 1), compiled=True)
+    assert any(isinstance(part, ConstantNetwork) for part in task.teacher.modules()) == folded
+
+
 def test_a_network_that_teaches_itself_is_no_constant(small):
-    study = small("process.patriarch={name: ps_kd, trainings: 2}", "process.lambda=0", "compile=true")
+    study = small(
+        "process.patriarch={name: ps_kd, trainings: 2}", "process.lambda=0", "compile=true", "fold_batchnorm=true"
+    )
     (spec,) = build_chain(study, data="d" * 64, num_classes=10).specs
     itself = tiny(10)
     task = build_task(spec, store=None, image=(3, 8, 8), workers=Workers(0, 1, CPU, 1), compiled=True, itself=itself)

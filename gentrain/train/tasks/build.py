@@ -84,7 +84,8 @@ def build_task(
     )
     teacher = to_device(teacher, workers.device).requires_grad_(False).eval()
     if compiled:
-        teacher = ConstantNetwork(teacher, workers.device, graphs=workers.alone)
+        compiler = ConstantNetwork if task.fold_batchnorm else compile_network
+        teacher = compiler(teacher, workers.device, graphs=workers.alone)
     if task.loss is None:
         student: Task = KL(teacher, lam=task.lam, temperature=task.temperature)
     else:
