@@ -569,7 +569,7 @@ def report(
     study: Annotated[
         str | None,
         typer.Argument(
-            metavar="[STUDY]",
+            metavar="STUDY",
             help="Name of a study in the run folder; an archive's only one needs none.",
             autocompletion=complete_study,
         ),
